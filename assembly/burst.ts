@@ -1,0 +1,323 @@
+/**
+ * Bursts: many descriptors in one call, published at once.
+ *
+ * A producer calls `pushReserve`, fills the buffers, and calls `pushCommit`; a consumer calls `popPeek`, uses the
+ * buffers, and calls `popRelease`. Between the two calls the descriptors belong to the caller.
+ *
+ * Publication of k descriptors costs two fully ordered stores whatever k is:
+ *   bodies, indexes, owners of items 1 … k-1    plain stores
+ *   [P3] owner of item 0                        one fully ordered store: publishes all of the above (Q1, Q2, Q4, Q6)
+ *   [S1] the peer's dirty                       one fully ordered store, then the loads of enabled and pending
+ * A peer takes descriptors in ring order, so it sees item i only after it saw item 0 by an atomic load [C1].
+ * Indexes are stored before any owner, as a v4 peer expects (`docs/abi/ioq.md` 10).
+ */
+import {
+  BURST_CLEAR_VALID,
+  BURST_COOKIE,
+  BURST_HEAD,
+  BURST_LENGTH,
+  BURST_NOFLIP,
+  BURST_POINTER,
+  BURST_SET_VALID,
+  BURST_SIGNAL,
+  BURST_STRICT,
+  BURST_TRANSLATE,
+  ENTRY_HEAD_SIZE,
+  ENTRY_OFF_ADDRESS,
+  ENTRY_OFF_COOKIE,
+  ENTRY_OFF_FLAGS,
+  ENTRY_OFF_FRAGMENTS,
+  ENTRY_OFF_GPA,
+  ENTRY_OFF_GSO_KIND,
+  ENTRY_OFF_HEAD,
+  ENTRY_OFF_LENGTH,
+  ENTRY_OFF_POSITION,
+  ENTRY_SIZE,
+  EP_OFF_BROKEN,
+  EP_OFF_BYTES,
+  EP_OFF_COUNT,
+  EP_OFF_DESC,
+  EP_OFF_GPA,
+  EP_OFF_GRANTED_POP,
+  EP_OFF_GRANTED_PUSH,
+  EP_OFF_POPPED,
+  EP_OFF_PUSHED,
+  EP_OFF_STRIDE,
+  EP_OFF_VALID_COUNT,
+  SIG_OFF_LOCALE,
+  SIG_OFF_REGIONS,
+  VIOLATION_ADDRESS,
+  VIOLATION_TAILS,
+} from "./abi/arena";
+import { EINVAL, EPROTO } from "./abi/errno";
+import {
+  DESC_OFF_COOKIE,
+  DESC_OFF_LEN,
+  DESC_OFF_PTR,
+  DESC_OFF_SOWN,
+  DESC_OFF_VALID,
+  IDX_BOTH,
+  IDX_INUSE,
+  IDX_OFF_FULL,
+  IDX_OFF_HEAD,
+  IDX_OFF_TAIL,
+  IDX_VALID,
+  IOQ_OFF_RING_ILP32,
+} from "./abi/ioq";
+import { addCounter, loadByte, storeByte } from "./memory-order";
+import { logWrite, translateRange } from "./regions";
+import {
+  addValid,
+  descriptorAt,
+  guestAddressOf,
+  indexValue,
+  isLazy,
+  ownedHere,
+  owns,
+  privateIndex,
+  sharedIndex,
+  violate,
+} from "./ring";
+import { signalInject } from "./shm-signal";
+
+/** Copies what the caller needs of a descriptor to a table entry. 0, or -EPROTO (BURST_STRICT, bad address). */
+function readDescriptor(endpoint: usize, descriptor: usize, entry: usize, position: u32, flags: u32): i32 {
+  const gpa = load<u64>(descriptor, DESC_OFF_PTR); // double fetch: `gpa` and `length` are read once, checked below
+  const length = load<u64>(descriptor, DESC_OFF_LEN);
+  store<u64>(entry, load<u64>(descriptor, DESC_OFF_COOKIE), ENTRY_OFF_COOKIE);
+  store<u64>(entry, gpa, ENTRY_OFF_GPA);
+  store<u32>(entry, length > <u64>u32.MAX_VALUE ? u32.MAX_VALUE : <u32>length, ENTRY_OFF_LENGTH);
+  store<u32>(entry, 0, ENTRY_OFF_FLAGS);
+  store<u32>(entry, 0, ENTRY_OFF_GSO_KIND);
+  store<u16>(entry, 0, ENTRY_OFF_FRAGMENTS);
+  store<u32>(entry, position, ENTRY_OFF_POSITION);
+  let address: usize = 0;
+  if ((flags & BURST_TRANSLATE) != 0) {
+    address = translateRange(load<u32>(endpoint, SIG_OFF_REGIONS), gpa, length);
+    if (address == 0 && (flags & BURST_STRICT) != 0) return violate(endpoint, VIOLATION_ADDRESS);
+    if ((flags & BURST_HEAD) != 0 && address != 0) readHead(entry, address, length);
+  }
+  store<u32>(entry, <u32>address, ENTRY_OFF_ADDRESS);
+  return 0;
+}
+
+/** Takes the private copy of a frame's first bytes; bytes beyond a shorter frame read as zero. */
+function readHead(entry: usize, address: usize, length: u64): void {
+  const head = entry + ENTRY_OFF_HEAD;
+  if (length >= <u32>ENTRY_HEAD_SIZE) {
+    v128.store(head, v128.load(address));
+  } else {
+    store<u64>(head, 0);
+    store<u64>(head, 0, 8);
+    memory.copy(head, address, <usize>length);
+  }
+}
+
+/** Finds up to `max` descriptors owned here from `position` on and copies them to the table. Number, or -EPROTO. */
+function gather(endpoint: usize, position: u32, table: usize, max: u32, flags: u32): i32 {
+  const count = load<u32>(endpoint, EP_OFF_COUNT);
+  const limit = max < count ? max : count; // never more than one turn
+  const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+  let descriptor = descriptorAt(endpoint, position);
+  let entry = table;
+  for (let n: u32 = 0; n < limit; n++) {
+    const mine = ownedHere(endpoint, descriptor);
+    // what came before a violation is still good, but a broken queue hands out nothing
+    if (mine < 0) return mine;
+    if (mine == 0) return <i32>n;
+    if (table != 0) {
+      const error = readDescriptor(endpoint, descriptor, entry, position, flags);
+      if (error != 0) return error;
+      entry += ENTRY_SIZE;
+    }
+    if (++position == count) {
+      position = 0;
+      descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
+    } else {
+      descriptor += stride;
+    }
+  }
+  return <i32>limit;
+}
+
+/**
+ * Looks for up to `max` descriptors that may be pushed on an index: owned here and, on valid and both, not already in
+ * service. Fills the table (0: no table wanted). Number granted, -EINVAL (index, not moved by this side), -EPROTO.
+ */
+export function pushReserve(endpoint: usize, index: u32, table: usize, max: u32, flags: u32): i32 {
+  if (load<u32>(endpoint, EP_OFF_BROKEN) != 0) return -EPROTO;
+  if (index > <u32>IDX_BOTH) return -EINVAL;
+  const bound: u32 = index == IDX_BOTH ? IDX_VALID : index;
+  if (!owns(endpoint, bound, 1)) return -EINVAL;
+  let limit = max;
+  if (bound == IDX_VALID) {
+    const room = load<u32>(endpoint, EP_OFF_COUNT) - load<u32>(endpoint, EP_OFF_VALID_COUNT);
+    if (limit > room) limit = room;
+  }
+  const granted = gather(endpoint, load<u32>(privateIndex(endpoint, bound, 1)), table, limit, flags);
+  store<u32>(endpoint, granted < 0 ? 0 : <u32>granted, EP_OFF_GRANTED_PUSH);
+  return granted;
+}
+
+/** Looks for up to `max` descriptors that may be popped from an index. Number granted, -EINVAL, -EPROTO. */
+export function popPeek(endpoint: usize, index: u32, table: usize, max: u32, flags: u32): i32 {
+  if (load<u32>(endpoint, EP_OFF_BROKEN) != 0) return -EPROTO;
+  if (index > <u32>IDX_INUSE || !owns(endpoint, index, 0)) return -EINVAL;
+  let limit = max;
+  if (index == IDX_VALID) {
+    const present = load<u32>(endpoint, EP_OFF_VALID_COUNT);
+    if (limit > present) limit = present;
+  }
+  const granted = gather(endpoint, load<u32>(privateIndex(endpoint, index, 0)), table, limit, flags);
+  store<u32>(endpoint, granted < 0 ? 0 : <u32>granted, EP_OFF_GRANTED_POP);
+  return granted;
+}
+
+/** Writes what the flags name from the table to n descriptors; plain stores, published by the owner store that follows. */
+function writeDescriptors(endpoint: usize, first: u32, n: u32, table: usize, flags: u32): void {
+  const count = load<u32>(endpoint, EP_OFF_COUNT);
+  const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+  let position = first;
+  let descriptor = descriptorAt(endpoint, position);
+  let entry = table;
+  let bytes: u64 = 0;
+  for (let i: u32 = 0; i < n; i++) {
+    if ((flags & BURST_POINTER) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_GPA), DESC_OFF_PTR);
+    if ((flags & BURST_COOKIE) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_COOKIE), DESC_OFF_COOKIE);
+    if ((flags & BURST_LENGTH) != 0) {
+      const length = <u64>load<u32>(entry, ENTRY_OFF_LENGTH);
+      store<u64>(descriptor, length, DESC_OFF_LEN);
+      bytes += length;
+    }
+    if ((flags & BURST_SET_VALID) != 0) store<u8>(descriptor, 1, DESC_OFF_VALID);
+    if ((flags & BURST_CLEAR_VALID) != 0) store<u8>(descriptor, 0, DESC_OFF_VALID);
+    entry += ENTRY_SIZE;
+    if (++position == count) {
+      position = 0;
+      descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
+    } else {
+      descriptor += stride;
+    }
+  }
+  if (bytes != 0) addCounter(endpoint + EP_OFF_BYTES, bytes);
+}
+
+/** Gives n descriptors to the peer: the owners of items 1 … n-1, then item 0's, which publishes them all. */
+function flipOwners(endpoint: usize, first: u32, n: u32): void {
+  const count = load<u32>(endpoint, EP_OFF_COUNT);
+  const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+  const peer = 1 - load<u32>(endpoint, SIG_OFF_LOCALE);
+  const start = descriptorAt(endpoint, first);
+  let position = first;
+  let descriptor = start;
+  for (let i: u32 = 1; i < n; i++) {
+    if (++position == count) {
+      position = 0;
+      descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
+    } else {
+      descriptor += stride;
+    }
+    store<u8>(descriptor, <u8>peer, DESC_OFF_SOWN);
+  }
+  storeByte(start + DESC_OFF_SOWN, peer); // [P3] pairs with [C1]
+}
+
+function wrap(endpoint: usize, position: u32, n: u32): u32 {
+  const count = load<u32>(endpoint, EP_OFF_COUNT);
+  const next = position + n; // at most 2 * 134 million: a segment is smaller than 4 GiB
+  return next >= count ? next - count : next;
+}
+
+/** Notes the header and the n descriptors of a burst in the write log. */
+function logBurst(endpoint: usize, first: u32, n: u32): void {
+  const regions = load<u32>(endpoint, SIG_OFF_REGIONS);
+  if (load<u32>(regions, 4) == 0) return;
+  const count = load<u32>(endpoint, EP_OFF_COUNT);
+  const stride = load<u32>(endpoint, EP_OFF_STRIDE);
+  logWrite(regions, load<u64>(endpoint, EP_OFF_GPA), IOQ_OFF_RING_ILP32);
+  const straight = count - first < n ? count - first : n;
+  logWrite(regions, guestAddressOf(endpoint, descriptorAt(endpoint, first)), straight * stride);
+  if (straight < n) logWrite(regions, guestAddressOf(endpoint, descriptorAt(endpoint, 0)), (n - straight) * stride);
+}
+
+/** Publishes a new tail: `full` before `tail` (Q2); plain stores, ordered by the owner store that follows. */
+function publishTail(endpoint: usize, index: u32, tail: u32, full: bool): void {
+  const shared = sharedIndex(endpoint, index);
+  if (full) store<u8>(shared, 1, IDX_OFF_FULL);
+  store<u32>(shared, tail, IDX_OFF_TAIL);
+}
+
+/**
+ * Pushes the first n descriptors of the last reserve. `flags` say which parts of the table to write, and whether to
+ * signal. 0, or 1: the caller must ring the doorbell; -EINVAL: more than granted, index; -EPROTO: broken.
+ */
+export function pushCommit(endpoint: usize, index: u32, table: usize, n: u32, flags: u32): i32 {
+  if (load<u32>(endpoint, EP_OFF_BROKEN) != 0) return -EPROTO;
+  const granted = load<u32>(endpoint, EP_OFF_GRANTED_PUSH);
+  if (n > granted || index > <u32>IDX_BOTH) return -EINVAL;
+  if (n == 0) return (flags & BURST_SIGNAL) != 0 ? <i32>signalInject(endpoint) : 0;
+  const bound: u32 = index == IDX_BOTH ? IDX_VALID : index;
+  const first = load<u32>(privateIndex(endpoint, bound, 1));
+  const tail = wrap(endpoint, first, n);
+  const movesInuse = index != IDX_VALID;
+  const lazy = isLazy(endpoint);
+  let head: i32 = -1;
+  if (index == IDX_BOTH) {
+    if (!owns(endpoint, IDX_INUSE, 1)) return -EINVAL;
+    if (load<u32>(privateIndex(endpoint, IDX_INUSE, 1)) != first) return violate(endpoint, VIOLATION_TAILS);
+  }
+  if (movesInuse && !lazy) {
+    head = indexValue(endpoint, IDX_INUSE, 0); // checked before anything is published
+    if (head < 0) return head;
+  }
+
+  if ((flags & (BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID | BURST_CLEAR_VALID)) != 0) {
+    writeDescriptors(endpoint, first, n, table, flags);
+  }
+  if (bound == IDX_VALID) {
+    addValid(endpoint, <i32>n);
+    store<u32>(privateIndex(endpoint, IDX_VALID, 1), tail);
+    if (!lazy) {
+      const full = load<u32>(endpoint, EP_OFF_VALID_COUNT) == load<u32>(endpoint, EP_OFF_COUNT);
+      publishTail(endpoint, IDX_VALID, tail, full);
+    }
+  }
+  if (movesInuse) {
+    store<u32>(privateIndex(endpoint, IDX_INUSE, 1), tail);
+    if (!lazy) publishTail(endpoint, IDX_INUSE, tail, tail == <u32>head);
+  }
+  store<u32>(endpoint, granted - n, EP_OFF_GRANTED_PUSH);
+  if ((flags & BURST_NOFLIP) == 0) flipOwners(endpoint, first, n);
+  addCounter(endpoint + EP_OFF_PUSHED, n);
+  logBurst(endpoint, first, n);
+  return (flags & BURST_SIGNAL) != 0 ? <i32>signalInject(endpoint) : 0;
+}
+
+/**
+ * Pops the first n descriptors of the last peek. `flags` may write fresh buffers into them (a receiver that reposts).
+ * Results as for {@link pushCommit}.
+ */
+export function popRelease(endpoint: usize, index: u32, table: usize, n: u32, flags: u32): i32 {
+  if (load<u32>(endpoint, EP_OFF_BROKEN) != 0) return -EPROTO;
+  const granted = load<u32>(endpoint, EP_OFF_GRANTED_POP);
+  if (n > granted || index > <u32>IDX_INUSE) return -EINVAL;
+  if (n == 0) return (flags & BURST_SIGNAL) != 0 ? <i32>signalInject(endpoint) : 0;
+  const own = privateIndex(endpoint, index, 0);
+  const first = load<u32>(own);
+  const head = wrap(endpoint, first, n);
+  if ((flags & (BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID | BURST_CLEAR_VALID)) != 0) {
+    writeDescriptors(endpoint, first, n, table, flags);
+  }
+  store<u32>(own, head);
+  if (!isLazy(endpoint)) {
+    const shared = sharedIndex(endpoint, index);
+    store<u32>(shared, head, IDX_OFF_HEAD); // before full = 0 (Q4)
+    if (loadByte(shared + IDX_OFF_FULL) != 0) store<u8>(shared, 0, IDX_OFF_FULL);
+  }
+  if (index == IDX_VALID) addValid(endpoint, -(<i32>n));
+  store<u32>(endpoint, granted - n, EP_OFF_GRANTED_POP);
+  if ((flags & BURST_NOFLIP) == 0) flipOwners(endpoint, first, n); // after every load of payload and bodies (Q3)
+  addCounter(endpoint + EP_OFF_POPPED, n);
+  logBurst(endpoint, first, n);
+  return (flags & BURST_SIGNAL) != 0 ? <i32>signalInject(endpoint) : 0;
+}

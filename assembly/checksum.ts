@@ -1,0 +1,129 @@
+/**
+ * Internet checksum (RFC 1071).
+ *
+ * A *sum* here is the folded 16-bit one's complement sum of little-endian words, not yet inverted. One's complement
+ * addition does not care about byte order, so a sum computed from little-endian loads and stored by a little-endian
+ * store gives the bytes of network order. Sums are added with `checksumAdd`; a range that starts at an odd offset of
+ * the whole contributes its sum with the bytes swapped.
+ */
+import { EINVAL } from "./abi/errno";
+
+/** Folds a wide sum to 16 bits with end-around carry. */
+function fold(sum: u64): u32 {
+  sum = (sum >> 32) + (sum & 0xffffffff);
+  sum = (sum >> 32) + (sum & 0xffffffff);
+  let low = <u32>sum;
+  low = (low >> 16) + (low & 0xffff);
+  low = (low >> 16) + (low & 0xffff);
+  return low;
+}
+
+/** Adds two sums. */
+export function checksumAdd(a: u32, b: u32): u32 {
+  const sum = a + b;
+  return (sum >> 16) + (sum & 0xffff);
+}
+
+/** Sum of a range whose first byte is at an odd offset of the whole. */
+export function checksumSwap(sum: u32): u32 {
+  return ((sum & 0xff) << 8) | ((sum >> 8) & 0xff);
+}
+
+/** Bytes per pass of the wide loop: 1024 turns of at most 4 * 65535 per 32-bit lane cannot overflow it. */
+const WIDE_PASS: usize = 65536;
+
+/** Sum of blocks of 64 bytes; `length` is a multiple of 64. Even and odd words have accumulators of their own. */
+function sumWide(address: usize, length: usize): u64 {
+  const mask = i32x4.splat(0xffff);
+  let total: u64 = 0;
+  while (length != 0) {
+    const pass = length < WIDE_PASS ? length : WIDE_PASS;
+    const end = address + pass;
+    let even = i32x4.splat(0);
+    let odd = i32x4.splat(0);
+    let even2 = i32x4.splat(0);
+    let odd2 = i32x4.splat(0);
+    while (address < end) {
+      const a = v128.load(address);
+      const b = v128.load(address, 16);
+      const c = v128.load(address, 32);
+      const d = v128.load(address, 48);
+      even = i32x4.add(even, i32x4.add(v128.and(a, mask), v128.and(b, mask)));
+      odd = i32x4.add(odd, i32x4.add(i32x4.shr_u(a, 16), i32x4.shr_u(b, 16)));
+      even2 = i32x4.add(even2, i32x4.add(v128.and(c, mask), v128.and(d, mask)));
+      odd2 = i32x4.add(odd2, i32x4.add(i32x4.shr_u(c, 16), i32x4.shr_u(d, 16)));
+      address += 64;
+    }
+    even = i32x4.add(i32x4.add(even, odd), i32x4.add(even2, odd2)); // at most 4 * 1024 * 2 * 65535 < 2^32
+    total += <u64>(<u32>i32x4.extract_lane(even, 0)) + <u64>(<u32>i32x4.extract_lane(even, 1));
+    total += <u64>(<u32>i32x4.extract_lane(even, 2)) + <u64>(<u32>i32x4.extract_lane(even, 3));
+    length -= pass;
+  }
+  return total;
+}
+
+/** Sum of any range: SIMD for 64 bytes and more, 64-bit words below, the rest by halves. */
+export function checksumRange(address: usize, length: u32): u32 {
+  let total: u64 = 0;
+  let left: usize = length;
+  if (left >= 64) {
+    const wide = left & ~63;
+    total = sumWide(address, wide);
+    address += wide;
+    left &= 63;
+  }
+  while (left >= 8) {
+    const word = load<u64>(address);
+    total += (word & 0xffffffff) + (word >> 32);
+    address += 8;
+    left -= 8;
+  }
+  if ((left & 4) != 0) {
+    total += <u64>load<u32>(address);
+    address += 4;
+  }
+  if ((left & 2) != 0) {
+    total += <u64>load<u16>(address);
+    address += 2;
+  }
+  if ((left & 1) != 0) total += <u64>load<u8>(address); // the missing byte of the last word is zero
+  return fold(total);
+}
+
+/** Swaps a 16-bit number to network order, as a little-endian sum sees it. */
+function networkWord(value: u32): u32 {
+  return ((value & 0xff) << 8) | ((value >> 8) & 0xff);
+}
+
+/** Pseudo-header sum for IPv4: `addresses` points at the source address, the destination follows (8 bytes). */
+export function checksumPseudo4(addresses: usize, protocol: u32, length: u32): u32 {
+  return fold(
+    <u64>load<u32>(addresses) +
+      <u64>load<u32>(addresses, 4) +
+      <u64>networkWord(protocol & 0xff) +
+      <u64>networkWord(length & 0xffff),
+  );
+}
+
+/** Pseudo-header sum for IPv6 (RFC 8200 8.1): `addresses` points at source and destination (32 bytes). */
+export function checksumPseudo6(addresses: usize, protocol: u32, length: u32): u32 {
+  return fold(
+    <u64>checksumRange(addresses, 32) +
+      <u64>networkWord(protocol & 0xff) +
+      <u64>networkWord(length & 0xffff) +
+      <u64>networkWord(length >> 16),
+  );
+}
+
+/**
+ * Completes a partial checksum in place: sums from `start` to the end of the frame (the field already holds the
+ * pseudo-header sum) and stores the inverted result at `start + offset`. `zeroIsOnes` is UDP's rule: a result of 0 is
+ * sent as 0xffff. 0, or -EINVAL when a position lies outside the frame.
+ */
+export function checksumComplete(frame: usize, length: u32, start: u32, offset: u32, zeroIsOnes: u32): i32 {
+  if (<u64>start + <u64>offset + 2 > <u64>length) return -EINVAL;
+  let result = ~checksumRange(frame + <usize>start, length - start) & 0xffff;
+  if (result == 0 && zeroIsOnes != 0) result = 0xffff;
+  store<u16>(frame + <usize>start + <usize>offset, <u16>result);
+  return 0;
+}

@@ -1,0 +1,28 @@
+/** What both flavours export; the typed door in `bindings/engine/` documents each for its callers. */
+export { translate } from "./regions";
+export {
+  signalAttach,
+  signalCreate,
+  signalDisable,
+  signalEnable,
+  signalInject,
+  signalWakeupBegin,
+  signalWakeupNext,
+} from "./shm-signal";
+export {
+  ringAttach,
+  ringCount,
+  ringCreate,
+  ringEnable,
+  ringHasPayload,
+  ringNegotiated,
+  ringSync,
+  ringWakeupBegin,
+  ringWakeupNext,
+  violate,
+} from "./ring";
+export { iterInit, iterPop, iterPush, iterRead, iterSeek, iterWrite } from "./iterator";
+export { popPeek, popRelease, pushCommit, pushReserve } from "./burst";
+export { framesDeliver, framesGather, framesScatter } from "./frames";
+export { checksumAdd, checksumComplete, checksumPseudo4, checksumPseudo6, checksumRange, checksumSwap } from "./checksum";
+export { ringExport, ringImport, ringRebase, signalRebase } from "./state";

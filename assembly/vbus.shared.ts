@@ -1,0 +1,2 @@
+/** Entry of the shared flavour: shared memory between threads. */
+export * from "./exports";

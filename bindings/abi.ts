@@ -1,0 +1,9 @@
+/**
+ * Constants and offsets of the ABI: the same source that the engine is compiled from.
+ * @module
+ */
+export * from "../assembly/abi/shm-signal.js";
+export * from "../assembly/abi/ioq.js";
+export * from "../assembly/abi/vbus.js";
+export * from "../assembly/abi/venet.js";
+export * from "../assembly/abi/errno.js";

@@ -1,0 +1,73 @@
+/**
+ * What the wasm exports, as it comes out: raw 32-bit integers, signed, addresses unchecked.
+ * Only the typed door (`Engine`, `Queue`, `Signal`, `RingIterator`) and benchmarks call these.
+ */
+export interface EngineExports {
+  /** Address of a guest range, 0 when any byte lies outside. */
+  translate(regions: number, gpaLow: number, gpaHigh: number, length: number): number;
+  signalCreate(signal: number, regions: number, gpaLow: number, gpaHigh: number, locale: number): number;
+  signalAttach(signal: number, regions: number, gpaLow: number, gpaHigh: number, locale: number): number;
+  signalInject(signal: number): number;
+  signalEnable(signal: number): number;
+  signalDisable(signal: number): void;
+  signalWakeupBegin(signal: number, budget: number): number;
+  signalWakeupNext(signal: number): number;
+  ringCreate(
+    endpoint: number,
+    regions: number,
+    gpaLow: number,
+    gpaHigh: number,
+    count: number,
+    ilp32: number,
+    owned: number,
+    offer: number,
+  ): number;
+  ringAttach(
+    endpoint: number,
+    regions: number,
+    gpaLow: number,
+    gpaHigh: number,
+    length: number,
+    limit: number,
+    owned: number,
+    accept: number,
+  ): number;
+  ringNegotiated(endpoint: number): number;
+  ringCount(endpoint: number, index: number): number;
+  ringSync(endpoint: number): void;
+  ringEnable(endpoint: number, recheck: number): number;
+  ringHasPayload(endpoint: number): number;
+  ringWakeupBegin(endpoint: number, budget: number, recheck: number): number;
+  ringWakeupNext(endpoint: number, recheck: number): number;
+  violate(endpoint: number, kind: number): number;
+  iterInit(iterator: number, endpoint: number, index: number, flags: number): number;
+  iterSeek(iterator: number, type: number, offset: number): number;
+  iterPush(iterator: number): number;
+  iterPop(iterator: number): number;
+  iterRead(iterator: number, entry: number): number;
+  iterWrite(iterator: number, entry: number, what: number): number;
+  pushReserve(endpoint: number, index: number, table: number, max: number, flags: number): number;
+  pushCommit(endpoint: number, index: number, table: number, n: number, flags: number): number;
+  popPeek(endpoint: number, index: number, table: number, max: number, flags: number): number;
+  popRelease(endpoint: number, index: number, table: number, n: number, flags: number): number;
+  framesDeliver(
+    frames: number,
+    frameCount: number,
+    buffers: number,
+    bufferCount: number,
+    regions: number,
+    result: number,
+  ): void;
+  framesGather(frames: number, n: number, staging: number): number;
+  framesScatter(buffers: number, n: number, staging: number, regions: number): void;
+  checksumRange(address: number, length: number): number;
+  checksumAdd(a: number, b: number): number;
+  checksumSwap(sum: number): number;
+  checksumPseudo4(addresses: number, protocol: number, length: number): number;
+  checksumPseudo6(addresses: number, protocol: number, length: number): number;
+  checksumComplete(frame: number, length: number, start: number, offset: number, zeroIsOnes: number): number;
+  ringExport(endpoint: number, out: number): void;
+  ringImport(endpoint: number, regions: number, state: number): number;
+  ringRebase(endpoint: number): number;
+  signalRebase(signal: number, size: number): number;
+}

@@ -1,0 +1,27 @@
+/**
+ * The typed door to the wasm engine: rings, signals, bursts, checksums.
+ * @module
+ */
+export { Engine, engineBytes, engineModule, type EngineFlavour } from "./engine.js";
+export type { EngineExports } from "./exports.js";
+export {
+  PEEK_FRAMES,
+  Queue,
+  QUEUE_ROLES,
+  queueSegmentLength,
+  RECLAIM,
+  RESERVE_BUFFERS,
+  VIOLATION_NAMES,
+  type AttachQueueOptions,
+  type CreateQueueOptions,
+  type QueueCounters,
+  type QueueIndex,
+  type QueueRole,
+  type ViolationName,
+} from "./queue.js";
+export { RingIterator, type DescriptorImage } from "./iterator.js";
+export { Signal, type SignalCounters } from "./signal.js";
+export { BurstTable } from "./table.js";
+export { Checksum } from "./checksum.js";
+export * from "../../assembly/abi/arena.js";
+export { errorCode, VbusError, type ErrorCode } from "../errors.js";

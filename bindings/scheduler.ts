@@ -1,0 +1,173 @@
+import { VbusError } from "./errors.js";
+
+/** A pending timer. */
+export interface Timer {
+  /** Cancels it; harmless afterwards. */
+  cancel(): void;
+}
+
+/**
+ * Where deferred work runs: wake-ups, retries, time-outs. One per thread, shared by everything in it. Nothing in this
+ * package blocks or recurses into itself: work that was triggered by other work is posted here.
+ */
+export interface Scheduler {
+  /** Runs a task soon, after the current one; in order. */
+  post(task: () => void): void;
+  /** Runs a task once after `ms` milliseconds. */
+  after(ms: number, task: () => void): Timer;
+  /** Monotonic time in milliseconds. */
+  now(): number;
+}
+
+/** Longest that tasks run before timers and messages of the thread get their turn. */
+const SLICE_MS = 4;
+
+type Immediate = (callback: () => void) => void;
+
+function macrotask(): Immediate {
+  const node = globalThis as { setImmediate?: Immediate };
+  if (node.setImmediate !== undefined) return node.setImmediate;
+  const { port1, port2 } = new MessageChannel();
+  let waiting: (() => void) | undefined;
+  port1.onmessage = () => {
+    const callback = waiting;
+    waiting = undefined;
+    callback?.();
+  };
+  return (callback) => {
+    waiting = callback;
+    port2.postMessage(0);
+  };
+}
+
+/**
+ * The scheduler of a thread with an event loop (Node, page, worker): tasks run as microtasks, in slices of a few
+ * milliseconds, so that messages and timers are served under load.
+ *
+ * A task that throws does not stop the others: the error goes to `onError`, or, without one, is thrown as an uncaught
+ * exception of the thread.
+ */
+export class EventLoopScheduler implements Scheduler {
+  #tasks: (() => void)[] = [];
+  #scheduled = false;
+  readonly #yield = macrotask();
+
+  /** @param onError - told of exceptions in tasks */
+  constructor(private readonly onError?: (error: unknown) => void) {}
+
+  post(task: () => void): void {
+    this.#tasks.push(task);
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    queueMicrotask(this.#run);
+  }
+
+  readonly #run = (): void => {
+    const end = performance.now() + SLICE_MS;
+    while (this.#tasks.length > 0) {
+      const tasks = this.#tasks;
+      this.#tasks = [];
+      for (let i = 0; i < tasks.length; i++) {
+        this.#runTask(tasks[i] as () => void);
+        if ((i & 15) === 15 && performance.now() > end) {
+          this.#tasks = [...tasks.slice(i + 1), ...this.#tasks];
+          this.#yield(this.#run);
+          return;
+        }
+      }
+      if (this.#tasks.length > 0 && performance.now() > end) {
+        this.#yield(this.#run);
+        return;
+      }
+    }
+    this.#scheduled = false;
+  };
+
+  #runTask(task: () => void): void {
+    try {
+      task();
+    } catch (error) {
+      if (this.onError !== undefined) this.onError(error);
+      else
+        setTimeout(() => {
+          throw error;
+        }, 0);
+    }
+  }
+
+  after(ms: number, task: () => void): Timer {
+    const handle = setTimeout(() => {
+      this.post(task);
+    }, ms);
+    return {
+      cancel: () => {
+        clearTimeout(handle);
+      },
+    };
+  }
+
+  now(): number {
+    return performance.now();
+  }
+}
+
+/**
+ * A scheduler on virtual time, for deterministic tests and simulations: nothing runs until {@link VirtualScheduler.run}
+ * or {@link VirtualScheduler.advance}.
+ */
+export class VirtualScheduler implements Scheduler {
+  #tasks: (() => void)[] = [];
+  #timers: { at: number; order: number; task: () => void }[] = [];
+  #time = 0;
+  #order = 0;
+
+  post(task: () => void): void {
+    this.#tasks.push(task);
+  }
+
+  after(ms: number, task: () => void): Timer {
+    const timer = { at: this.#time + ms, order: this.#order++, task };
+    this.#timers.push(timer);
+    return {
+      cancel: () => {
+        const i = this.#timers.indexOf(timer);
+        if (i >= 0) this.#timers.splice(i, 1);
+      },
+    };
+  }
+
+  now(): number {
+    return this.#time;
+  }
+
+  /**
+   * Runs posted tasks until none is left. Returns how many ran.
+   * @throws VbusError ETIMEDOUT after `limit` tasks: something posts itself for ever
+   */
+  run(limit = 1_000_000): number {
+    let n = 0;
+    for (let task; (task = this.#tasks.shift()) !== undefined; n++) {
+      if (n >= limit) throw new VbusError("ETIMEDOUT", `still busy after ${limit} tasks; something posts itself for ever`);
+      task();
+    }
+    return n;
+  }
+
+  /** Lets `ms` milliseconds pass, running tasks and timers in order. */
+  advance(ms: number): void {
+    const end = this.#time + ms;
+    this.run();
+    for (;;) {
+      let next: { at: number; order: number; task: () => void } | undefined;
+      for (const timer of this.#timers) {
+        if (timer.at <= end && (next === undefined || timer.at < next.at || (timer.at === next.at && timer.order < next.order))) next = timer;
+      }
+      if (next === undefined) break;
+      this.#timers.splice(this.#timers.indexOf(next), 1);
+      this.#time = next.at;
+      next.task();
+      this.run();
+    }
+    this.#time = end;
+  }
+}

@@ -1,0 +1,120 @@
+// What every entry point does first: the right Node, the dependencies, the build; for tests the two programs that
+// come from outside of npm. Node built-ins only.
+import fs from "node:fs";
+import path from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { build } from "./build.mjs";
+import { ROOT, StepError, main, runTool } from "./step.mjs";
+
+const MINIMUM_NODE = [20, 19];
+
+/** Programs that tests start: Debian package, environment variable that names a binary, names to look for. */
+const TEST_PROGRAMS = [
+  {
+    package: "chromium",
+    variable: "VBUS_CHROMIUM",
+    names: ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"],
+  },
+  { package: "tshark", variable: "VBUS_TSHARK", names: ["tshark"] },
+];
+
+function checkNode() {
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+  if (major > MINIMUM_NODE[0] || (major === MINIMUM_NODE[0] && minor >= MINIMUM_NODE[1])) return;
+  throw new StepError(
+    `Node ${MINIMUM_NODE.join(".")} or newer is needed, this is ${process.versions.node}: install a newer Node.js and run the command again`,
+  );
+}
+
+/** Whether everything the lock file asks for (but other platforms' optional binaries) is installed in that version. */
+function isInstalled(lock, installed) {
+  const read = (file) => JSON.parse(fs.readFileSync(file, "utf8")).packages;
+  const present = read(installed);
+  return Object.entries(read(lock)).every(
+    ([folder, { version, optional, devOptional, peer }]) =>
+      folder === "" ||
+      present[folder]?.version === version ||
+      (present[folder] === undefined && (optional || devOptional || peer)),
+  );
+}
+
+async function ensureDependencies() {
+  const lock = path.join(ROOT, "package-lock.json");
+  const installed = path.join(ROOT, "node_modules", ".package-lock.json");
+  if (fs.existsSync(installed)) {
+    if (fs.statSync(installed).mtimeMs >= fs.statSync(lock).mtimeMs) return;
+    // A checkout gives the lock file a new time even when it did not change.
+    if (isInstalled(lock, installed)) return;
+  }
+  const npm = process.platform === "win32" ? "npm.cmd" : "npm";
+  await runTool("installing the dependencies (npm ci)", npm, ["ci", "--no-audit", "--no-fund"], {
+    shell: process.platform === "win32",
+  });
+}
+
+function isExecutable(file) {
+  try {
+    fs.accessSync(file, fs.constants.X_OK);
+    return fs.statSync(file).isFile();
+  } catch (error) {
+    if (["ENOENT", "EACCES", "ENOTDIR"].includes(error.code)) return false;
+    throw error;
+  }
+}
+
+function findProgram({ variable, names }) {
+  const given = process.env[variable];
+  if (given !== undefined && given !== "") {
+    if (isExecutable(given)) return given;
+    throw new StepError(
+      `${variable} is set to ${given}, which is not an executable file: correct or unset it`,
+    );
+  }
+  const folders = (process.env.PATH ?? "").split(path.delimiter).filter((folder) => folder !== "");
+  return names.flatMap((name) => folders.map((folder) => path.join(folder, name))).find(isExecutable);
+}
+
+/**
+ * Finds Chromium and tshark, installing them where this can be done without asking: as root on a system with apt.
+ * @returns {Promise<Record<string, string>>} VBUS_CHROMIUM and VBUS_TSHARK for the environment of the tests
+ */
+export async function ensureTestPrograms() {
+  const missing = TEST_PROGRAMS.filter((program) => findProgram(program) === undefined);
+  if (missing.length > 0) {
+    const packages = missing.map((program) => program.package);
+    const variables = missing.map((program) => program.variable).join(" and ");
+    if (process.getuid?.() !== 0 || !isExecutable("/usr/bin/apt-get")) {
+      throw new StepError(
+        `the tests need ${packages.join(" and ")}: install with your system's package manager (Debian: ` +
+          `apt-get install ${packages.join(" ")}), or point ${variables} at the binary`,
+      );
+    }
+    const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+    const install = ["install", "-y", "--no-install-recommends", ...packages];
+    await runTool("refreshing Debian's package lists", "apt-get", ["update"], { env });
+    await runTool(`installing ${packages.join(" and ")}`, "apt-get", install, { env });
+  }
+  const found = {};
+  for (const program of TEST_PROGRAMS) {
+    const file = findProgram(program);
+    if (file === undefined) {
+      throw new StepError(
+        `${program.package} was installed but none of ${program.names.join(", ")} is on PATH: set ${program.variable}`,
+      );
+    }
+    found[program.variable] = file;
+  }
+  return found;
+}
+
+/** Checks Node, installs the dependencies when they are missing or older than the lock file, builds what is stale. */
+export async function ensure({ programs = true, building = true } = {}) {
+  checkNode();
+  await ensureDependencies();
+  if (building) await build({ programs });
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await main(() => ensure({ building: !process.argv.includes("--no-build") }));
+}

@@ -1,0 +1,51 @@
+import { defineConfig } from "vitest/config";
+
+const UNIT_TIMEOUT = 20_000;
+const STRESS_TIMEOUT = 60_000;
+
+// Workers cannot be handed TypeScript: tests start those that lie built in .build/. The package itself is imported
+// by its own name, from dist/, by tests and workers alike.
+export default defineConfig({
+  test: {
+    watch: false,
+    pool: "forks",
+    reporters: ["default", "./scripts/vitest-closing-line.mjs"],
+    // A group starts when the one before it has ended: stress tests measure handovers between threads, and want the
+    // cores to themselves.
+    projects: [
+      {
+        test: {
+          name: "unit",
+          pool: "forks",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/stress/**", "test/browser/**"],
+          testTimeout: UNIT_TIMEOUT,
+          hookTimeout: UNIT_TIMEOUT,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        test: {
+          name: "stress",
+          pool: "forks",
+          include: ["test/stress/**/*.test.ts"],
+          testTimeout: STRESS_TIMEOUT,
+          hookTimeout: STRESS_TIMEOUT,
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          name: "browser",
+          pool: "forks",
+          include: ["test/browser/**/*.test.ts"],
+          testTimeout: STRESS_TIMEOUT,
+          hookTimeout: STRESS_TIMEOUT,
+          fileParallelism: false,
+          sequence: { groupOrder: 2 },
+        },
+      },
+    ],
+  },
+});
