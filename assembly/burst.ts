@@ -240,10 +240,13 @@ function logBurst(endpoint: usize, first: u32, n: u32): void {
   if (straight < n) logWrite(regions, guestAddressOf(endpoint, descriptorAt(endpoint, 0)), (n - straight) * stride);
 }
 
-/** Publishes a new tail: `full` before `tail` (Q2); plain stores, ordered by the owner store that follows. */
+/**
+ * Publishes a new tail: `full` before `tail` (Q2). The tail is a plain store, ordered by the owner store that follows;
+ * `full` is fully ordered, for outside x86 two plain stores may be seen the other way round. It is rare.
+ */
 function publishTail(endpoint: usize, index: u32, tail: u32, full: bool): void {
   const shared = sharedIndex(endpoint, index);
-  if (full) store<u8>(shared, 1, IDX_OFF_FULL);
+  if (full) storeByte(shared + IDX_OFF_FULL, 1);
   store<u32>(shared, tail, IDX_OFF_TAIL);
 }
 
@@ -311,8 +314,8 @@ export function popRelease(endpoint: usize, index: u32, table: usize, n: u32, fl
   store<u32>(own, head);
   if (!isLazy(endpoint)) {
     const shared = sharedIndex(endpoint, index);
-    store<u32>(shared, head, IDX_OFF_HEAD); // before full = 0 (Q4)
-    if (loadByte(shared + IDX_OFF_FULL) != 0) store<u8>(shared, 0, IDX_OFF_FULL);
+    store<u32>(shared, head, IDX_OFF_HEAD); // before full = 0 (Q4), which is fully ordered for that reason
+    if (loadByte(shared + IDX_OFF_FULL) != 0) storeByte(shared + IDX_OFF_FULL, 0);
   }
   if (index == IDX_VALID) addValid(endpoint, -(<i32>n));
   store<u32>(endpoint, granted - n, EP_OFF_GRANTED_POP);

@@ -265,11 +265,14 @@ export function ringCount(endpoint: usize, index: u32): i32 {
   if (index == IDX_VALID && owns(endpoint, index, 0) && owns(endpoint, index, 1)) {
     return load<i32>(endpoint, EP_OFF_VALID_COUNT); // both ends are ours: nothing shared is needed to know
   }
+  // a producer reads `full` before the peer's head, a consumer after the peer's tail: each against the peer's store order
+  const shared = sharedIndex(endpoint, index) + IDX_OFF_FULL;
+  const early = loadByte(shared);
   const head = indexValue(endpoint, index, 0);
   if (head < 0) return head;
   const tail = indexValue(endpoint, index, 1);
   if (tail < 0) return tail;
-  if (head == tail) return loadByte(sharedIndex(endpoint, index) + IDX_OFF_FULL) != 0 ? count : 0;
+  if (head == tail) return (owns(endpoint, index, 0) ? loadByte(shared) : early) != 0 ? count : 0;
   return tail > head ? tail - head : tail - head + count;
 }
 

@@ -22,6 +22,8 @@ export {
 export { RingIterator, type DescriptorImage } from "./iterator.js";
 export { Signal, type SignalCounters } from "./signal.js";
 export { BurstTable } from "./table.js";
+export { copyOffload, moveFrames, type Moved } from "./transfer.js";
+export { QueueWakeups, type QueueWakeupOptions } from "./wakeup.js";
 export { Checksum } from "./checksum.js";
 export * from "../../assembly/abi/arena.js";
 export { errorCode, VbusError, type ErrorCode } from "../errors.js";

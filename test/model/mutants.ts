@@ -57,7 +57,16 @@ const RECEIVER_2009: Partial<ConsumerRules> = {
   pendingClear: "plain",
   enable: "plain",
   popsOneByOne: true,
-  release: ["read bodies", "head", "write fence", "full", "write fence", "sown rest", "sown first", "write fence"],
+  release: [
+    "read bodies",
+    "head",
+    "write fence",
+    "full",
+    "write fence",
+    "sown rest",
+    "sown first",
+    "write fence",
+  ],
 };
 
 /** All mutants; the test runs each with both receivers. */

@@ -186,7 +186,9 @@ describe("what the rules do not ask for", () => {
   });
 
   it("a full store of dirty where a full fence follows a plain one", () => {
-    const publish = PUBLISH.flatMap((step): PublishStep[] => (step === "dirty!" ? ["dirty", "full fence"] : [step]));
+    const publish = PUBLISH.flatMap((step): PublishStep[] =>
+      step === "dirty!" ? ["dirty", "full fence"] : [step],
+    );
     for (const model of MODELS) {
       for (const scenario of everyReceiver(publish)) expect(faults(run({ ...scenario, model }))).toBe("");
     }

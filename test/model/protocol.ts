@@ -100,6 +100,7 @@ export function run(scenario: Scenario): Outcome {
 function counter(ring: number): (tail: number, head: number, full: number) => number {
   return (tail, head, full) => (tail === head ? (full === 0 ? 0 : ring) : (tail + ring - head) % ring);
 }
+
 function producer(layout: Layout, scenario: Scenario): Program {
   const { ring, items } = scenario;
   const p = new ProgramBuilder("producer");

@@ -1,0 +1,351 @@
+import { NO_SIGNAL } from "../../assembly/abi/vbus.js";
+import { IOQ_OFF_SIGNAL } from "../../assembly/abi/ioq.js";
+import { Queue, queueSegmentLength, type QueueRole } from "../engine/queue.js";
+import { QueueWakeups } from "../engine/wakeup.js";
+import { VbusError } from "../errors.js";
+import type { DeviceHandle, GuestEvent, GuestTransport } from "./transport.js";
+
+/** A driver for one type of device (`docs/abi/vbus-bus.md` section 8). */
+export interface Driver<Instance = unknown> {
+  /** Type that it drives: exact, case-sensitive match; also its name. */
+  readonly type: string;
+  /** Takes a device. Rejecting leaves the device unbound; it is closed when probe opened it. */
+  probe(device: ProxyDevice): Promise<Instance>;
+  /** The device is going (unplugged, driver unregistered, guest leaving): give everything back. */
+  remove(instance: Instance, device: ProxyDevice): Promise<void>;
+}
+
+/** How a driver wants a queue. */
+export interface ProxyQueueOptions {
+  /** Number of descriptors. */
+  count: number;
+  /** What the driver does on the ring. */
+  role: QueueRole;
+  /** What to look at besides `dirty` (`RECHECK_…`). */
+  recheck: number;
+  /** Runs when there may be something to do. */
+  notifier: () => void;
+  /** The queue broke, or the host let it go. */
+  onBroken?: (error: unknown) => void;
+  /** True: the 28-byte descriptors of 2009's 32-bit guests. */
+  ilp32?: boolean;
+  /** Extension bits to offer (`EXT_…`); default none. */
+  offer?: number;
+}
+
+/** A queue of an opened device: the ring, its wake-ups, and its doorbell. */
+export class ProxyQueue {
+  /** Drives notifications. */
+  readonly wakeups: QueueWakeups;
+  /** Handle to ring, once the host accepted the segment. */
+  signalHandle: number | null = null;
+
+  /** @internal */
+  constructor(
+    readonly queue: Queue,
+    readonly gpa: number,
+    readonly cookie: number,
+    device: ProxyDevice,
+    options: ProxyQueueOptions,
+  ) {
+    this.wakeups = new QueueWakeups(queue, {
+      scheduler: device.bus.transport.scheduler,
+      recheck: options.recheck,
+      notifier: options.notifier,
+      ...(options.onBroken === undefined ? {} : { onBroken: options.onBroken }),
+      ring: () => {
+        if (this.signalHandle !== null) device.bus.transport.ring(this.signalHandle);
+      },
+    });
+  }
+}
+
+/** A device as its driver sees it: the proxy operations of `docs/abi/vbus-bus.md` section 8. */
+export class ProxyDevice {
+  #handle: DeviceHandle | null = null;
+  #queues = new Set<ProxyQueue>();
+  #segments = new Set<number>();
+  /** Told when the device was unplugged on the host; the driver's `remove` follows. */
+  onDrop: (() => void) | null = null;
+
+  /** @internal */
+  constructor(
+    readonly bus: ProxyBus,
+    /** Number on the bus, as announced to this guest. */
+    readonly id: number,
+    /** Type string. */
+    readonly type: string,
+  ) {}
+
+  /** What udev would match: `vbus-proxy:<type>`. */
+  get modalias(): string {
+    return `vbus-proxy:${this.type}`;
+  }
+
+  /** True between open and close. */
+  get isOpen(): boolean {
+    return this.#handle !== null;
+  }
+
+  /** Opens the device. @throws VbusError EINVAL when open already or refused (version), EBUSY, ENOENT, ENXIO */
+  async open(version: number): Promise<void> {
+    if (this.#handle !== null) throw new VbusError("EINVAL", `device ${this.id} is open already; close it first`);
+    this.#handle = await this.bus.transport.open(this.id, version);
+  }
+
+  #opened(): NonNullable<unknown> {
+    if (this.#handle === null) throw new VbusError("EINVAL", `device ${this.id} is not open; open it first`);
+    return this.#handle;
+  }
+
+  /**
+   * Calls the device with data that it may read and write in place; the data ends up as the device left it.
+   * @throws VbusError with the device's errno
+   */
+  async call(func: number, data: Uint8Array = new Uint8Array(0), flags = 0): Promise<number> {
+    const handle = this.#opened();
+    const { transport } = this.bus;
+    if (data.length === 0) return transport.call(handle, func, 0, 0, flags);
+    const { ram, space } = transport.memory;
+    const gpa = ram.allocate(data.length, 8);
+    try {
+      space.copyTo(gpa, data);
+      const result = await transport.call(handle, func, gpa, data.length, flags);
+      data.set(space.copyFrom(gpa, data.length));
+      ram.free(gpa);
+      return result;
+    } catch (error) {
+      // after a time-out the host may still write there: the block is never used again
+      if (!(error instanceof VbusError) || error.code !== "ETIMEDOUT") ram.free(gpa);
+      throw error;
+    }
+  }
+
+  /** Shares a segment without a signal. It is the driver's to free after the device is closed. @throws VbusError */
+  async shm(id: number, gpa: number, length: number, flags = 0): Promise<void> {
+    await this.bus.transport.shm(this.#opened(), id, gpa, length, null, flags);
+    this.#segments.add(id);
+  }
+
+  /**
+   * Allocates a ring, shares it as segment `id` and wires its notifications (masked until the driver enables them).
+   * The device owns it: close() gives it back. @throws VbusError as the device refuses, ENOMEM
+   */
+  async createQueue(id: number, options: ProxyQueueOptions): Promise<ProxyQueue> {
+    const handle = this.#opened();
+    const { transport } = this.bus;
+    const { ram, space } = transport.memory;
+    const length = queueSegmentLength(options.count, options.ilp32 ?? false);
+    const gpa = ram.allocate(length, { align: 64, offset: 8 });
+    let queue: Queue | undefined;
+    let proxy: ProxyQueue | undefined;
+    try {
+      queue = Queue.create(space, {
+        gpa,
+        count: options.count,
+        role: options.role,
+        ...(options.ilp32 === undefined ? {} : { ilp32: options.ilp32 }),
+        ...(options.offer === undefined ? {} : { offer: options.offer }),
+      });
+      const cookie = this.bus.nextCookie();
+      proxy = new ProxyQueue(queue, gpa, cookie, this, options);
+      this.bus.register(proxy); // before the call: an event may arrive before its answer
+      proxy.signalHandle = await transport.shm(handle, id, gpa, length, { offset: IOQ_OFF_SIGNAL, prio: 0, cookie }, 0);
+      queue.negotiated();
+      this.#queues.add(proxy);
+      return proxy;
+    } catch (error) {
+      if (proxy !== undefined) {
+        proxy.wakeups.close();
+        this.bus.unregister(proxy);
+      }
+      queue?.close();
+      if (!(error instanceof VbusError) || error.code !== "ETIMEDOUT") ram.free(gpa);
+      throw error;
+    }
+  }
+
+  /** Closes the device on the host, then gives its queues back. Twice is harmless; a host that is gone is no error. */
+  async close(): Promise<void> {
+    const handle = this.#handle;
+    if (handle === null) return;
+    this.#handle = null;
+    for (const proxy of this.#queues) proxy.wakeups.close();
+    let answered = true;
+    try {
+      await this.bus.transport.close(handle);
+    } catch (error) {
+      if (!(error instanceof VbusError)) throw error;
+      // ENOENT, ENOTCONN: the session is gone already. A host that did not answer may still use the rings: keep them.
+      answered = error.code !== "ETIMEDOUT";
+    }
+    for (const proxy of this.#queues) {
+      this.bus.unregister(proxy);
+      proxy.queue.close();
+      if (answered) this.bus.transport.memory.ram.free(proxy.gpa);
+    }
+    this.#queues.clear();
+    this.#segments.clear();
+  }
+}
+
+interface Binding {
+  device: ProxyDevice;
+  driver: Driver | null;
+  instance: unknown;
+  dropped: boolean;
+  /** Probe or remove in progress; the next one waits for it. */
+  busy: Promise<void>;
+}
+
+/** What happened on a proxy bus. */
+export interface ProxyBusEvents {
+  /** A device appeared. */
+  add?: (device: ProxyDevice) => void;
+  /** A device was unplugged. */
+  drop?: (device: ProxyDevice) => void;
+  /** A driver took a device. */
+  bound?: (device: ProxyDevice, instance: unknown) => void;
+  /** A probe or remove failed. */
+  error?: (device: ProxyDevice, error: unknown) => void;
+}
+
+/** The guest's side of a bus: devices as they are announced, drivers as they are registered, matched by type. */
+export class ProxyBus {
+  /** Name of the bus in a guest. */
+  readonly name = "vbus-proxy";
+  #bindings = new Map<number, Binding>();
+  #drivers = new Map<string, Driver>();
+  #queues = new Map<number, ProxyQueue>();
+  #cookie = 0;
+  /** Observers. */
+  readonly events: ProxyBusEvents;
+
+  /**
+   * @param transport - the guest half of a connector, not started yet
+   * @param events - observers
+   */
+  constructor(
+    readonly transport: GuestTransport,
+    events: ProxyBusEvents = {},
+  ) {
+    this.events = events;
+    transport.onEvent = (event) => {
+      this.#event(event);
+    };
+  }
+
+  /** Starts: devices present are announced and probed. */
+  async start(): Promise<void> {
+    await this.transport.start();
+  }
+
+  /** Devices present, by number. */
+  get devices(): ProxyDevice[] {
+    return [...this.#bindings.values()].filter((b) => !b.dropped).map((b) => b.device);
+  }
+
+  /** Registers a driver and probes matching devices. @throws VbusError EEXIST for a second driver of a type */
+  registerDriver(driver: Driver): void {
+    if (this.#drivers.has(driver.type)) throw new VbusError("EEXIST", `there is a driver for ${driver.type} already; unregister it first`);
+    this.#drivers.set(driver.type, driver);
+    for (const binding of this.#bindings.values()) this.#probe(binding);
+  }
+
+  /** Unregisters a driver; its devices are removed from it first. */
+  async unregisterDriver(driver: Driver): Promise<void> {
+    if (this.#drivers.get(driver.type) !== driver) return;
+    this.#drivers.delete(driver.type);
+    await Promise.all([...this.#bindings.values()].map((binding) => this.#unbind(binding, driver)));
+  }
+
+  #probe(binding: Binding): void {
+    const driver = this.#drivers.get(binding.device.type);
+    if (driver === undefined) return;
+    binding.busy = binding.busy.then(async () => {
+      if (binding.dropped || binding.driver !== null || this.#drivers.get(driver.type) !== driver) return;
+      try {
+        const instance = await driver.probe(binding.device);
+        binding.driver = driver;
+        binding.instance = instance;
+        this.events.bound?.(binding.device, instance);
+      } catch (error) {
+        await binding.device.close(); // defect B3: a failed probe must not leave the session open
+        this.events.error?.(binding.device, error);
+      }
+    });
+  }
+
+  #unbind(binding: Binding, driver: Driver | null): Promise<void> {
+    binding.busy = binding.busy.then(async () => {
+      if (binding.driver === null || (driver !== null && binding.driver !== driver)) return;
+      const { driver: bound, instance, device } = binding;
+      binding.driver = null;
+      binding.instance = undefined;
+      try {
+        await bound.remove(instance, device);
+      } catch (error) {
+        this.events.error?.(device, error);
+      }
+      await device.close();
+    });
+    return binding.busy;
+  }
+
+  #event(event: GuestEvent): void {
+    switch (event.kind) {
+      case "devadd": {
+        if (this.#bindings.has(event.id)) return; // a host that announces twice is not worth a crash
+        const device = new ProxyDevice(this, event.id, event.type);
+        const binding: Binding = { device, driver: null, instance: undefined, dropped: false, busy: Promise.resolve() };
+        this.#bindings.set(event.id, binding);
+        this.events.add?.(device);
+        this.#probe(binding);
+        return;
+      }
+      case "devdrop": {
+        const binding = this.#bindings.get(event.id);
+        if (binding === undefined) return;
+        binding.dropped = true;
+        this.#bindings.delete(event.id);
+        binding.device.onDrop?.();
+        this.events.drop?.(binding.device);
+        void this.#unbind(binding, null);
+        return;
+      }
+      case "shmsignal":
+        this.#queues.get(event.cookie)?.wakeups.wakeup();
+        return;
+      case "shmclose":
+        this.#queues.delete(event.cookie);
+        return;
+    }
+  }
+
+  /** Resolves when every probe and remove in progress has ended. */
+  async settled(): Promise<void> {
+    await Promise.all([...this.#bindings.values()].map((binding) => binding.busy));
+  }
+
+  /** Removes every device from its driver and leaves the bus. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#bindings.values()].map((binding) => this.#unbind(binding, null)));
+    this.transport.disconnect();
+  }
+
+  /** @internal */
+  nextCookie(): number {
+    this.#cookie = this.#cookie === NO_SIGNAL ? 1 : this.#cookie + 1;
+    return this.#queues.has(this.#cookie) ? this.nextCookie() : this.#cookie;
+  }
+
+  /** @internal */
+  register(queue: ProxyQueue): void {
+    this.#queues.set(queue.cookie, queue);
+  }
+
+  /** @internal */
+  unregister(queue: ProxyQueue): void {
+    this.#queues.delete(queue.cookie);
+  }
+}

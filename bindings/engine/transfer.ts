@@ -1,0 +1,123 @@
+import { FRAME_TOO_LONG } from "../../assembly/abi/arena.js";
+import type { MemorySpace } from "../memory/space.js";
+import type { BurstTable } from "./table.js";
+
+/** Longest frame that is staged; longer ones are set directly, for then one copy costs less than two. */
+const STAGED_LENGTH = 512;
+/** Size of a staging area: at least one whole burst of small frames. */
+const STAGING_SIZE = 128 * 1024;
+
+interface Scratch {
+  staging: number;
+  result: number;
+}
+
+const scratches = new WeakMap<MemorySpace, Scratch>();
+
+/** Staging area and result words of a space, allocated on first use, kept as long as the space. */
+function scratchOf(space: MemorySpace): Scratch {
+  let scratch = scratches.get(space);
+  if (scratch === undefined) {
+    scratch = { staging: space.allocate(STAGING_SIZE, 64), result: space.allocate(8, 8) };
+    scratches.set(space, scratch);
+  }
+  return scratch;
+}
+
+/** What {@link moveFrames} did. */
+export interface Moved {
+  /** Frames taken from the source, those flagged FRAME_TOO_LONG included. */
+  taken: number;
+  /** Buffers of the target that now hold a frame. */
+  filled: number;
+}
+
+/**
+ * Copies frames [from, to) of one table into the buffers [start, end) of another, in order: the one place that decides
+ * how frames move. Within one memory the engine copies; between two, small frames are gathered, carried over in one
+ * piece and scattered, large ones are carried one by one. One payload copy between memories for large frames, none in
+ * between within one.
+ *
+ * The target's entries hold capacities before and frame lengths afterwards. A frame that is longer than the next buffer
+ * is flagged FRAME_TOO_LONG in the source and skipped; the buffer stays for the frame after it.
+ */
+export function moveFrames(
+  source: BurstTable,
+  from: number,
+  to: number,
+  target: BurstTable,
+  start: number,
+  end: number,
+): Moved {
+  if (source.space.engine.memory === target.space.engine.memory) {
+    const { result } = scratchOf(target.space);
+    const { engine } = target.space;
+    engine.exports.framesDeliver(source.entry(from), to - from, target.entry(start), end - start, target.space.regionTable, result);
+    return { taken: engine.words[result >>> 2] as number, filled: engine.words[(result >>> 2) + 1] as number };
+  }
+  return carry(source, from, to, target, start, end);
+}
+
+function carry(source: BurstTable, from: number, to: number, target: BurstTable, start: number, end: number): Moved {
+  const inward = scratchOf(target.space).staging;
+  const outward = scratchOf(source.space).staging;
+  const sourceEngine = source.space.engine;
+  const targetEngine = target.space.engine;
+  let frame = from;
+  let buffer = start;
+  // a run of small frames that lie next to each other in both tables
+  let runFrame = frame;
+  let runBuffer = buffer;
+  let runBytes = 0;
+
+  const flushRun = (): void => {
+    const n = frame - runFrame;
+    if (n > 0) {
+      const used = sourceEngine.exports.framesGather(source.entry(runFrame), n, outward);
+      targetEngine.bytes.set(sourceEngine.bytes.subarray(outward, outward + used), inward);
+      targetEngine.exports.framesScatter(target.entry(runBuffer), n, inward, target.space.regionTable);
+    }
+    runBytes = 0;
+  };
+
+  for (; frame < to && buffer < end; frame++) {
+    const length = source.length(frame);
+    if (length > target.length(buffer)) {
+      flushRun();
+      source.setFlags(frame, source.flags(frame) | FRAME_TOO_LONG);
+      runFrame = frame + 1;
+      runBuffer = buffer;
+      continue;
+    }
+    const staged = length <= STAGED_LENGTH;
+    const room = (length + 15) & ~15;
+    if (!staged || runBytes + room > STAGING_SIZE) {
+      flushRun();
+      runFrame = frame;
+      runBuffer = buffer;
+    }
+    target.setLength(buffer, length);
+    if (staged) {
+      runBytes += room;
+    } else {
+      const address = source.bufferAddress(frame);
+      targetEngine.bytes.set(sourceEngine.bytes.subarray(address, address + length), target.bufferAddress(buffer));
+      target.space.noteWrite(target.gpa(buffer), length);
+      runFrame = frame + 1;
+      runBuffer = buffer + 1;
+    }
+    buffer++;
+  }
+  flushRun();
+  return { taken: frame - from, filled: buffer - start };
+}
+
+/** Copies the offload members of an entry (everything but address, length, position, guest address and cookie) to another table. */
+export function copyOffload(source: BurstTable, i: number, target: BurstTable, j: number): void {
+  const { bytes } = source.space.engine;
+  const at = source.entry(i);
+  const to = target.entry(j);
+  const out = target.space.engine.bytes;
+  out.set(bytes.subarray(at + 8, at + 24), to + 8); // flags … fragment count
+  out.set(bytes.subarray(at + 32, at + 48), to + 32); // head
+}

@@ -1,0 +1,104 @@
+import { WAKEUP_BUDGET, WAKEUP_RUN } from "../../assembly/abi/arena.js";
+import type { Scheduler } from "../scheduler.js";
+import type { Queue } from "./queue.js";
+
+/** Notifier runs per wakeup before the thread's other work gets its turn (defect R6). */
+const BUDGET = 16;
+
+/** How a {@link QueueWakeups} is wired. */
+export interface QueueWakeupOptions {
+  /** Where deferred wakeups run. */
+  scheduler: Scheduler;
+  /** What to look at besides `dirty` (`RECHECK_…`). */
+  recheck: number;
+  /** Runs when there may be something to do; must tolerate finding nothing. May disable the queue. */
+  notifier: () => void;
+  /** Rings the peer's doorbell. */
+  ring: () => void;
+  /** Told when the peer broke the protocol; the queue stays broken. */
+  onBroken?: (error: unknown) => void;
+}
+
+/**
+ * Drives a queue's half of shm-signal in one thread: turns doorbells into runs of the notifier by the inverted wake-up
+ * loop, schedules what enable and the budget leave over, and rings when an inject says so.
+ */
+export class QueueWakeups {
+  #scheduled = false;
+  #running = false;
+  #again = false;
+  #closed = false;
+
+  constructor(
+    readonly queue: Queue,
+    private readonly options: QueueWakeupOptions,
+  ) {}
+
+  /** The peer rang (or may have). Runs the loop now; inside a notifier it is remembered instead. */
+  readonly wakeup = (): void => {
+    this.#scheduled = false;
+    if (this.#closed) return;
+    if (this.#running) {
+      this.#again = true;
+      return;
+    }
+    this.#running = true;
+    const { queue } = this;
+    const { recheck, notifier } = this.options;
+    let turn = 0;
+    try {
+      turn = queue.wakeupBegin(BUDGET, recheck);
+      while (turn === WAKEUP_RUN) {
+        notifier();
+        if (this.#isClosed()) return; // the notifier may have closed the device: its state is gone
+        turn = queue.wakeupNext(recheck);
+      }
+    } catch (error) {
+      if (this.options.onBroken === undefined) throw error;
+      this.options.onBroken(error);
+      return;
+    } finally {
+      this.#running = false;
+    }
+    if (turn === WAKEUP_BUDGET || this.#again) {
+      this.#again = false;
+      this.schedule();
+    }
+  };
+
+  #isClosed(): boolean {
+    return this.#closed;
+  }
+
+  /** Runs a wakeup soon; several calls are one. */
+  schedule(): void {
+    if (this.#scheduled || this.#closed) return;
+    this.#scheduled = true;
+    this.options.scheduler.post(this.wakeup);
+  }
+
+  /** Unmasks; what arrived meanwhile is served soon. */
+  enable(): void {
+    if (!this.#closed && this.queue.enable(this.options.recheck)) this.schedule();
+  }
+
+  /** Masks. */
+  disable(): void {
+    if (!this.#closed) this.queue.disable();
+  }
+
+  /** Rings when a commit, release or inject said so. */
+  ringIf(doorbell: boolean): void {
+    if (doorbell) this.options.ring();
+  }
+
+  /** Signals the peer. */
+  inject(): void {
+    if (!this.#closed) this.ringIf(this.queue.inject());
+  }
+
+  /** No wakeup runs after this. The queue itself is closed by its owner. */
+  close(): void {
+    this.#closed = true;
+  }
+}
