@@ -26,12 +26,10 @@ import {
   ENTRY_OFF_ADDRESS,
   ENTRY_OFF_COOKIE,
   ENTRY_OFF_FLAGS,
-  ENTRY_OFF_FRAGMENTS,
+  ENTRY_OFF_FRAGMENT_LIST,
   ENTRY_OFF_GPA,
-  ENTRY_OFF_GSO_KIND,
   ENTRY_OFF_HEAD,
   ENTRY_OFF_LENGTH,
-  ENTRY_OFF_POSITION,
   ENTRY_SIZE,
   EP_OFF_BROKEN,
   EP_OFF_BYTES,
@@ -47,6 +45,7 @@ import {
   SIG_OFF_LOCALE,
   SIG_OFF_REGIONS,
   VIOLATION_ADDRESS,
+  VIOLATION_OWNER,
   VIOLATION_TAILS,
 } from "./abi/arena";
 import { EINVAL, EPROTO } from "./abi/errno";
@@ -64,6 +63,7 @@ import {
   IDX_VALID,
   IOQ_OFF_RING_ILP32,
 } from "./abi/ioq";
+import { SOUTH } from "./abi/shm-signal";
 import { addCounter, loadByte, storeByte } from "./memory-order";
 import { logWrite, translateRange } from "./regions";
 import {
@@ -72,7 +72,6 @@ import {
   guestAddressOf,
   indexValue,
   isLazy,
-  ownedHere,
   owns,
   privateIndex,
   sharedIndex,
@@ -80,24 +79,34 @@ import {
 } from "./ring";
 import { signalInject } from "./shm-signal";
 
-/** Copies what the caller needs of a descriptor to a table entry. 0, or -EPROTO (BURST_STRICT, bad address). */
-function readDescriptor(endpoint: usize, descriptor: usize, entry: usize, position: u32, flags: u32): i32 {
+/**
+ * Copies what the caller needs of a descriptor to a table entry. 0, or -EPROTO (BURST_STRICT, bad address).
+ * Members of the entry that lie next to each other are stored together: stores are what a burst is made of.
+ */
+// @ts-ignore: decorator
+@inline
+function readDescriptor(
+  endpoint: usize,
+  regions: usize,
+  descriptor: usize,
+  entry: usize,
+  position: u32,
+  flags: u32,
+): i32 {
   const gpa = load<u64>(descriptor, DESC_OFF_PTR); // double fetch: `gpa` and `length` are read once, checked below
   const length = load<u64>(descriptor, DESC_OFF_LEN);
-  store<u64>(entry, load<u64>(descriptor, DESC_OFF_COOKIE), ENTRY_OFF_COOKIE);
+  const clamped = length > <u64>u32.MAX_VALUE ? <u64>u32.MAX_VALUE : length;
   store<u64>(entry, gpa, ENTRY_OFF_GPA);
-  store<u32>(entry, length > <u64>u32.MAX_VALUE ? u32.MAX_VALUE : <u32>length, ENTRY_OFF_LENGTH);
-  store<u32>(entry, 0, ENTRY_OFF_FLAGS);
-  store<u32>(entry, 0, ENTRY_OFF_GSO_KIND);
-  store<u16>(entry, 0, ENTRY_OFF_FRAGMENTS);
-  store<u32>(entry, position, ENTRY_OFF_POSITION);
+  store<u64>(entry, load<u64>(descriptor, DESC_OFF_COOKIE), ENTRY_OFF_COOKIE);
+  v128.store(entry, i64x2.splat(0), ENTRY_OFF_FLAGS); // flags, checksum places, segmentation, fragments
+  store<u64>(entry, (<u64>position) << 32, ENTRY_OFF_FRAGMENT_LIST);
   let address: usize = 0;
   if ((flags & BURST_TRANSLATE) != 0) {
-    address = translateRange(load<u32>(endpoint, SIG_OFF_REGIONS), gpa, length);
+    address = translateRange(regions, gpa, length);
     if (address == 0 && (flags & BURST_STRICT) != 0) return violate(endpoint, VIOLATION_ADDRESS);
     if ((flags & BURST_HEAD) != 0 && address != 0) readHead(entry, address, length);
   }
-  store<u32>(entry, <u32>address, ENTRY_OFF_ADDRESS);
+  store<u64>(entry, <u64>address | (clamped << 32), ENTRY_OFF_ADDRESS);
   return 0;
 }
 
@@ -113,23 +122,40 @@ function readHead(entry: usize, address: usize, length: u64): void {
   }
 }
 
+/** Counts descriptors owned here from `position` on, at most `limit` (which is at most count). Number, or -EPROTO. */
+function countOwned(endpoint: usize, position: u32, limit: u32): i32 {
+  const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+  const locale = load<u32>(endpoint, SIG_OFF_LOCALE);
+  let left = load<u32>(endpoint, EP_OFF_COUNT) - position; // descriptors before the ring wraps
+  let descriptor = descriptorAt(endpoint, position);
+  for (let n: u32 = 0; n < limit; n++) {
+    const owner = loadByte(descriptor + DESC_OFF_SOWN); // [C1] pairs with [P3]
+    if (owner != locale) return owner > <u32>SOUTH ? violate(endpoint, VIOLATION_OWNER) : <i32>n;
+    descriptor += stride;
+    if (--left == 0) descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
+  }
+  return <i32>limit;
+}
+
 /** Finds up to `max` descriptors owned here from `position` on and copies them to the table. Number, or -EPROTO. */
 function gather(endpoint: usize, position: u32, table: usize, max: u32, flags: u32): i32 {
   const count = load<u32>(endpoint, EP_OFF_COUNT);
   const limit = max < count ? max : count; // never more than one turn
+  if (table == 0) return countOwned(endpoint, position, limit);
   const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+  const locale = load<u32>(endpoint, SIG_OFF_LOCALE);
+  const regions = <usize>load<u32>(endpoint, SIG_OFF_REGIONS);
   let descriptor = descriptorAt(endpoint, position);
   let entry = table;
   for (let n: u32 = 0; n < limit; n++) {
-    const mine = ownedHere(endpoint, descriptor);
-    // what came before a violation is still good, but a broken queue hands out nothing
-    if (mine < 0) return mine;
-    if (mine == 0) return <i32>n;
-    if (table != 0) {
-      const error = readDescriptor(endpoint, descriptor, entry, position, flags);
-      if (error != 0) return error;
-      entry += ENTRY_SIZE;
+    const owner = loadByte(descriptor + DESC_OFF_SOWN); // [C1] pairs with [P3]; also the load that O4 asks for
+    if (owner != locale) {
+      // what came before a violation is still good, but a broken queue hands out nothing
+      return owner > <u32>SOUTH ? violate(endpoint, VIOLATION_OWNER) : <i32>n;
     }
+    const error = readDescriptor(endpoint, regions, descriptor, entry, position, flags);
+    if (error != 0) return error;
+    entry += ENTRY_SIZE;
     if (++position == count) {
       position = 0;
       descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
@@ -173,30 +199,64 @@ export function popPeek(endpoint: usize, index: u32, table: usize, max: u32, fla
   return granted;
 }
 
-/** Writes what the flags name from the table to n descriptors; plain stores, published by the owner store that follows. */
+/** What a transmitting driver writes: the whole descriptor. */
+const WRITE_ALL: u32 = BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID;
+/** Everything that `writeDescriptors` knows. */
+const WRITE_ANY: u32 = WRITE_ALL | BURST_CLEAR_VALID;
+
+/**
+ * Writes what the flags name from the table to n descriptors; plain stores, published by the owner store that follows.
+ * The three combinations that drivers and devices live on have loops of their own, without a test per member.
+ */
 function writeDescriptors(endpoint: usize, first: u32, n: u32, table: usize, flags: u32): void {
-  const count = load<u32>(endpoint, EP_OFF_COUNT);
   const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
-  let position = first;
-  let descriptor = descriptorAt(endpoint, position);
+  const start = <usize>load<u32>(endpoint, EP_OFF_DESC);
+  const what = flags & WRITE_ANY;
+  let left = load<u32>(endpoint, EP_OFF_COUNT) - first; // descriptors before the ring wraps
+  let descriptor = descriptorAt(endpoint, first);
   let entry = table;
   let bytes: u64 = 0;
-  for (let i: u32 = 0; i < n; i++) {
-    if ((flags & BURST_POINTER) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_GPA), DESC_OFF_PTR);
-    if ((flags & BURST_COOKIE) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_COOKIE), DESC_OFF_COOKIE);
-    if ((flags & BURST_LENGTH) != 0) {
+  if (what == WRITE_ALL) {
+    for (let i: u32 = 0; i < n; i++) {
+      const length = <u64>load<u32>(entry, ENTRY_OFF_LENGTH);
+      store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_COOKIE), DESC_OFF_COOKIE);
+      store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_GPA), DESC_OFF_PTR);
+      store<u64>(descriptor, length, DESC_OFF_LEN);
+      store<u8>(descriptor, 1, DESC_OFF_VALID);
+      bytes += length;
+      entry += ENTRY_SIZE;
+      descriptor += stride;
+      if (--left == 0) descriptor = start;
+    }
+  } else if (what == <u32>BURST_LENGTH) {
+    for (let i: u32 = 0; i < n; i++) {
       const length = <u64>load<u32>(entry, ENTRY_OFF_LENGTH);
       store<u64>(descriptor, length, DESC_OFF_LEN);
       bytes += length;
-    }
-    if ((flags & BURST_SET_VALID) != 0) store<u8>(descriptor, 1, DESC_OFF_VALID);
-    if ((flags & BURST_CLEAR_VALID) != 0) store<u8>(descriptor, 0, DESC_OFF_VALID);
-    entry += ENTRY_SIZE;
-    if (++position == count) {
-      position = 0;
-      descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
-    } else {
+      entry += ENTRY_SIZE;
       descriptor += stride;
+      if (--left == 0) descriptor = start;
+    }
+  } else if (what == <u32>BURST_CLEAR_VALID) {
+    for (let i: u32 = 0; i < n; i++) {
+      store<u8>(descriptor, 0, DESC_OFF_VALID);
+      descriptor += stride;
+      if (--left == 0) descriptor = start;
+    }
+  } else {
+    for (let i: u32 = 0; i < n; i++) {
+      if ((what & BURST_POINTER) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_GPA), DESC_OFF_PTR);
+      if ((what & BURST_COOKIE) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_COOKIE), DESC_OFF_COOKIE);
+      if ((what & BURST_LENGTH) != 0) {
+        const length = <u64>load<u32>(entry, ENTRY_OFF_LENGTH);
+        store<u64>(descriptor, length, DESC_OFF_LEN);
+        bytes += length;
+      }
+      if ((what & BURST_SET_VALID) != 0) store<u8>(descriptor, 1, DESC_OFF_VALID);
+      if ((what & BURST_CLEAR_VALID) != 0) store<u8>(descriptor, 0, DESC_OFF_VALID);
+      entry += ENTRY_SIZE;
+      descriptor += stride;
+      if (--left == 0) descriptor = start;
     }
   }
   if (bytes != 0) addCounter(endpoint + EP_OFF_BYTES, bytes);
@@ -204,20 +264,17 @@ function writeDescriptors(endpoint: usize, first: u32, n: u32, table: usize, fla
 
 /** Gives n descriptors to the peer: the owners of items 1 … n-1, then item 0's, which publishes them all. */
 function flipOwners(endpoint: usize, first: u32, n: u32): void {
-  const count = load<u32>(endpoint, EP_OFF_COUNT);
-  const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
   const peer = 1 - load<u32>(endpoint, SIG_OFF_LOCALE);
   const start = descriptorAt(endpoint, first);
-  let position = first;
-  let descriptor = start;
-  for (let i: u32 = 1; i < n; i++) {
-    if (++position == count) {
-      position = 0;
-      descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
-    } else {
+  if (n > 1) {
+    const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+    let left = load<u32>(endpoint, EP_OFF_COUNT) - first; // descriptors before the ring wraps
+    let descriptor = start;
+    for (let i: u32 = 1; i < n; i++) {
       descriptor += stride;
+      if (--left == 0) descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
+      store<u8>(descriptor, <u8>peer, DESC_OFF_SOWN);
     }
-    store<u8>(descriptor, <u8>peer, DESC_OFF_SOWN);
   }
   storeByte(start + DESC_OFF_SOWN, peer); // [P3] pairs with [C1]
 }
@@ -237,7 +294,8 @@ function logBurst(endpoint: usize, first: u32, n: u32): void {
   logWrite(regions, load<u64>(endpoint, EP_OFF_GPA), IOQ_OFF_RING_ILP32);
   const straight = count - first < n ? count - first : n;
   logWrite(regions, guestAddressOf(endpoint, descriptorAt(endpoint, first)), straight * stride);
-  if (straight < n) logWrite(regions, guestAddressOf(endpoint, descriptorAt(endpoint, 0)), (n - straight) * stride);
+  if (straight < n)
+    logWrite(regions, guestAddressOf(endpoint, descriptorAt(endpoint, 0)), (n - straight) * stride);
 }
 
 /**
@@ -260,6 +318,7 @@ export function pushCommit(endpoint: usize, index: u32, table: usize, n: u32, fl
   if (n > granted || index > <u32>IDX_BOTH) return -EINVAL;
   if (n == 0) return (flags & BURST_SIGNAL) != 0 ? <i32>signalInject(endpoint) : 0;
   const bound: u32 = index == IDX_BOTH ? IDX_VALID : index;
+  if (!owns(endpoint, bound, 1)) return -EINVAL; // the grant was for another index
   const first = load<u32>(privateIndex(endpoint, bound, 1));
   const tail = wrap(endpoint, first, n);
   const movesInuse = index != IDX_VALID;
@@ -274,7 +333,7 @@ export function pushCommit(endpoint: usize, index: u32, table: usize, n: u32, fl
     if (head < 0) return head;
   }
 
-  if ((flags & (BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID | BURST_CLEAR_VALID)) != 0) {
+  if ((flags & WRITE_ANY) != 0) {
     writeDescriptors(endpoint, first, n, table, flags);
   }
   if (bound == IDX_VALID) {
@@ -305,10 +364,11 @@ export function popRelease(endpoint: usize, index: u32, table: usize, n: u32, fl
   const granted = load<u32>(endpoint, EP_OFF_GRANTED_POP);
   if (n > granted || index > <u32>IDX_INUSE) return -EINVAL;
   if (n == 0) return (flags & BURST_SIGNAL) != 0 ? <i32>signalInject(endpoint) : 0;
+  if (!owns(endpoint, index, 0)) return -EINVAL; // the grant was for another index
   const own = privateIndex(endpoint, index, 0);
   const first = load<u32>(own);
   const head = wrap(endpoint, first, n);
-  if ((flags & (BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID | BURST_CLEAR_VALID)) != 0) {
+  if ((flags & WRITE_ANY) != 0) {
     writeDescriptors(endpoint, first, n, table, flags);
   }
   store<u32>(own, head);

@@ -24,5 +24,12 @@ export {
 export { iterInit, iterPop, iterPush, iterRead, iterSeek, iterWrite } from "./iterator";
 export { popPeek, popRelease, pushCommit, pushReserve } from "./burst";
 export { framesDeliver, framesGather, framesScatter } from "./frames";
-export { checksumAdd, checksumComplete, checksumPseudo4, checksumPseudo6, checksumRange, checksumSwap } from "./checksum";
+export {
+  checksumAdd,
+  checksumComplete,
+  checksumPseudo4,
+  checksumPseudo6,
+  checksumRange,
+  checksumSwap,
+} from "./checksum";
 export { ringExport, ringImport, ringRebase, signalRebase } from "./state";

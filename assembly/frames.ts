@@ -42,7 +42,7 @@ export function copyBytes(target: usize, source: usize, length: usize): void {
 
 /**
  * Copies frames into posted buffers of the same memory, in order. A frame longer than the next buffer is flagged
- * FRAME_TOO_LONG and skipped; the buffer stays for the next one. Frames already flagged so are skipped too.
+ * FRAME_TOO_LONG and skipped; the buffer stays for the next one.
  * `result` receives two words: frames taken, buffers filled. `regions` is the target's (write log).
  */
 export function framesDeliver(

@@ -16,6 +16,8 @@ import {
   EP_OFF_BROKEN,
   EP_OFF_COUNT,
   EP_OFF_GPA,
+  EP_OFF_GRANTED_POP,
+  EP_OFF_GRANTED_PUSH,
   EP_OFF_POPPED,
   EP_OFF_PUSHED,
   EP_OFF_STRIDE,
@@ -166,7 +168,11 @@ export function iterPush(iterator: usize): i32 {
     result = advanceTail(endpoint, IDX_INUSE);
     if (result < 0) return result;
   }
-  if (index == IDX_VALID) addValid(endpoint, 1);
+  // with NOFLIPOWNER nothing stops a caller from pushing more than there is room for (section 5): the count is capped
+  if (index == IDX_VALID && load<u32>(endpoint, EP_OFF_VALID_COUNT) < load<u32>(endpoint, EP_OFF_COUNT)) {
+    addValid(endpoint, 1);
+  }
+  store<u32>(endpoint, 0, EP_OFF_GRANTED_PUSH); // a grant is for the positions it was given at
   addCounter(endpoint + EP_OFF_PUSHED, 1);
   return handOver(iterator, endpoint, descriptor);
 }
@@ -188,6 +194,7 @@ export function iterPop(iterator: usize): i32 {
     if (loadByte(shared + IDX_OFF_FULL) != 0) storeByte(shared + IDX_OFF_FULL, 0);
   }
   if (index == IDX_VALID && load<u32>(endpoint, EP_OFF_VALID_COUNT) != 0) addValid(endpoint, -1);
+  store<u32>(endpoint, 0, EP_OFF_GRANTED_POP); // as in push
   addCounter(endpoint + EP_OFF_POPPED, 1);
   return handOver(iterator, endpoint, descriptor);
 }
@@ -221,5 +228,7 @@ export function iterWrite(iterator: usize, entry: usize, what: u32): i32 {
   if ((what & BURST_LENGTH) != 0) store<u64>(descriptor, load<u32>(entry, ENTRY_OFF_LENGTH), DESC_OFF_LEN);
   if ((what & BURST_SET_VALID) != 0) storeByte(descriptor + DESC_OFF_VALID, 1);
   if ((what & BURST_CLEAR_VALID) != 0) storeByte(descriptor + DESC_OFF_VALID, 0);
+  const regions = load<u32>(endpoint, SIG_OFF_REGIONS);
+  logWrite(regions, guestAddressOf(endpoint, descriptor), load<u32>(endpoint, EP_OFF_STRIDE));
   return 0;
 }

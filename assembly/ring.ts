@@ -99,7 +99,9 @@ export function segmentLength(count: u32, ilp32: bool): u64 {
 
 /** Address of a descriptor. `position` is below count: every caller took it from a private index or checked it. */
 export function descriptorAt(endpoint: usize, position: u32): usize {
-  return <usize>load<u32>(endpoint, EP_OFF_DESC) + <usize>position * <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+  return (
+    <usize>load<u32>(endpoint, EP_OFF_DESC) + <usize>position * <usize>load<u32>(endpoint, EP_OFF_STRIDE)
+  );
 }
 
 /** Guest-physical address of something inside the segment. */
@@ -143,7 +145,15 @@ export function ownedHere(endpoint: usize, descriptor: usize): i32 {
   return 0;
 }
 
-function bindRing(endpoint: usize, regions: usize, gpa: u64, ring: usize, locale: u32, count: u32, ilp32: bool): void {
+function bindRing(
+  endpoint: usize,
+  regions: usize,
+  gpa: u64,
+  ring: usize,
+  locale: u32,
+  count: u32,
+  ilp32: bool,
+): void {
   memory.fill(endpoint, 0, EP_STATE_SIZE);
   signalBind(endpoint, regions, gpa + IOQ_OFF_SIGNAL, ring + IOQ_OFF_SIGNAL, locale, SIG_KIND_IOQ);
   store<u32>(endpoint, <u32>ring, EP_OFF_RING);
@@ -221,9 +231,9 @@ export function ringAttach(
   store<u32>(endpoint, owned, EP_OFF_OWNED);
   if (!ilp32) {
     const offered = loadWord(ring + IOQ_OFF_EXTENSION);
-    const accepted = (offered & <u32>EXT_ACCEPTED) != 0 ? 0 : offered & accept & EXT_KNOWN;
+    const accepted = (offered & (<u32>EXT_ACCEPTED)) != 0 ? 0 : offered & accept & EXT_KNOWN;
     if (accepted != 0) {
-      storeWord(ring + IOQ_OFF_EXTENSION, accepted | <u32>EXT_ACCEPTED);
+      storeWord(ring + IOQ_OFF_EXTENSION, accepted | (<u32>EXT_ACCEPTED));
       logWrite(regions, gpa + IOQ_OFF_EXTENSION, 4);
       store<u32>(endpoint, accepted, EP_OFF_EXTENSIONS);
     }
@@ -250,7 +260,7 @@ export function ringNegotiated(endpoint: usize): i32 {
   const offered = load<u32>(endpoint, EP_OFF_OFFERED);
   if (offered == 0) return 0;
   const word = loadWord(<usize>load<u32>(endpoint, EP_OFF_RING) + IOQ_OFF_EXTENSION);
-  if ((word & <u32>EXT_ACCEPTED) == 0) return 0;
+  if ((word & (<u32>EXT_ACCEPTED)) == 0) return 0;
   const accepted = word & ~(<u32>EXT_ACCEPTED);
   if ((accepted & ~offered) != 0) return violate(endpoint, VIOLATION_EXTENSION);
   store<u32>(endpoint, accepted, EP_OFF_EXTENSIONS);
@@ -281,11 +291,16 @@ export function ringSync(endpoint: usize): void {
   const count = load<u32>(endpoint, EP_OFF_COUNT);
   for (let index: u32 = IDX_VALID; index <= <u32>IDX_INUSE; index++) {
     const shared = sharedIndex(endpoint, index);
-    if (owns(endpoint, index, 0)) storeWord(shared + IDX_OFF_HEAD, load<u32>(privateIndex(endpoint, index, 0)));
-    if (owns(endpoint, index, 1)) storeWord(shared + IDX_OFF_TAIL, load<u32>(privateIndex(endpoint, index, 1)));
+    if (owns(endpoint, index, 0))
+      storeWord(shared + IDX_OFF_HEAD, load<u32>(privateIndex(endpoint, index, 0)));
+    if (owns(endpoint, index, 1))
+      storeWord(shared + IDX_OFF_TAIL, load<u32>(privateIndex(endpoint, index, 1)));
   }
   if (owns(endpoint, IDX_VALID, 1)) {
-    storeByte(sharedIndex(endpoint, IDX_VALID) + IDX_OFF_FULL, load<u32>(endpoint, EP_OFF_VALID_COUNT) == count ? 1 : 0);
+    storeByte(
+      sharedIndex(endpoint, IDX_VALID) + IDX_OFF_FULL,
+      load<u32>(endpoint, EP_OFF_VALID_COUNT) == count ? 1 : 0,
+    );
   }
   logWrite(load<u32>(endpoint, SIG_OFF_REGIONS), load<u64>(endpoint, EP_OFF_GPA), IOQ_OFF_RING_ILP32);
 }
@@ -322,7 +337,7 @@ export function ringWakeupBegin(endpoint: usize, budget: u32, recheck: u32): u32
 export function ringWakeupNext(endpoint: usize, recheck: u32): u32 {
   const local = <usize>load<u32>(endpoint, SIG_OFF_LOCAL);
   if (signalDirtyAgain(local)) return signalRun(endpoint, local);
-  signalSettle(local);
+  signalSettle(endpoint, local);
   return signalTurn(endpoint, hasWork(endpoint, recheck));
 }
 

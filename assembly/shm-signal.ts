@@ -82,8 +82,20 @@ export function signalPlace(signal: usize, record: usize): void {
   store<u32>(signal, <u32>(first + <usize>((1 - locale) * SIGNAL_IRQ_SIZE)), SIG_OFF_REMOTE);
 }
 
+/** Notes the record in the write log: its six bytes share a line, and an emulator invalidates whole lines anyway. */
+function logRecord(signal: usize): void {
+  logWrite(load<u32>(signal, SIG_OFF_REGIONS), load<u64>(signal, SIG_OFF_GPA), SIGNAL_SIZE);
+}
+
 /** Fills the private state of a signal whose record lies at `record`. */
-export function signalBind(signal: usize, regions: usize, gpa: u64, record: usize, locale: u32, kind: u32): void {
+export function signalBind(
+  signal: usize,
+  regions: usize,
+  gpa: u64,
+  record: usize,
+  locale: u32,
+  kind: u32,
+): void {
   memory.fill(signal, 0, SIG_STATE_SIZE);
   store<u32>(signal, locale, SIG_OFF_LOCALE);
   store<u32>(signal, kind, SIG_OFF_KIND);
@@ -102,7 +114,8 @@ export function signalFormat(record: usize): void {
 /** True when the record has the right magic and version. */
 export function signalCheck(record: usize): bool {
   return (
-    load<u32>(record, SIGNAL_OFF_MAGIC) == SIGNAL_MAGIC && load<u32>(record, SIGNAL_OFF_VERSION) == SIGNAL_VERSION
+    load<u32>(record, SIGNAL_OFF_MAGIC) == SIGNAL_MAGIC &&
+    load<u32>(record, SIGNAL_OFF_VERSION) == SIGNAL_VERSION
   );
 }
 
@@ -135,6 +148,7 @@ export function signalAttach(signal: usize, regions: usize, gpaLow: u32, gpaHigh
 export function signalInject(signal: usize): u32 {
   const remote = <usize>load<u32>(signal, SIG_OFF_REMOTE);
   storeByte(remote + IRQ_OFF_DIRTY, 1); // [S1] pairs with [W1], [W4], [E2]; fully ordered before [S2] and [S3]
+  logRecord(signal);
   if (loadByte(remote + IRQ_OFF_ENABLED) == 0) {
     // [S2] pairs with [E1]
     addCounter(signal + SIG_OFF_MASKED, 1);
@@ -153,12 +167,14 @@ export function signalInject(signal: usize): u32 {
 /** Masks notifications towards this side. A doorbell already rung may still arrive (defect R5). */
 export function signalDisable(signal: usize): void {
   storeByte(<usize>load<u32>(signal, SIG_OFF_LOCAL) + IRQ_OFF_ENABLED, 0);
+  logRecord(signal);
 }
 
 /** Unmasks. Returns 1 when the caller must schedule a deferred wakeup (`docs/abi/shm-signal.md` 2.3), else 0. */
 export function signalEnable(signal: usize): u32 {
   const local = <usize>load<u32>(signal, SIG_OFF_LOCAL);
   storeByte(local + IRQ_OFF_ENABLED, 1); // [E1] pairs with [S2]; fully ordered before [E2]
+  logRecord(signal);
   if (load<u32>(signal, SIG_OFF_IN_WAKEUP) != 0) return 0; // the loop that is running looks again anyway (2.6)
   if ((loadByte(local + IRQ_OFF_DIRTY) | loadByte(local + IRQ_OFF_PENDING)) == 0) return 0; // [E2] pairs with [S1]
   addCounter(signal + SIG_OFF_DEFERRED, 1);
@@ -189,6 +205,7 @@ export function signalRun(signal: usize, local: usize): u32 {
   }
   store<u32>(signal, budget - 1, SIG_OFF_BUDGET);
   storeByte(local + IRQ_OFF_DIRTY, 0); // [W1] fully ordered before the notifier's [C1] (O4); pairs with [S1]
+  logRecord(signal);
   addCounter(signal + SIG_OFF_NOTIFIED, 1);
   return WAKEUP_RUN;
 }
@@ -209,14 +226,15 @@ export function signalDirtyAgain(local: usize): bool {
 }
 
 /** Step 2.2 of 2.4: this side no longer works; senders ring again. */
-export function signalSettle(local: usize): void {
+export function signalSettle(signal: usize, local: usize): void {
   storeByte(local + IRQ_OFF_PENDING, 0); // [W3] pairs with [S3]; fully ordered before [W4] (O6)
+  logRecord(signal);
 }
 
 /** Continues a wakeup after the notifier ran. Returns a `WAKEUP_…` result. */
 export function signalWakeupNext(signal: usize): u32 {
   const local = <usize>load<u32>(signal, SIG_OFF_LOCAL);
   if (signalDirtyAgain(local)) return signalRun(signal, local);
-  signalSettle(local);
+  signalSettle(signal, local);
   return signalTurn(signal, false);
 }

@@ -31,7 +31,7 @@ import {
   STATE_MAGIC,
   STATE_OFF_IMAGE,
   STATE_VERSION,
-  VIOLATION_KINDS,
+  VIOLATION_DESCRIPTOR,
 } from "./abi/arena";
 import { EFAULT, EINVAL, ENOENT } from "./abi/errno";
 import {
@@ -112,8 +112,9 @@ export function ringImport(endpoint: usize, regions: usize, state: usize): i32 {
   const length = load<u32>(image, EP_OFF_LENGTH);
   if (count == 0 || <u64>length != segmentLength(count, ilp32)) return -EINVAL;
   if (load<u32>(image, SIG_OFF_LOCALE) > 1 || load<u32>(image, SIG_OFF_KIND) != SIG_KIND_IOQ) return -EINVAL;
-  if (load<u32>(image, EP_OFF_OWNED) > ownsAll() || load<u32>(image, EP_OFF_VALID_COUNT) > count) return -EINVAL;
-  if (load<u32>(image, EP_OFF_BROKEN) >= <u32>VIOLATION_KINDS) return -EINVAL;
+  if (load<u32>(image, EP_OFF_OWNED) > ownsAll() || load<u32>(image, EP_OFF_VALID_COUNT) > count)
+    return -EINVAL;
+  if (load<u32>(image, EP_OFF_BROKEN) > <u32>VIOLATION_DESCRIPTOR) return -EINVAL;
   const extensions = load<u32>(image, EP_OFF_EXTENSIONS) | load<u32>(image, EP_OFF_OFFERED);
   if ((extensions & ~EXT_KNOWN) != 0 || (extensions != 0 && ilp32)) return -EINVAL;
   for (let i: usize = 0; i < 4; i++) {
@@ -124,7 +125,8 @@ export function ringImport(endpoint: usize, regions: usize, state: usize): i32 {
   const ring = translateRange(regions, gpa, length);
   if (ring == 0) return -EFAULT;
   if ((ring & 3) != 0 || !signalCheck(ring + IOQ_OFF_SIGNAL)) return -EINVAL;
-  if (load<u32>(ring, IOQ_OFF_MAGIC) != IOQ_MAGIC || load<u32>(ring, IOQ_OFF_VERSION) != IOQ_VERSION) return -EINVAL;
+  if (load<u32>(ring, IOQ_OFF_MAGIC) != IOQ_MAGIC || load<u32>(ring, IOQ_OFF_VERSION) != IOQ_VERSION)
+    return -EINVAL;
   if (load<u32>(ring, IOQ_OFF_COUNT) != count) return -EINVAL;
   memory.copy(endpoint, image, EP_STATE_SIZE);
   store<u32>(endpoint, 0, SIG_OFF_IN_WAKEUP);

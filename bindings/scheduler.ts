@@ -147,7 +147,8 @@ export class VirtualScheduler implements Scheduler {
   run(limit = 1_000_000): number {
     let n = 0;
     for (let task; (task = this.#tasks.shift()) !== undefined; n++) {
-      if (n >= limit) throw new VbusError("ETIMEDOUT", `still busy after ${limit} tasks; something posts itself for ever`);
+      if (n >= limit)
+        throw new VbusError("ETIMEDOUT", `still busy after ${limit} tasks; something posts itself for ever`);
       task();
     }
     return n;
@@ -160,7 +161,11 @@ export class VirtualScheduler implements Scheduler {
     for (;;) {
       let next: { at: number; order: number; task: () => void } | undefined;
       for (const timer of this.#timers) {
-        if (timer.at <= end && (next === undefined || timer.at < next.at || (timer.at === next.at && timer.order < next.order))) next = timer;
+        if (
+          timer.at <= end &&
+          (next === undefined || timer.at < next.at || (timer.at === next.at && timer.order < next.order))
+        )
+          next = timer;
       }
       if (next === undefined) break;
       this.#timers.splice(this.#timers.indexOf(next), 1);

@@ -139,14 +139,29 @@ export type BusEvent =
  * negated errno and never throw: their arguments come from a guest.
  */
 export interface BusClient {
-  /** Opens device `id` with an interface version. > 0: the handle (never reused). -ENOENT, -EINVAL, -EBUSY, -ENXIO, … */
+  /**
+   * Opens device `id` with an interface version. > 0: the handle (below 2^32, never reused). -ENOENT (unknown id),
+   * -ENOSPC (handles used up), -ENOMEM (too many sessions), -ENOTCONN (disconnected); -EINVAL, -EBUSY, -ENXIO … of the
+   * device.
+   */
   open(id: number, version: number): number;
   /** Closes a handle: segments and signals go with it. 0, -ENOENT. */
   close(handle: number): number;
   /** Calls a device. The device's result, -ENOENT for an unknown handle. */
   call(handle: number, func: number, gpa: number, length: number, flags: number): number;
-  /** Shares a segment. Without a signal 0; with one the signal handle (>= 0). -ENOENT, -EFAULT, -EINVAL, device errors. */
-  shm(handle: number, id: number, gpa: number, length: number, signal: SignalRequest | null, flags: number): number;
+  /**
+   * Shares a segment. Without a signal 0; with one the signal handle (>= 0, below 2^31, never reused). -ENOENT (unknown
+   * handle), -EFAULT (segment outside guest memory), -EINVAL (record outside the segment, misaligned, wrong magic or
+   * version), -ENOSPC (signal handles used up), -ENOMEM (too many signals whose SHMCLOSE was not taken), device errors.
+   */
+  shm(
+    handle: number,
+    id: number,
+    gpa: number,
+    length: number,
+    signal: SignalRequest | null,
+    flags: number,
+  ): number;
   /** The guest rang a signal handle. Unknown handles are ignored (-ENOENT is for counting). */
   signal(signalHandle: number): number;
   /**
@@ -154,13 +169,21 @@ export interface BusClient {
    * in place when its signal is released.
    */
   nextEvent(): BusEvent | null;
-  /** Puts an event back to the front, when there was no room for it. */
+  /**
+   * Puts an event back to the front, when there was no room for it: the very object that was taken. Several go back in
+   * reverse order. A SHMSIGNAL joins what waits for its signal by now. Events from before a reset are dropped.
+   * @throws TypeError for an object that {@link BusClient.nextEvent} did not give
+   */
   returnEvent(event: BusEvent): void;
-  /** Told when the event queue turns non-empty. */
+  /**
+   * Told when the event queue turns non-empty by a new event, synchronously, perhaps from inside a verb: write the
+   * events out or post to the scheduler, but call no verb. When it is set while events wait, it is told in a task.
+   */
   onEvents: (() => void) | null;
   /**
    * Starts event delivery: DEVADD for every interface present, in id order. After a {@link BusClient.reset} all
-   * interfaces get fresh ids, for the guest may still have the old ones registered (`docs/abi/vbus-pci.md` section 8).
+   * interfaces whose DEVADD was taken before get fresh ids from the bus, for the guest may still have the old ones
+   * registered (`docs/abi/vbus-pci.md` section 8). Twice is harmless.
    */
   listen(): void;
   /** Ends every session, forgets queued events, stops delivery until the next {@link BusClient.listen}. */

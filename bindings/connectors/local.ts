@@ -1,5 +1,5 @@
 import type { BusClient, BusEvent } from "../bus/types.js";
-import type { GuestEvent, GuestSignal, GuestTransport } from "../drivers/transport.js";
+import type { DeviceHandle, GuestEvent, GuestSignal, GuestTransport } from "../drivers/transport.js";
 import { checkResult, VbusError } from "../errors.js";
 import type { GuestMemory } from "../memory/guest.js";
 import type { Scheduler } from "../scheduler.js";
@@ -47,20 +47,29 @@ export class LocalConnector implements GuestTransport {
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- as above
-  async close(handle: unknown): Promise<void> {
+  async close(handle: DeviceHandle): Promise<void> {
     this.#assertConnected();
     this.#verb(this.client.close(handle as number), "no such session");
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- as above
-  async call(handle: unknown, func: number, gpa: number, length: number, flags: number): Promise<number> {
+  async call(
+    handle: DeviceHandle,
+    func: number,
+    gpa: number,
+    length: number,
+    flags: number,
+  ): Promise<number> {
     this.#assertConnected();
-    return this.#verb(this.client.call(handle as number, func, gpa, length, flags), `the device refused call ${func}`);
+    return this.#verb(
+      this.client.call(handle as number, func, gpa, length, flags),
+      `the device refused call ${func}`,
+    );
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- as above
   async shm(
-    handle: unknown,
+    handle: DeviceHandle,
     id: number,
     gpa: number,
     length: number,
@@ -98,7 +107,8 @@ export class LocalConnector implements GuestTransport {
     this.#draining = true;
     this.scheduler.post(() => {
       this.#draining = false;
-      for (let event; this.#connected && (event = this.client.nextEvent()) !== null; ) this.onEvent?.(guestEvent(event));
+      for (let event; this.#connected && (event = this.client.nextEvent()) !== null;)
+        this.onEvent?.(guestEvent(event));
     });
   }
 

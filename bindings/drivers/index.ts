@@ -2,5 +2,12 @@
  * The guest half for guests written in TypeScript: proxy bus, drivers, and the interface that connectors implement.
  * @module
  */
-export { ProxyBus, ProxyDevice, ProxyQueue, type Driver, type ProxyBusEvents, type ProxyQueueOptions } from "./proxy.js";
+export {
+  ProxyBus,
+  ProxyDevice,
+  ProxyQueue,
+  type Driver,
+  type ProxyBusEvents,
+  type ProxyQueueOptions,
+} from "./proxy.js";
 export type { DeviceHandle, GuestEvent, GuestSignal, GuestTransport } from "./transport.js";

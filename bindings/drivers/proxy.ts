@@ -89,11 +89,12 @@ export class ProxyDevice {
 
   /** Opens the device. @throws VbusError EINVAL when open already or refused (version), EBUSY, ENOENT, ENXIO */
   async open(version: number): Promise<void> {
-    if (this.#handle !== null) throw new VbusError("EINVAL", `device ${this.id} is open already; close it first`);
+    if (this.#handle !== null)
+      throw new VbusError("EINVAL", `device ${this.id} is open already; close it first`);
     this.#handle = await this.bus.transport.open(this.id, version);
   }
 
-  #opened(): NonNullable<unknown> {
+  #opened(): DeviceHandle {
     if (this.#handle === null) throw new VbusError("EINVAL", `device ${this.id} is not open; open it first`);
     return this.#handle;
   }
@@ -150,7 +151,14 @@ export class ProxyDevice {
       const cookie = this.bus.nextCookie();
       proxy = new ProxyQueue(queue, gpa, cookie, this, options);
       this.bus.register(proxy); // before the call: an event may arrive before its answer
-      proxy.signalHandle = await transport.shm(handle, id, gpa, length, { offset: IOQ_OFF_SIGNAL, prio: 0, cookie }, 0);
+      proxy.signalHandle = await transport.shm(
+        handle,
+        id,
+        gpa,
+        length,
+        { offset: IOQ_OFF_SIGNAL, prio: 0, cookie },
+        0,
+      );
       queue.negotiated();
       this.#queues.add(proxy);
       return proxy;
@@ -247,7 +255,8 @@ export class ProxyBus {
 
   /** Registers a driver and probes matching devices. @throws VbusError EEXIST for a second driver of a type */
   registerDriver(driver: Driver): void {
-    if (this.#drivers.has(driver.type)) throw new VbusError("EEXIST", `there is a driver for ${driver.type} already; unregister it first`);
+    if (this.#drivers.has(driver.type))
+      throw new VbusError("EEXIST", `there is a driver for ${driver.type} already; unregister it first`);
     this.#drivers.set(driver.type, driver);
     for (const binding of this.#bindings.values()) this.#probe(binding);
   }
@@ -297,7 +306,13 @@ export class ProxyBus {
       case "devadd": {
         if (this.#bindings.has(event.id)) return; // a host that announces twice is not worth a crash
         const device = new ProxyDevice(this, event.id, event.type);
-        const binding: Binding = { device, driver: null, instance: undefined, dropped: false, busy: Promise.resolve() };
+        const binding: Binding = {
+          device,
+          driver: null,
+          instance: undefined,
+          dropped: false,
+          busy: Promise.resolve(),
+        };
         this.#bindings.set(event.id, binding);
         this.events.add?.(device);
         this.#probe(binding);

@@ -19,7 +19,7 @@ export interface GuestSignal {
 }
 
 /** An opened device, as a connector names it: opaque to drivers. */
-export type DeviceHandle = unknown;
+export type DeviceHandle = number | object;
 
 /**
  * The guest half of a connector: five calls down, four events up (`docs/abi/vbus-bus.md` section 9). Everything that

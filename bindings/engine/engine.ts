@@ -71,7 +71,9 @@ export class Engine {
     try {
       module = new WebAssembly.Module(engineBytes(flavour) as Uint8Array<ArrayBuffer>);
     } catch (cause) {
-      throw new VbusError("EOPNOTSUPP", "this thread may not compile wasm synchronously; use Engine.link()", { cause });
+      throw new VbusError("EOPNOTSUPP", "this thread may not compile wasm synchronously; use Engine.link()", {
+        cause,
+      });
     }
     try {
       const { exports } = instantiateSync<Record<string, unknown>>(module, { env: { memory } });

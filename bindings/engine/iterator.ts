@@ -4,7 +4,15 @@ import {
   ITER_STATE_SIZE,
   ITER_UNPOSITIONED,
 } from "../../assembly/abi/arena.js";
-import { IDX_BOTH, IDX_INUSE, IDX_VALID, SEEK_HEAD, SEEK_NEXT, SEEK_SET, SEEK_TAIL } from "../../assembly/abi/ioq.js";
+import {
+  IDX_BOTH,
+  IDX_INUSE,
+  IDX_VALID,
+  SEEK_HEAD,
+  SEEK_NEXT,
+  SEEK_SET,
+  SEEK_TAIL,
+} from "../../assembly/abi/ioq.js";
 import { checkResult } from "../errors.js";
 import type { Queue, QueueIndex } from "./queue.js";
 import { BurstTable } from "./table.js";

@@ -58,7 +58,15 @@ export const QUEUE_ROLES = {
 export type QueueRole = keyof typeof QUEUE_ROLES;
 
 /** Why a queue broke, by the engine's numbers. */
-export const VIOLATION_NAMES = ["none", "index", "owner", "address", "tails", "extension", "descriptor"] as const;
+export const VIOLATION_NAMES = [
+  "none",
+  "index",
+  "owner",
+  "address",
+  "tails",
+  "extension",
+  "descriptor",
+] as const;
 /** Name of a violation. */
 export type ViolationName = (typeof VIOLATION_NAMES)[number];
 
@@ -141,10 +149,25 @@ export class Queue {
   static create(space: MemorySpace, options: CreateQueueOptions): Queue {
     const { gpa, count, role, ilp32 = false, offer = 0 } = options;
     if (!Number.isSafeInteger(count) || count < 1 || count > 2 ** 27) {
-      throw new VbusError("EINVAL", `a ring of ${count} descriptors; use 1 to ${IOQ_MAX_COUNT} (devices accept no more)`);
+      throw new VbusError(
+        "EINVAL",
+        `a ring of ${count} descriptors; use 1 to ${IOQ_MAX_COUNT} (devices accept no more)`,
+      );
     }
-    return Queue.#bind(space, `cannot create a ring of ${count} descriptors at guest address 0x${gpa.toString(16)}`, (state) =>
-      space.engine.exports.ringCreate(state, space.regionTable, gpa >>> 0, high(gpa), count, ilp32 ? 1 : 0, QUEUE_ROLES[role], offer),
+    return Queue.#bind(
+      space,
+      `cannot create a ring of ${count} descriptors at guest address 0x${gpa.toString(16)}`,
+      (state) =>
+        space.engine.exports.ringCreate(
+          state,
+          space.regionTable,
+          gpa >>> 0,
+          high(gpa),
+          count,
+          ilp32 ? 1 : 0,
+          QUEUE_ROLES[role],
+          offer,
+        ),
     );
   }
 
@@ -155,8 +178,20 @@ export class Queue {
   static attach(space: MemorySpace, options: AttachQueueOptions): Queue {
     const { gpa, length, role, limit = IOQ_MAX_COUNT, accept = 0 } = options;
     const most = Math.min(limit, 0xffffffff);
-    return Queue.#bind(space, `no acceptable ring at guest address 0x${gpa.toString(16)} + ${length}`, (state) =>
-      space.engine.exports.ringAttach(state, space.regionTable, gpa >>> 0, high(gpa), length, most, QUEUE_ROLES[role], accept),
+    return Queue.#bind(
+      space,
+      `no acceptable ring at guest address 0x${gpa.toString(16)} + ${length}`,
+      (state) =>
+        space.engine.exports.ringAttach(
+          state,
+          space.regionTable,
+          gpa >>> 0,
+          high(gpa),
+          length,
+          most,
+          QUEUE_ROLES[role],
+          accept,
+        ),
     );
   }
 
@@ -166,7 +201,10 @@ export class Queue {
    */
   static importState(space: MemorySpace, state: Uint8Array): Queue {
     if (state.length !== STATE_SIZE) {
-      throw new VbusError("ENOENT", `a queue state has ${STATE_SIZE} bytes in this version, this one has ${state.length}`);
+      throw new VbusError(
+        "ENOENT",
+        `a queue state has ${STATE_SIZE} bytes in this version, this one has ${state.length}`,
+      );
     }
     const image = space.allocate(STATE_SIZE, 16);
     try {
@@ -254,7 +292,10 @@ export class Queue {
   reserve(index: QueueIndex, table: BurstTable | null, max: number, flags = 0): number {
     const limit = table === null ? max : Math.min(max, table.capacity);
     const number = INDEX_NUMBER[index];
-    return this.#granted(this.space.engine.exports.pushReserve(this.address, number, table?.address ?? 0, limit, flags), limit);
+    return this.#granted(
+      this.space.engine.exports.pushReserve(this.address, number, table?.address ?? 0, limit, flags),
+      limit,
+    );
   }
 
   /**
@@ -263,19 +304,42 @@ export class Queue {
    * True: ring the doorbell. @throws VbusError EPROTO, EINVAL
    */
   commit(index: QueueIndex, table: BurstTable | null, n: number, flags: number): boolean {
-    return this.#check(this.space.engine.exports.pushCommit(this.address, INDEX_NUMBER[index], table?.address ?? 0, n, flags)) === 1;
+    return (
+      this.#check(
+        this.space.engine.exports.pushCommit(
+          this.address,
+          INDEX_NUMBER[index],
+          table?.address ?? 0,
+          n,
+          flags,
+        ),
+      ) === 1
+    );
   }
 
   /** Looks for descriptors to pop from an index's head; as {@link Queue.reserve}, also `BURST_HEAD`. They stay until {@link Queue.release}. */
   peek(index: "valid" | "inuse", table: BurstTable | null, max: number, flags = 0): number {
     const limit = table === null ? max : Math.min(max, table.capacity);
     const number = INDEX_NUMBER[index];
-    return this.#granted(this.space.engine.exports.popPeek(this.address, number, table?.address ?? 0, limit, flags), limit);
+    return this.#granted(
+      this.space.engine.exports.popPeek(this.address, number, table?.address ?? 0, limit, flags),
+      limit,
+    );
   }
 
   /** Pops the first n peeked descriptors; flags and result as {@link Queue.commit}, also `BURST_NOFLIP`, `BURST_CLEAR_VALID`. */
   release(index: "valid" | "inuse", table: BurstTable | null, n: number, flags: number): boolean {
-    return this.#check(this.space.engine.exports.popRelease(this.address, INDEX_NUMBER[index], table?.address ?? 0, n, flags)) === 1;
+    return (
+      this.#check(
+        this.space.engine.exports.popRelease(
+          this.address,
+          INDEX_NUMBER[index],
+          table?.address ?? 0,
+          n,
+          flags,
+        ),
+      ) === 1
+    );
   }
 
   /** Tells the peer to look. True: ring the doorbell. */
@@ -332,7 +396,10 @@ export class Queue {
 
   /** Rebuilds cached addresses after the guest's regions moved. @throws VbusError EFAULT when the segment is gone. */
   rebase(): void {
-    checkResult(this.space.engine.exports.ringRebase(this.address), "the queue's segment is no longer in any region");
+    checkResult(
+      this.space.engine.exports.ringRebase(this.address),
+      "the queue's segment is no longer in any region",
+    );
   }
 
   /** The endpoint's relocatable state (versioned; import it with {@link Queue.importState}). Reserved and peeked descriptors count as not taken. */

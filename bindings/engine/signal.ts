@@ -64,21 +64,36 @@ export class Signal {
   /** North: formats the 16-byte record at a guest address and binds to it. Throws EFAULT (range) or EINVAL (alignment). */
   static create(space: MemorySpace, gpa: number, locale: 0 | 1 = 0): Signal {
     return Signal.#bind(space, gpa, (state) =>
-      space.engine.exports.signalCreate(state, space.regionTable, gpa >>> 0, Math.floor(gpa / 2 ** 32), locale),
+      space.engine.exports.signalCreate(
+        state,
+        space.regionTable,
+        gpa >>> 0,
+        Math.floor(gpa / 2 ** 32),
+        locale,
+      ),
     );
   }
 
   /** South: checks and binds to a record that north formatted. Throws EFAULT (range) or EINVAL (magic, version, alignment). */
   static attach(space: MemorySpace, gpa: number, locale: 0 | 1 = 1): Signal {
     return Signal.#bind(space, gpa, (state) =>
-      space.engine.exports.signalAttach(state, space.regionTable, gpa >>> 0, Math.floor(gpa / 2 ** 32), locale),
+      space.engine.exports.signalAttach(
+        state,
+        space.regionTable,
+        gpa >>> 0,
+        Math.floor(gpa / 2 ** 32),
+        locale,
+      ),
     );
   }
 
   static #bind(space: MemorySpace, gpa: number, bind: (state: number) => number): Signal {
     const state = space.arena.allocate(SIG_STATE_SIZE, 64);
     try {
-      checkResult(bind(state), `no shm-signal at guest address 0x${gpa.toString(16)}; check magic, version, alignment and range`);
+      checkResult(
+        bind(state),
+        `no shm-signal at guest address 0x${gpa.toString(16)}; check magic, version, alignment and range`,
+      );
     } catch (error) {
       space.arena.free(state);
       throw error;
@@ -113,7 +128,10 @@ export class Signal {
 
   /** Rebuilds cached addresses after the guest's regions moved. Throws EFAULT when the record is gone. */
   rebase(): void {
-    checkResult(this.space.engine.exports.signalRebase(this.address, SIGNAL_SIZE), "the signal's record is no longer in any region");
+    checkResult(
+      this.space.engine.exports.signalRebase(this.address, SIGNAL_SIZE),
+      "the signal's record is no longer in any region",
+    );
   }
 
   /** What was counted since the signal was bound. */

@@ -52,13 +52,30 @@ export function moveFrames(
   if (source.space.engine.memory === target.space.engine.memory) {
     const { result } = scratchOf(target.space);
     const { engine } = target.space;
-    engine.exports.framesDeliver(source.entry(from), to - from, target.entry(start), end - start, target.space.regionTable, result);
-    return { taken: engine.words[result >>> 2] as number, filled: engine.words[(result >>> 2) + 1] as number };
+    engine.exports.framesDeliver(
+      source.entry(from),
+      to - from,
+      target.entry(start),
+      end - start,
+      target.space.regionTable,
+      result,
+    );
+    return {
+      taken: engine.words[result >>> 2] as number,
+      filled: engine.words[(result >>> 2) + 1] as number,
+    };
   }
   return carry(source, from, to, target, start, end);
 }
 
-function carry(source: BurstTable, from: number, to: number, target: BurstTable, start: number, end: number): Moved {
+function carry(
+  source: BurstTable,
+  from: number,
+  to: number,
+  target: BurstTable,
+  start: number,
+  end: number,
+): Moved {
   const inward = scratchOf(target.space).staging;
   const outward = scratchOf(source.space).staging;
   const sourceEngine = source.space.engine;
@@ -101,7 +118,10 @@ function carry(source: BurstTable, from: number, to: number, target: BurstTable,
       runBytes += room;
     } else {
       const address = source.bufferAddress(frame);
-      targetEngine.bytes.set(sourceEngine.bytes.subarray(address, address + length), target.bufferAddress(buffer));
+      targetEngine.bytes.set(
+        sourceEngine.bytes.subarray(address, address + length),
+        target.bufferAddress(buffer),
+      );
       target.space.noteWrite(target.gpa(buffer), length);
       runFrame = frame + 1;
       runBuffer = buffer + 1;

@@ -36,7 +36,10 @@ export class RangeAllocator {
    */
   allocate(size: number, placement: number | Placement = 16): number {
     if (!Number.isSafeInteger(size) || size < 1) {
-      throw new VbusError("EINVAL", `cannot allocate ${size} bytes from the ${this.what}; ask for a whole number above 0`);
+      throw new VbusError(
+        "EINVAL",
+        `cannot allocate ${size} bytes from the ${this.what}; ask for a whole number above 0`,
+      );
     }
     const { align, offset = 0 } = typeof placement === "number" ? { align: placement } : placement;
     for (let i = 0; i < this.#free.length; i++) {
@@ -52,13 +55,17 @@ export class RangeAllocator {
       this.#used.set(at, size);
       return at;
     }
-    throw new VbusError("ENOMEM", `the ${this.what} has no ${size} bytes left in one piece (${this.available} free in all); make it larger`);
+    throw new VbusError(
+      "ENOMEM",
+      `the ${this.what} has no ${size} bytes left in one piece (${this.available} free in all); make it larger`,
+    );
   }
 
   /** Gives an allocation back. @throws VbusError EINVAL when nothing starts there. */
   free(start: number): void {
     const size = this.#used.get(start);
-    if (size === undefined) throw new VbusError("EINVAL", `nothing was allocated at ${start} in the ${this.what}`);
+    if (size === undefined)
+      throw new VbusError("EINVAL", `nothing was allocated at ${start} in the ${this.what}`);
     this.#used.delete(start);
     let low = 0;
     let high = this.#free.length;

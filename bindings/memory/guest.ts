@@ -52,7 +52,10 @@ export function allocateGuestMemory(options: GuestMemoryOptions = {}): GuestMemo
   const ramAddress = 2 * PAGE + 2 * arenaBytes + pages(padding) * PAGE;
   const total = (ramAddress + ramBytes) / PAGE;
   if (!(size > 0) || !(arenaSize > 0) || !(padding >= 0) || !(total <= 65536)) {
-    throw new VbusError("EINVAL", `${size} bytes of guest RAM with arenas of ${arenaSize} bytes do not fit a 32-bit memory (4 GiB)`);
+    throw new VbusError(
+      "EINVAL",
+      `${size} bytes of guest RAM with arenas of ${arenaSize} bytes do not fit a 32-bit memory (4 GiB)`,
+    );
   }
   // the constructor succeeds without isolation; only posting such a memory fails, later and less clearly
   if (shared && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated === false) {
@@ -98,7 +101,9 @@ export class GuestMemory {
 
   /** Opens a guest memory in the guest's thread. @throws VbusError as `MemorySpace.attach` */
   static async open(init: GuestMemoryInit): Promise<GuestMemory> {
-    return new GuestMemory(await MemorySpace.attach(init.memory, init.layout.guestArena, init.layout.regions));
+    return new GuestMemory(
+      await MemorySpace.attach(init.memory, init.layout.guestArena, init.layout.regions),
+    );
   }
 
   /** {@link GuestMemory.open} where synchronous compilation is allowed. */

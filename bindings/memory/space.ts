@@ -71,7 +71,10 @@ export class MemorySpace {
     growable: boolean,
   ) {
     if (arena.address <= 0 || arena.address + arena.size > engine.memory.buffer.byteLength) {
-      throw new VbusError("EINVAL", `the arena at ${arena.address} + ${arena.size} does not lie inside the memory, or starts at 0`);
+      throw new VbusError(
+        "EINVAL",
+        `the arena at ${arena.address} + ${arena.size} does not lie inside the memory, or starts at 0`,
+      );
     }
     this.arena = new RangeAllocator(arena.address, arena.size, "arena");
     this.regionTable = this.arena.allocate(REGIONS_SIZE, 64);
@@ -84,12 +87,20 @@ export class MemorySpace {
    * Binds to regions and an arena of a memory that exists already: an emulator's, or one that another thread allocated.
    * @throws VbusError EINVAL for regions or an arena outside the memory, or overlapping each other
    */
-  static async attach(memory: WebAssembly.Memory, arena: ArenaRange, regions: readonly MemoryRegion[]): Promise<MemorySpace> {
+  static async attach(
+    memory: WebAssembly.Memory,
+    arena: ArenaRange,
+    regions: readonly MemoryRegion[],
+  ): Promise<MemorySpace> {
     return new MemorySpace(await Engine.link(memory), arena, regions, false);
   }
 
   /** {@link MemorySpace.attach} where synchronous compilation is allowed. */
-  static attachSync(memory: WebAssembly.Memory, arena: ArenaRange, regions: readonly MemoryRegion[]): MemorySpace {
+  static attachSync(
+    memory: WebAssembly.Memory,
+    arena: ArenaRange,
+    regions: readonly MemoryRegion[],
+  ): MemorySpace {
     return new MemorySpace(Engine.linkSync(memory), arena, regions, false);
   }
 
@@ -103,22 +114,34 @@ export class MemorySpace {
 
   #setRegions(regions: readonly MemoryRegion[], arena: ArenaRange): void {
     if (regions.length > REGIONS_MAX) {
-      throw new VbusError("EINVAL", `${regions.length} guest regions; the engine handles ${REGIONS_MAX}: merge neighbours`);
+      throw new VbusError(
+        "EINVAL",
+        `${regions.length} guest regions; the engine handles ${REGIONS_MAX}: merge neighbours`,
+      );
     }
     const limit = this.engine.memory.buffer.byteLength;
     const overlaps = (a: number, b: number, c: number, d: number): boolean => a < c + d && c < a + b;
     for (const [i, region] of regions.entries()) {
       const { gpa, length, address } = region;
       const where = `guest region ${i} (gpa 0x${gpa.toString(16)}, ${length} bytes at ${address})`;
-      if (![gpa, length, address].every((n) => Number.isSafeInteger(n) && n >= 0) || length === 0 || length >= 2 ** 32) {
+      if (
+        ![gpa, length, address].every((n) => Number.isSafeInteger(n) && n >= 0) ||
+        length === 0 ||
+        length >= 2 ** 32
+      ) {
         throw new VbusError("EINVAL", `${where}: give whole numbers, a length of 1 byte to 4 GiB - 1`);
       }
-      if (address === 0 || address + length > limit) throw new VbusError("EINVAL", `${where} does not lie inside the memory, or starts at 0`);
+      if (address === 0 || address + length > limit)
+        throw new VbusError("EINVAL", `${where} does not lie inside the memory, or starts at 0`);
       if (overlaps(address, length, arena.address, arena.size)) {
-        throw new VbusError("EINVAL", `${where} overlaps the arena; a guest must not reach the engine's private state`);
+        throw new VbusError(
+          "EINVAL",
+          `${where} overlaps the arena; a guest must not reach the engine's private state`,
+        );
       }
       for (const other of regions.slice(0, i)) {
-        if (overlaps(gpa, length, other.gpa, other.length)) throw new VbusError("EINVAL", `${where} overlaps another region's guest addresses`);
+        if (overlaps(gpa, length, other.gpa, other.length))
+          throw new VbusError("EINVAL", `${where} overlaps another region's guest addresses`);
       }
     }
     const data = this.engine.data;
@@ -181,12 +204,21 @@ export class MemorySpace {
    * @throws VbusError EFAULT, naming the address, when any byte lies outside every region
    */
   translate(gpa: number, length: number): number {
-    if (Number.isSafeInteger(gpa) && gpa >= 0 && Number.isSafeInteger(length) && length >= 0 && length < 2 ** 32) {
+    if (
+      Number.isSafeInteger(gpa) &&
+      gpa >= 0 &&
+      Number.isSafeInteger(length) &&
+      length >= 0 &&
+      length < 2 ** 32
+    ) {
       const address =
         this.engine.exports.translate(this.regionTable, gpa >>> 0, Math.floor(gpa / 2 ** 32), length) >>> 0;
       if (address !== 0) return address;
     }
-    throw new VbusError("EFAULT", `guest range 0x${gpa.toString(16)} + ${length} lies outside the guest's memory`);
+    throw new VbusError(
+      "EFAULT",
+      `guest range 0x${gpa.toString(16)} + ${length} lies outside the guest's memory`,
+    );
   }
 
   /** Copies bytes out of guest memory. The result is yours. @throws VbusError EFAULT naming the address. */
@@ -243,7 +275,10 @@ export class MemorySpace {
       const at = this.#writeLog + WRITE_LOG_OFF_ENTRIES + i * WRITE_LOG_ENTRY_SIZE;
       const low = data.getUint32(at + WRITE_LOG_ENTRY_OFF_GPA, true);
       const high = data.getUint32(at + WRITE_LOG_ENTRY_OFF_GPA + 4, true);
-      ranges.push({ gpa: low + high * 2 ** 32, length: data.getUint32(at + WRITE_LOG_ENTRY_OFF_LENGTH, true) });
+      ranges.push({
+        gpa: low + high * 2 ** 32,
+        length: data.getUint32(at + WRITE_LOG_ENTRY_OFF_LENGTH, true),
+      });
     }
     return ranges;
   }

@@ -8,6 +8,7 @@ import {
 } from "../../assembly/abi/arena.js";
 import { BurstTable } from "../engine/table.js";
 import type { MemorySpace } from "../memory/space.js";
+import type { FrameStore, RetainedBatch } from "./frame-store.js";
 
 /**
  * A batch: frames of one memory, described by a burst table. Whoever hands a batch on keeps it alive for the duration of
@@ -86,6 +87,21 @@ export class Batch {
   /** A frame's bytes. Borrowed: valid until the batch is handed back. */
   bytes(i: number): Uint8Array {
     return this.table.bytes(i);
+  }
+
+  /**
+   * Copies frames [from, to), with their offload data, to a store in the host's memory. The result is yours until its
+   * `release()`. @throws VbusError ENOMEM
+   */
+  retain(store: FrameStore, from = 0, to = this.count): RetainedBatch {
+    return store.retain(this, from, to);
+  }
+
+  /** Sum of the lengths of frames [from, to), in bytes. */
+  byteCount(from: number, to: number): number {
+    let bytes = 0;
+    for (let i = from; i < to; i++) bytes += this.table.length(i);
+    return bytes;
   }
 
   /** A copy of a frame. Yours. */

@@ -1,3 +1,4 @@
+import { VbusError } from "../errors.js";
 import type { Batch } from "./batch.js";
 
 /** Offload bit: the port takes frames with partial checksums. */
@@ -96,4 +97,13 @@ export function countDrop(drops: DropCounts, reason: DropReason, n = 1): void {
 /** Sum of all drops. */
 export function totalDrops(drops: DropCounts): number {
   return Object.values(drops).reduce((sum, n) => sum + n, 0);
+}
+
+/**
+ * Refuses a second peer, and any after close: what every `attach` begins with.
+ * @throws VbusError EBUSY, ENOTCONN
+ */
+export function checkAttach(name: string, attached: PortPeer | null, closed: boolean): void {
+  if (closed) throw new VbusError("ENOTCONN", `port ${name} is closed; add a new one`);
+  if (attached !== null) throw new VbusError("EBUSY", `port ${name} has a peer already; detach it first`);
 }

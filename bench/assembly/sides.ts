@@ -1,0 +1,60 @@
+/**
+ * The two sides of a ring as a driver and a device use them, written once for every loop of the benchmarks.
+ * What runs here is the engine's own code: these functions only call it.
+ *
+ * North transmits with reclaim (`docs/abi/ioq.md` 6a): it writes address, length and cookie of each descriptor, signals,
+ * and reaps what south has used. South translates and bounds-checks every address, and signals what it completed.
+ */
+import {
+  BURST_CLEAR_VALID,
+  BURST_COOKIE,
+  BURST_LENGTH,
+  BURST_NOFLIP,
+  BURST_POINTER,
+  BURST_SET_VALID,
+  BURST_SIGNAL,
+  BURST_TRANSLATE,
+  ENTRY_OFF_COOKIE,
+  ENTRY_OFF_GPA,
+  ENTRY_OFF_LENGTH,
+  ENTRY_SIZE,
+} from "../../assembly/abi/arena";
+import { IDX_BOTH, IDX_INUSE, IDX_VALID } from "../../assembly/abi/ioq";
+import { popPeek, popRelease, pushCommit, pushReserve } from "../../assembly/burst";
+
+/** Distance between two buffers of the figures without payload. */
+const BUFFER_SIZE: u64 = 2048;
+/** Length that every descriptor of those figures announces. */
+const FRAME_LENGTH: u32 = 1514;
+
+/** North: posts exactly n descriptors, or none when there is no room for all. Number posted, or a negative errno. */
+export function post(endpoint: usize, table: usize, n: u32, buffers: u64): i32 {
+  const granted = pushReserve(endpoint, IDX_BOTH, 0, n, 0);
+  if (granted != <i32>n) return granted < 0 ? granted : 0;
+  let entry = table;
+  for (let i: u32 = 0; i < n; i++) {
+    store<u64>(entry, buffers + <u64>i * BUFFER_SIZE, ENTRY_OFF_GPA);
+    store<u32>(entry, FRAME_LENGTH, ENTRY_OFF_LENGTH);
+    store<u64>(entry, <u64>i, ENTRY_OFF_COOKIE);
+    entry += ENTRY_SIZE;
+  }
+  const flags = BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID | BURST_SIGNAL;
+  const result = pushCommit(endpoint, IDX_BOTH, table, n, flags);
+  return result < 0 ? result : <i32>n;
+}
+
+/** South: uses and completes up to n descriptors. Number completed, or a negative errno. */
+export function complete(endpoint: usize, table: usize, n: u32): i32 {
+  const granted = popPeek(endpoint, IDX_INUSE, table, n, BURST_TRANSLATE);
+  if (granted <= 0) return granted;
+  const result = popRelease(endpoint, IDX_INUSE, table, <u32>granted, BURST_SIGNAL);
+  return result < 0 ? result : granted;
+}
+
+/** North: takes back up to n completed descriptors. Number taken, or a negative errno. */
+export function reap(endpoint: usize, table: usize, n: u32): i32 {
+  const granted = popPeek(endpoint, IDX_VALID, table, n, 0);
+  if (granted <= 0) return granted;
+  const result = popRelease(endpoint, IDX_VALID, table, <u32>granted, BURST_NOFLIP | BURST_CLEAR_VALID);
+  return result < 0 ? result : granted;
+}

@@ -1,0 +1,98 @@
+import { Worker } from "node:worker_threads";
+import type { PairAnswer, PairJob, PairWorkerData } from "./jobs.js";
+import { linkSharedLoops, type TwoThreadLoops } from "./loops.js";
+import type { BracketedSample } from "./placement.js";
+import { setStage, STAGE_PAGES, type RingPlan } from "./stage.js";
+
+/** A sample of a pair, with what both sides counted. */
+export interface PairSample extends BracketedSample {
+  /** Nanoseconds of the whole job: from the common start until north's half ended (south's for one-way jobs). */
+  total: number;
+  /** Doorbells rung. */
+  doorbells: number;
+  /** Times the receiver went to sleep. */
+  sleeps: number;
+}
+
+/**
+ * Two threads over one shared memory, north and south of one ring, that run one short sample at a time. Between samples
+ * both sleep, so that the other contestant has the cores to itself.
+ */
+export class ThreadPair {
+  readonly #workers: readonly [Worker, Worker];
+
+  private constructor(
+    /** The memory of the ring. */
+    readonly memory: WebAssembly.Memory,
+    /** This thread's own instance: sets rings up. */
+    readonly loops: TwoThreadLoops,
+    workers: readonly [Worker, Worker],
+  ) {
+    this.#workers = workers;
+  }
+
+  /** Starts both threads. */
+  static start(): ThreadPair {
+    const memory = new WebAssembly.Memory({ initial: STAGE_PAGES, maximum: STAGE_PAGES, shared: true });
+    const start = (side: 0 | 1): Worker => {
+      const workerData: PairWorkerData = { memory, side };
+      return new Worker(new URL("./pair-worker.js", import.meta.url), { workerData });
+    };
+    return new ThreadPair(memory, linkSharedLoops(memory), [start(0), start(1)]);
+  }
+
+  /** A fresh ring; both threads must be idle. */
+  set(plan: RingPlan): void {
+    setStage(this.loops, this.memory, plan);
+  }
+
+  /** Runs one job on both threads. `per` divides the time: descriptors, frames, round trips. @throws Error on failure */
+  async sample(job: PairJob, per: number): Promise<PairSample> {
+    const [north, south] = await Promise.all(this.#workers.map((worker) => ask(worker, job)));
+    const failure = north?.error ?? south?.error;
+    if (north === undefined || south === undefined || (failure !== null && failure !== undefined)) {
+      throw new Error(`two-thread ${job.kind}: ${failure ?? "a thread did not answer"}`);
+    }
+    // the slower half ends last; on a one-way job that is the receiver
+    const total = Math.max(north.ns, south.ns);
+    return {
+      ns: total / per,
+      total,
+      before: Math.max(north.before, south.before),
+      after: Math.max(north.after, south.after),
+      doorbells: north.doorbells + south.doorbells,
+      sleeps: north.sleeps + south.sleeps,
+    };
+  }
+
+  /** Ends both threads. */
+  async close(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+  }
+}
+
+function ask(worker: Worker, job: PairJob): Promise<PairAnswer> {
+  return new Promise((resolve, reject) => {
+    const settle = (): void => {
+      worker.off("message", onMessage);
+      worker.off("error", onError);
+      worker.off("exit", onExit);
+    };
+    const onMessage = (answer: PairAnswer): void => {
+      settle();
+      resolve(answer);
+    };
+    const onError = (error: Error): void => {
+      settle();
+      reject(error);
+    };
+    const onExit = (code: number): void => {
+      settle();
+      reject(new Error(`a thread of the pair ended with code ${code}`));
+    };
+    worker.on("message", onMessage);
+    worker.on("error", onError);
+    worker.on("exit", onExit);
+    worker.postMessage(job);
+  });
+}

@@ -1,0 +1,33 @@
+/**
+ * The bus model: device classes, devices, buses, clients and their events (`docs/abi/vbus-bus.md`).
+ * @module
+ */
+export { Vbus, type VbusOptions } from "./vbus.js";
+export { type Bus, type BusOptions, type ClientOptions } from "./bus.js";
+export { CLIENT_LIMITS, type Client, type ClientLimits } from "./client.js";
+export type { InterfacePlace, ManagedDevice } from "./device.js";
+export type {
+  ClientNotice,
+  ConnectionNotice,
+  ErrorReport,
+  InterfaceNotice,
+  TreeEvents,
+  TreeEventType,
+  Unsubscribe,
+} from "./emitter.js";
+export type {
+  Attribute,
+  BusClient,
+  BusEvent,
+  BusPublisher,
+  Connection,
+  Device,
+  DeviceClass,
+  DeviceContext,
+  DeviceInterface,
+  HostSignal,
+  PublishedInterface,
+  SharedSegment,
+  SignalCookie,
+  SignalRequest,
+} from "./types.js";

@@ -1,0 +1,218 @@
+import {
+  MTU_DEFAULT,
+  MTU_MAX,
+  MTU_MIN,
+  VENET_TXMITIGATION_DEFAULT,
+  VENET_VERSION,
+} from "../../../assembly/abi/venet.js";
+import type {
+  Attribute,
+  BusPublisher,
+  Connection,
+  Device,
+  DeviceClass,
+  DeviceContext,
+  DeviceInterface,
+  PublishedInterface,
+} from "../../bus/types.js";
+import { VbusError } from "../../errors.js";
+import type { MemorySpace } from "../../memory/space.js";
+import { formatMac, isGroupMac, parseMac } from "../../net/batch.js";
+import type { Port } from "../../net/port.js";
+import { VenetConnection, type VenetEnvironment } from "./connection.js";
+import { emptyStatistics, type VenetStatistics } from "./statistics.js";
+
+/** How a NIC class is set up. */
+export interface VenetClassOptions {
+  /** Name of the class; default `venet`. */
+  name?: string;
+  /**
+   * Gives a NIC its place in the network; called when its attribute `enabled` becomes 1. The NIC closes the port when
+   * it is disabled or removed.
+   */
+  port: (deviceName: string) => Port;
+}
+
+/** Type of the interface that drivers match. */
+const INTERFACE_TYPE = "virtual-ethernet";
+
+/** The device class of venet network cards (`docs/abi/venet.md`). Register it with `vbus.registerClass(...)`. */
+export function venetClass(options: VenetClassOptions): DeviceClass {
+  return {
+    name: options.name ?? "venet",
+    create: (context) => new VenetDevice(context, options),
+  };
+}
+
+class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
+  readonly name = "default";
+  readonly type = INTERFACE_TYPE;
+  readonly statistics: VenetStatistics = emptyStatistics();
+  readonly attributes: ReadonlyMap<string, Attribute>;
+  port: Port | null = null;
+  mtu = MTU_DEFAULT;
+  txMitigation = VENET_TXMITIGATION_DEFAULT;
+  lazyIndexes = false;
+  #mac = randomMac();
+  #connection: VenetConnection | null = null;
+  #bus: BusPublisher | null = null;
+  #published: PublishedInterface | null = null;
+
+  constructor(
+    private readonly context: DeviceContext,
+    private readonly options: VenetClassOptions,
+  ) {
+    this.attributes = new Map<string, Attribute>([
+      [
+        "client_mac",
+        {
+          get: () => formatMac(this.#mac),
+          set: (value) => {
+            this.#setMac(value);
+          },
+        },
+      ],
+      [
+        "mtu",
+        number(
+          () => this.mtu,
+          (value) => {
+            this.mtu = value;
+          },
+          MTU_MIN,
+          MTU_MAX,
+        ),
+      ],
+      [
+        "enabled",
+        number(
+          () => (this.port === null ? 0 : 1),
+          (value) => {
+            this.#enable(value === 1);
+          },
+          0,
+          1,
+        ),
+      ],
+      ["ifname", { get: () => this.port?.name ?? "<disabled>" }],
+      [
+        "txmitigation",
+        number(
+          () => this.txMitigation,
+          (value) => {
+            this.txMitigation = value;
+          },
+          0,
+          0xffffffff,
+        ),
+      ],
+      [
+        "lazy_indexes",
+        number(
+          () => (this.lazyIndexes ? 1 : 0),
+          (value) => {
+            this.lazyIndexes = value === 1;
+          },
+          0,
+          1,
+        ),
+      ],
+      ["link", { get: () => (this.#connection?.linkUp === true ? "up" : "down") }],
+      ["queues", { get: () => JSON.stringify(this.#connection?.queueCounters() ?? null) }],
+      ["statistics", { get: () => JSON.stringify(this.statistics) }],
+    ]);
+  }
+
+  get scheduler(): DeviceContext["scheduler"] {
+    return this.context.scheduler;
+  }
+
+  get clientMac(): Uint8Array {
+    const bytes = new Uint8Array(6);
+    const view = new DataView(bytes.buffer);
+    view.setUint16(0, Math.floor(this.#mac / 2 ** 32));
+    view.setUint32(2, this.#mac >>> 0);
+    return bytes;
+  }
+
+  #setMac(value: string): void {
+    if (this.#connection !== null)
+      throw new VbusError("EINVAL", "a guest has the NIC open; change client_mac while it is closed");
+    const mac = parseMac(value);
+    if (mac === null || mac === 0 || isGroupMac(mac)) {
+      throw new VbusError("EINVAL", `"${value}" is no station address; write one such as 02:00:00:00:00:0a`);
+    }
+    this.#mac = mac;
+  }
+
+  #enable(on: boolean): void {
+    if (on === (this.port !== null)) return;
+    if (on) {
+      this.port = this.options.port(this.context.name);
+      this.#connection?.portChanged(true);
+    } else {
+      this.#connection?.portChanged(false);
+      this.port?.close();
+      this.port = null;
+    }
+  }
+
+  busConnect(bus: BusPublisher): void {
+    if (this.#bus !== null)
+      throw new VbusError(
+        "EBUSY",
+        `${this.context.name} is on bus ${this.#bus.name}; disconnect it there first`,
+      );
+    this.#published = bus.publish(this);
+    this.#bus = bus;
+  }
+
+  busDisconnect(bus: BusPublisher): void {
+    if (this.#bus !== bus) throw new VbusError("EINVAL", `${this.context.name} is not on bus ${bus.name}`);
+    this.#published?.withdraw();
+    this.#published = null;
+    this.#bus = null;
+  }
+
+  connect(memory: MemorySpace, version: number): Connection {
+    if (version !== VENET_VERSION)
+      throw new VbusError("EINVAL", `venet has version ${VENET_VERSION}, not ${version}`);
+    if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
+    return (this.#connection = new VenetConnection(memory, this));
+  }
+
+  closed(): void {
+    this.#connection = null;
+  }
+
+  broken(queue: "rx" | "tx", error: unknown): void {
+    this.context.report(
+      `${this.context.name}: the guest broke its ${queue.toUpperCase()} ring; it works again once the guest reopens the device`,
+      error,
+    );
+  }
+
+  release(): void {
+    this.#enable(false);
+  }
+}
+
+/** A locally administered station address at random. */
+function randomMac(): number {
+  const bytes = crypto.getRandomValues(new Uint8Array(6));
+  bytes[0] = ((bytes[0] as number) & 0xfc) | 2;
+  return bytes.reduce((mac, byte) => mac * 256 + byte, 0);
+}
+
+/** An attribute that is a whole number in a range. */
+function number(get: () => number, set: (value: number) => void, min: number, max: number): Attribute {
+  return {
+    get: () => String(get()),
+    set: (text) => {
+      const value = /^\d{1,10}$/.test(text) ? Number(text) : NaN;
+      if (!(value >= min && value <= max))
+        throw new VbusError("EINVAL", `"${text}": write a whole number from ${min} to ${max}`);
+      set(value);
+    },
+  };
+}

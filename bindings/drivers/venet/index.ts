@@ -1,0 +1,34 @@
+/**
+ * venet, the guest half: a driver for guests written in TypeScript (`docs/abi/venet.md`).
+ * @module
+ */
+import type { Driver, ProxyDevice } from "../proxy.js";
+import { VenetNic, type VenetOptions } from "./nic.js";
+
+export { VenetNic, type NicStatistics, type VenetOptions } from "./nic.js";
+export type { TransmitStatistics } from "./transmit.js";
+export type { ReceiveStatistics } from "./receive.js";
+
+/** The driver: register it with `proxyBus.registerDriver(...)`; every NIC that it takes is handed to `onNic`. */
+export class VenetDriver implements Driver<VenetNic> {
+  readonly type = "virtual-ethernet";
+
+  /**
+   * @param onNic - told of every NIC, closed (call `nic.open()`)
+   * @param options - ring sizes, MTU, extensions
+   */
+  constructor(
+    private readonly onNic: (nic: VenetNic) => void = () => {},
+    private readonly options: VenetOptions = {},
+  ) {}
+
+  async probe(device: ProxyDevice): Promise<VenetNic> {
+    const nic = await VenetNic.probe(device, this.options);
+    this.onNic(nic);
+    return nic;
+  }
+
+  async remove(nic: VenetNic): Promise<void> {
+    await nic.close();
+  }
+}

@@ -1,0 +1,161 @@
+import {
+  BURST_CLEAR_VALID,
+  BURST_COOKIE,
+  BURST_LENGTH,
+  BURST_NOFLIP,
+  BURST_POINTER,
+  BURST_SET_VALID,
+  BURST_SIGNAL,
+} from "../../../assembly/abi/arena.js";
+import { BurstTable } from "../../engine/table.js";
+import { VbusError } from "../../errors.js";
+import type { ProxyDevice, ProxyQueue } from "../proxy.js";
+import { RingBuffers } from "./buffers.js";
+
+/** Frames per burst. */
+const BURST = 64;
+const PUSH = BURST_POINTER | BURST_LENGTH | BURST_COOKIE | BURST_SET_VALID | BURST_SIGNAL;
+
+interface Waiter {
+  frames: readonly Uint8Array[];
+  sent: number;
+  resolve: () => void;
+  reject: (error: Error) => void;
+}
+
+/** Counters of the sending half, named as `ethtool -S` would. */
+export interface TransmitStatistics {
+  /** Frames put into the ring. */
+  tx_packets: number;
+  /** Bytes of those. */
+  tx_bytes: number;
+  /** Times a sender had to wait for room. */
+  tx_queue_stopped: number;
+}
+
+/**
+ * North of the TX ring: pattern (a) of `docs/abi/ioq.md` section 6. Completions are reclaimed when room is needed, and
+ * notification is enabled only while somebody waits for room: a completion that nobody waits for costs no wake-up.
+ */
+export class TransmitRing {
+  readonly statistics: TransmitStatistics = { tx_packets: 0, tx_bytes: 0, tx_queue_stopped: 0 };
+  readonly #buffers: RingBuffers;
+  readonly #table: BurstTable;
+  readonly #waiters: Waiter[] = [];
+  #ended: Error | null = null;
+
+  /**
+   * @param proxy - the ring, shared as segment 1
+   * @param frameSize - size of a new buffer, asked anew for every frame
+   */
+  constructor(
+    private readonly proxy: ProxyQueue,
+    device: ProxyDevice,
+    private readonly frameSize: () => number,
+  ) {
+    const { memory } = device.bus.transport;
+    this.#buffers = new RingBuffers(memory, proxy.queue.count);
+    this.#table = BurstTable.allocate(memory.space, Math.min(BURST, proxy.queue.count));
+  }
+
+  /** Takes back what the host has sent. */
+  #reclaim(): void {
+    const { queue } = this.proxy;
+    for (let n; (n = queue.peek("valid", null, queue.count)) > 0;) {
+      queue.release("valid", null, n, BURST_NOFLIP | BURST_CLEAR_VALID);
+    }
+  }
+
+  /**
+   * Puts as many frames as there is room for into the ring, from `first` on. Returns how many.
+   * @throws VbusError when the ring broke or the NIC was closed
+   */
+  push(frames: readonly Uint8Array[], first: number): number {
+    if (this.#ended !== null) throw this.#ended;
+    const { queue, wakeups } = this.proxy;
+    const table = this.#table;
+    let at = first;
+    while (at < frames.length) {
+      const wanted = Math.min(table.capacity, frames.length - at);
+      let room = queue.reserve("both", table, wanted);
+      if (room < wanted) {
+        this.#reclaim();
+        room = queue.reserve("both", table, wanted);
+        if (room === 0) break;
+      }
+      for (let i = 0; i < room; i++) this.#fill(i, frames[at + i] as Uint8Array);
+      wakeups.ringIf(queue.commit("both", table, room, PUSH));
+      this.statistics.tx_packets += room;
+      at += room;
+    }
+    return at - first;
+  }
+
+  #fill(i: number, frame: Uint8Array): void {
+    const table = this.#table;
+    const position = table.position(i);
+    this.#buffers.prepare(position, Math.max(this.frameSize(), frame.length));
+    table.space.bytes.set(frame, this.#buffers.address(position));
+    table.setGpa(i, this.#buffers.gpa(position));
+    table.setLength(i, frame.length);
+    table.setCookie(i, position + 1);
+    this.statistics.tx_bytes += frame.length;
+  }
+
+  /** Sends frames in order, waiting for room; behind everybody who waits already. */
+  send(frames: readonly Uint8Array[]): Promise<void> {
+    if (this.#ended !== null) return Promise.reject(this.#ended);
+    let sent = 0;
+    if (this.#waiters.length === 0) {
+      try {
+        sent = this.push(frames, 0);
+      } catch (error) {
+        return Promise.reject(error as Error);
+      }
+      if (sent === frames.length) return Promise.resolve();
+    }
+    this.statistics.tx_queue_stopped++;
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ frames, sent, resolve, reject });
+      this.proxy.wakeups.enable();
+    });
+  }
+
+  /** True while a sender waits for room. */
+  get stopped(): boolean {
+    return this.#waiters.length > 0;
+  }
+
+  /** The host returned descriptors: serves those who wait. Runs as the queue's notifier. */
+  wake(): void {
+    const { wakeups } = this.proxy;
+    wakeups.disable();
+    try {
+      this.#reclaim();
+      for (let waiter; (waiter = this.#waiters[0]) !== undefined;) {
+        waiter.sent += this.push(waiter.frames, waiter.sent);
+        if (waiter.sent < waiter.frames.length) {
+          wakeups.enable();
+          return;
+        }
+        this.#waiters.shift();
+        waiter.resolve();
+      }
+    } catch (error) {
+      this.end(error instanceof Error ? error : new VbusError("EIO", "the TX ring failed", { cause: error }));
+    }
+  }
+
+  /** Nothing can be sent any more; everybody who waits is told why. */
+  end(reason: Error): void {
+    this.#ended ??= reason;
+    for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#ended);
+  }
+
+  /** Gives the buffers back; the device is closed already. */
+  close(): void {
+    this.end(new VbusError("ENOTCONN", "the NIC is closed"));
+    this.#buffers.close();
+    this.#table.close();
+  }
+}

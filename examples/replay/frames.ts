@@ -1,0 +1,111 @@
+import { formatMac, readCapture } from "vbus/net";
+
+/** Frames in one buffer, so that they cross to a thread in one piece: each at a multiple of 8, with its length. */
+export interface FramePack {
+  /** The bytes. */
+  bytes: Uint8Array<ArrayBuffer>;
+  /** Where each frame starts. */
+  offsets: number[];
+  /** Length of each frame. */
+  lengths: number[];
+}
+
+/** Packs frames. */
+export function packFrames(frames: readonly Uint8Array[]): FramePack {
+  const offsets: number[] = [];
+  const lengths: number[] = [];
+  let size = 0;
+  for (const frame of frames) {
+    offsets.push(size);
+    lengths.push(frame.length);
+    size += (frame.length + 7) & ~7;
+  }
+  const bytes = new Uint8Array(size);
+  for (const [i, frame] of frames.entries()) bytes.set(frame, offsets[i] as number);
+  return { bytes, offsets, lengths };
+}
+
+/** The frames of a pack, as views into it. */
+export function unpackFrames(pack: FramePack): Uint8Array[] {
+  return pack.offsets.map((offset, i) => pack.bytes.subarray(offset, offset + (pack.lengths[i] as number)));
+}
+
+/** A capture, split between two guests. */
+export interface Workload {
+  /** Guest A: owner of the busiest source address. */
+  a: { mac: number; frames: Uint8Array[] };
+  /** Guest B: everybody that A talks to. */
+  b: { mac: number; frames: Uint8Array[] };
+  /** Frames that cannot cross between two guests (between two stations of B's side), left out. */
+  left: number;
+  /** Frames too short or too long for the NICs, left out. */
+  unfit: number;
+  /** True when the capture went one way only, so that the way back is its mirror image. */
+  mirrored: boolean;
+}
+
+const macAt = (frame: Uint8Array, at: number): number =>
+  frame.subarray(at, at + 6).reduce((mac, byte) => mac * 256 + byte, 0);
+const isGroup = (frame: Uint8Array): boolean => ((frame[0] as number) & 1) !== 0;
+
+/** Swaps the addresses of a frame: what the other side might have sent. Group addresses stay where they are. */
+function mirror(frame: Uint8Array, mac: number): Uint8Array {
+  const copy = frame.slice();
+  if (isGroup(frame)) {
+    for (let i = 0; i < 6; i++) copy[6 + i] = Math.floor(mac / 2 ** (40 - 8 * i)) & 0xff;
+  } else {
+    copy.set(frame.subarray(6, 12), 0);
+    copy.set(frame.subarray(0, 6), 6);
+  }
+  return copy;
+}
+
+/**
+ * Reads a capture and gives each frame to the guest that owns its source address. The busiest source is guest A's; B
+ * owns every station that exchanges unicast frames with A; stations that only send to groups go with A.
+ */
+export async function loadWorkload(file: Uint8Array, frameLimit: number): Promise<Workload> {
+  const capture = await readCapture(file);
+  const frames: Uint8Array[] = [];
+  let unfit = 0;
+  for (const { data, originalLength } of capture.frames) {
+    if (data.length < 14 || data.length > frameLimit || data.length < originalLength) unfit++;
+    else frames.push(data);
+  }
+  const senders = new Map<number, number>();
+  for (const frame of frames) {
+    const source = macAt(frame, 6);
+    senders.set(source, (senders.get(source) ?? 0) + 1);
+  }
+  const busiest = [...senders].sort((x, y) => y[1] - x[1])[0]?.[0];
+  if (busiest === undefined) throw new Error("the capture holds no Ethernet frame that fits; give another file, or a larger --mtu");
+  const peers = new Map<number, number>();
+  for (const frame of frames) {
+    if (isGroup(frame)) continue;
+    const [destination, source] = [macAt(frame, 0), macAt(frame, 6)];
+    if (source === busiest && destination !== busiest) peers.set(destination, (peers.get(destination) ?? 0) + 1);
+    if (destination === busiest && source !== busiest) peers.set(source, (peers.get(source) ?? 0) + 1);
+  }
+  const peer = [...peers].sort((x, y) => y[1] - x[1])[0]?.[0] ?? (busiest ^ 1);
+  const a: Uint8Array[] = [];
+  const b: Uint8Array[] = [];
+  let left = 0;
+  for (const frame of frames) {
+    const fromB = peers.has(macAt(frame, 6));
+    const toB = isGroup(frame) || peers.has(macAt(frame, 0));
+    if (fromB && toB && !isGroup(frame)) left++;
+    else if (!fromB && !toB) left++;
+    else (fromB ? b : a).push(frame);
+  }
+  const mirrored = b.length === 0;
+  return {
+    a: { mac: busiest, frames: a },
+    b: { mac: peer, frames: mirrored ? a.map((frame) => mirror(frame, peer)) : b },
+    left,
+    unfit,
+    mirrored,
+  };
+}
+
+/** For messages. */
+export const macName = formatMac;

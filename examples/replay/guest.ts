@@ -1,0 +1,270 @@
+/**
+ * A guest: finds the bus, takes the NIC, replays frames, checks what arrives. Runs as a worker with a memory of its own.
+ */
+import { EventLoopScheduler } from "vbus/scheduler";
+import { ProxyBus } from "vbus/drivers";
+import { VenetDriver, type NicStatistics, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
+import { connectWorkerHost, holdLife } from "vbus/connectors/worker";
+import type { GuestMemoryInit } from "vbus/memory";
+import type { Batch } from "vbus/net";
+import { packFrames, unpackFrames, type FramePack } from "./frames.js";
+import { serve } from "./threads.js";
+
+/** What `start` takes. */
+export interface GuestStart {
+  name: string;
+  init: GuestMemoryInit;
+  nic: VenetOptions;
+  /** Milliseconds to wait for a NIC. */
+  timeoutMs: number;
+}
+
+/** What a receiver found. */
+export interface ReceiveResult {
+  /** Frames of the sequence that arrived, in order and byte for byte. */
+  matched: number;
+  /** Frames of the sequence that never came (later ones did). */
+  missing: number;
+  /** Frames that are none of the next ones expected: damaged, doubled, or out of order. */
+  unexpected: number;
+  /** Bytes of all frames that arrived. */
+  bytes: number;
+  /** When the first and the last frame arrived, in ms since the epoch. */
+  first: number;
+  last: number;
+  /** What was wrong with the first unexpected frame. */
+  complaint: string | null;
+}
+
+/** How far ahead a receiver looks for a frame when the one expected was lost on purpose. */
+const LOOKAHEAD = 512;
+const wallClock = (): number => performance.timeOrigin + performance.now();
+
+let nic: VenetNic | undefined;
+let failure: unknown;
+
+function theNic(): VenetNic {
+  if (failure !== undefined) throw failure instanceof Error ? failure : new Error(String(failure));
+  if (nic === undefined) throw new Error("start the guest first");
+  return nic;
+}
+
+/** Compares received frames with an expected sequence, repeated. */
+class Checker {
+  readonly result: ReceiveResult = { matched: 0, missing: 0, unexpected: 0, bytes: 0, first: 0, last: 0, complaint: null };
+  #next = 0;
+  readonly #words: Uint32Array;
+  readonly #total: number;
+
+  constructor(
+    private readonly pack: FramePack,
+    repetitions: number,
+    private readonly tolerant: boolean,
+    private readonly onComplete: () => void,
+  ) {
+    this.#words = new Uint32Array(pack.bytes.buffer, pack.bytes.byteOffset, pack.bytes.length >>> 2);
+    this.#total = pack.lengths.length * repetitions;
+  }
+
+  /** True when frame i of the batch is number `n` of the sequence. Buffers and packed frames are 8-byte aligned. */
+  #equals(batch: Batch, i: number, n: number): boolean {
+    const k = n % this.pack.lengths.length;
+    const length = this.pack.lengths[k] as number;
+    if (batch.length(i) !== length) return false;
+    const address = batch.table.bufferAddress(i);
+    const { words, bytes } = batch.space.engine;
+    const at = address >>> 2;
+    const expected = (this.pack.offsets[k] as number) >>> 2;
+    const whole = length >>> 2;
+    for (let w = 0; w < whole; w++) if (words[at + w] !== this.#words[expected + w]) return false;
+    for (let b = whole << 2; b < length; b++) {
+      if (bytes[address + b] !== this.pack.bytes[(this.pack.offsets[k] as number) + b]) return false;
+    }
+    return true;
+  }
+
+  /** Takes frames [from, to) of a batch. */
+  take(batch: Batch, from: number, to: number): number {
+    const { result } = this;
+    const now = wallClock();
+    if (result.first === 0) result.first = now;
+    result.last = now;
+    for (let i = from; i < to; i++) {
+      result.bytes += batch.length(i);
+      const limit = this.tolerant ? Math.min(this.#next + LOOKAHEAD, this.#total) : Math.min(this.#next + 1, this.#total);
+      let n = this.#next;
+      while (n < limit && !this.#equals(batch, i, n)) n++;
+      if (n < limit) {
+        result.missing += n - this.#next;
+        result.matched++;
+        this.#next = n + 1;
+      } else {
+        result.unexpected++;
+        result.complaint ??= `frame ${this.#next} of ${this.#total}: got ${batch.length(i)} bytes that are not the ones sent`;
+      }
+    }
+    if (this.#next >= this.#total) this.onComplete();
+    return to - from;
+  }
+}
+
+let checker: Checker | undefined;
+let completed: Promise<void> = Promise.resolve();
+
+await serve({
+  async start({ name, init, nic: options, timeoutMs }: GuestStart) {
+    await holdLife(init);
+    const scheduler = new EventLoopScheduler();
+    const transport = await connectWorkerHost({ init, scheduler });
+    transport.onLost = (error) => {
+      failure ??= error;
+      nic?.fail(error);
+    };
+    const found = new Promise<VenetNic>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new Error(`${name}: no NIC was found within ${timeoutMs} ms`));
+      }, timeoutMs);
+      const bus = new ProxyBus(transport, {
+        error: (device, error) => {
+          clearTimeout(timer);
+          reject(new Error(`${name}: device ${device.id} (${device.type}) does not work`, { cause: error }));
+        },
+      });
+      bus.registerDriver(
+        new VenetDriver((card) => {
+          clearTimeout(timer);
+          resolve(card);
+        }, options),
+      );
+      bus.start().catch(reject);
+    });
+    nic = await found;
+    nic.onError = (error) => {
+      failure ??= error;
+    };
+    return { mac: [...nic.mac], modalias: nic.device.modalias, id: nic.device.id };
+  },
+
+  /** Link up, then one broadcast frame so that the switch learns where this guest is. */
+  async open() {
+    const card = theNic();
+    await card.open();
+    const frame = new Uint8Array(60);
+    frame.fill(0xff, 0, 6);
+    frame.set(card.mac, 6);
+    frame.set([0x88, 0xb5], 12); // EtherType for local experiments: no receiver takes it for anything
+    await card.send([frame]);
+  },
+
+  /** Waits until a peer's announcement (or anything else) has come in, and drops it. */
+  async settle({ ms }: { ms: number }) {
+    const card = theNic();
+    card.onFrames = (_batch, from, to) => to - from;
+    card.resumeReceive();
+    await new Promise((resolve) => setTimeout(resolve, ms));
+  },
+
+  /** From now on frames are compared with this sequence. */
+  expect({ pack, repetitions, tolerant }: { pack: FramePack; repetitions: number; tolerant: boolean }) {
+    const card = theNic();
+    completed = new Promise((resolve) => {
+      checker = new Checker(pack, repetitions, tolerant, resolve);
+      if (pack.lengths.length === 0) resolve();
+    });
+    card.onFrames = (batch, from, to) => (checker as Checker).take(batch, from, to);
+    card.resumeReceive();
+  },
+
+  /** Waits until the whole sequence has come, or until `quietMs` pass without a frame. */
+  async received({ quietMs }: { quietMs: number }): Promise<ReceiveResult> {
+    const current = checker;
+    if (current === undefined) throw new Error("expect a sequence first");
+    let done = false;
+    void completed.then(() => {
+      done = true;
+    });
+    let last = -1;
+    for (let waited = 0; !done && waited < quietMs; ) {
+      theNic();
+      await Promise.race([completed, new Promise((resolve) => setTimeout(resolve, 20))]);
+      const seen = current.result.matched + current.result.unexpected;
+      waited = seen === last ? waited + 20 : 0;
+      last = seen;
+    }
+    return current.result;
+  },
+
+  /** Sends a sequence as fast as the ring takes it. Returns when it started and ended, in ms since the epoch. */
+  async send({ pack, repetitions, batch }: { pack: FramePack; repetitions: number; batch: number }) {
+    const card = theNic();
+    const frames = unpackFrames(pack);
+    const bursts: Uint8Array[][] = [];
+    for (let i = 0; i < frames.length; i += batch) bursts.push(frames.slice(i, i + batch));
+    const started = wallClock();
+    for (let r = 0; r < repetitions; r++) for (const burst of bursts) await card.send(burst);
+    return { frames: frames.length * repetitions, started, ended: wallClock() };
+  },
+
+  /** Sends every frame back with its addresses swapped, until the next `expect` or `settle`. */
+  reflect() {
+    const card = theNic();
+    card.onFrames = (batch, from, to) => {
+      const back: Uint8Array[] = [];
+      for (let i = from; i < to; i++) {
+        const frame = batch.copy(i);
+        frame.copyWithin(0, 6, 12);
+        frame.set(card.mac, 6);
+        back.push(frame);
+      }
+      card.send(back).catch((error: unknown) => {
+        failure ??= error;
+      });
+      return to - from;
+    };
+    card.resumeReceive();
+  },
+
+  /** One frame outstanding: round-trip times in microseconds. */
+  async ping({ frame, rounds, timeoutMs }: { frame: Uint8Array; rounds: number; timeoutMs: number }): Promise<number[]> {
+    const card = theNic();
+    let arrived: () => void = () => {};
+    card.onFrames = (_batch, from, to) => {
+      arrived();
+      return to - from;
+    };
+    card.resumeReceive();
+    const times: number[] = [];
+    for (let i = 0; i < rounds; i++) {
+      const answer = new Promise<boolean>((resolve) => {
+        const timer = setTimeout(() => {
+          resolve(false);
+        }, timeoutMs);
+        arrived = () => {
+          clearTimeout(timer);
+          resolve(true);
+        };
+      });
+      const start = performance.now();
+      await card.send([frame]);
+      if (await answer) times.push((performance.now() - start) * 1000);
+    }
+    return times;
+  },
+
+  statistics(): NicStatistics {
+    return theNic().statistics();
+  },
+
+  async close() {
+    await nic?.close();
+  },
+
+  /** For tests of the host: ends this thread in the middle of things. */
+  crash({ phase, pack }: { phase: "now" | "burst" | "call"; pack?: FramePack }) {
+    const card = theNic();
+    if (phase === "burst") card.trySend(unpackFrames(pack ?? packFrames([])));
+    if (phase === "call") void card.setMtu(card.mtu);
+    if (typeof process !== "undefined") process.exit(1);
+    self.close();
+  },
+});

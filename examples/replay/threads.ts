@@ -1,0 +1,163 @@
+/**
+ * Threads with a request / answer protocol, the same in Node (`worker_threads`) and in browsers (module workers).
+ * This is the program's own plumbing: what crosses here are commands and results, never frames.
+ */
+
+/** A command handler: gets the payload, returns the answer (or a promise of it). */
+export type Handlers = Record<string, (payload: never) => unknown>;
+
+interface Request {
+  id: number;
+  type: string;
+  payload: unknown;
+}
+
+interface Answer {
+  id: number;
+  value?: unknown;
+  error?: string;
+}
+
+interface Endpoint {
+  post(message: unknown, transfer: ArrayBuffer[]): void;
+  listen(listener: (message: unknown) => void): void;
+}
+
+const isNode = typeof process !== "undefined" && process.versions?.node !== undefined;
+
+async function ownEndpoint(): Promise<Endpoint> {
+  if (isNode) {
+    const { parentPort } = await import("node:worker_threads");
+    if (parentPort === null) throw new Error("this file runs as a worker; start main.js instead");
+    return {
+      post: (message, transfer) => {
+        parentPort.postMessage(message, transfer);
+      },
+      listen: (listener) => {
+        parentPort.on("message", listener);
+      },
+    };
+  }
+  const scope = self as unknown as Worker;
+  return {
+    post: (message, transfer) => {
+      scope.postMessage(message, transfer);
+    },
+    listen: (listener) => {
+      scope.addEventListener("message", (event) => {
+        listener(event.data);
+      });
+    },
+  };
+}
+
+/** Serves commands in a worker. Never returns control of the channel: call it once, at the end of the worker's program. */
+export async function serve(handlers: Handlers): Promise<void> {
+  const endpoint = await ownEndpoint();
+  endpoint.listen((message) => {
+    const { id, type, payload } = message as Request;
+    const handler = handlers[type];
+    Promise.resolve()
+      .then(() => {
+        if (handler === undefined) throw new Error(`no command ${type}`);
+        return handler(payload as never);
+      })
+      .then(
+        (value) => {
+          endpoint.post({ id, value } satisfies Answer, []);
+        },
+        (error: unknown) => {
+          endpoint.post({ id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) } satisfies Answer, []);
+        },
+      );
+  });
+  endpoint.post({ id: 0 } satisfies Answer, []);
+}
+
+/** A worker thread, seen from the thread that started it. */
+export class Thread {
+  #next = 1;
+  #pending = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  #post: (message: unknown, transfer: ArrayBuffer[]) => void = () => {};
+  #terminate: () => void = () => {};
+  #dead: Error | null = null;
+  /** Told once when the thread ended, for whatever reason. */
+  onExit: ((reason: Error) => void) | null = null;
+
+  private constructor(readonly name: string) {}
+
+  /** Starts a worker from a built file and waits until it serves commands. */
+  static async start(url: URL, name: string): Promise<Thread> {
+    const thread = new Thread(name);
+    const ready = new Promise((resolve, reject) => {
+      thread.#pending.set(0, { resolve, reject });
+    });
+    if (isNode) {
+      const { Worker } = await import("node:worker_threads");
+      const worker = new Worker(url, { name });
+      thread.#post = (message, transfer) => {
+        worker.postMessage(message, transfer);
+      };
+      thread.#terminate = () => {
+        void worker.terminate();
+      };
+      worker.on("message", (message: Answer) => {
+        thread.#answer(message);
+      });
+      worker.on("error", (error: unknown) => {
+        thread.#end(error instanceof Error ? error : new Error(String(error)));
+      });
+      worker.on("exit", (code) => {
+        thread.#end(new Error(`thread ${name} ended with code ${code}`));
+      });
+    } else {
+      const worker = new Worker(url, { type: "module", name });
+      thread.#post = (message, transfer) => {
+        worker.postMessage(message, transfer);
+      };
+      thread.#terminate = () => {
+        worker.terminate();
+        thread.#end(new Error(`thread ${name} was terminated`));
+      };
+      worker.addEventListener("message", (event: MessageEvent<Answer>) => {
+        thread.#answer(event.data);
+      });
+      worker.addEventListener("error", (event) => {
+        thread.#end(new Error(`thread ${name}: ${event.message}`));
+      });
+    }
+    await ready;
+    return thread;
+  }
+
+  #answer({ id, value, error }: Answer): void {
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
+    if (error !== undefined) pending?.reject(new Error(`${this.name}: ${error}`));
+    else pending?.resolve(value);
+  }
+
+  #end(reason: Error): void {
+    if (this.#dead !== null) return;
+    this.#dead = reason;
+    for (const { reject } of this.#pending.values()) reject(reason);
+    this.#pending.clear();
+    this.onExit?.(reason);
+  }
+
+  /** Sends a command and waits for its answer. Rejects when the handler failed or the thread ended. */
+  call<T>(type: string, payload: unknown = {}, transfer: ArrayBuffer[] = []): Promise<T> {
+    if (this.#dead !== null) return Promise.reject(this.#dead);
+    const id = this.#next++;
+    const answer = new Promise<T>((resolve, reject) => {
+      this.#pending.set(id, { resolve: resolve as (value: unknown) => void, reject });
+    });
+    this.#post({ id, type, payload } satisfies Request, transfer);
+    return answer;
+  }
+
+  /** Ends the thread, wherever it is. */
+  terminate(): void {
+    this.#terminate();
+  }
+}

@@ -1,0 +1,31 @@
+import { afterAll, describe, it } from "vitest";
+import { CONFORMANCE, SIZES } from "./conformance.js";
+import { engine, modelOnly, twoThreads } from "./implementations.js";
+
+const IMPLEMENTATIONS = [
+  modelOnly(),
+  engine(false, "both"),
+  engine(true, "both"),
+  twoThreads(),
+  engine(false, "north"),
+  engine(false, "south"),
+  engine(true, "north"),
+  engine(true, "south"),
+];
+
+for (const implementation of IMPLEMENTATIONS) {
+  describe(implementation.name, () => {
+    afterAll(() => implementation.close());
+
+    for (const layout of ["lp64", "ilp32"] as const) {
+      for (const count of SIZES) {
+        describe(`${layout}, ${count} descriptors`, () => {
+          for (const { name, pattern, sizes, run } of CONFORMANCE) {
+            if (sizes?.(count) === false) continue;
+            it(name, () => run(implementation.open(pattern, layout, count)));
+          }
+        });
+      }
+    }
+  });
+}

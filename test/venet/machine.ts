@@ -1,0 +1,95 @@
+/** Two guests in one thread for tests: a bus, a NIC for each guest, whatever network the test builds. */
+import { Vbus, type Bus, type Client } from "vbus/bus";
+import { LocalConnector } from "vbus/connectors/local";
+import { venetClass, type VenetStatistics } from "vbus/devices/venet";
+import { ProxyBus } from "vbus/drivers";
+import { VenetDriver, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
+import { allocateGuestMemory, GuestMemory, MemorySpace, openHostView } from "vbus/memory";
+import type { Port } from "vbus/net";
+import { EventLoopScheduler, type Scheduler } from "vbus/scheduler";
+
+/** A guest with its half of everything. */
+export interface TestGuest {
+  name: string;
+  nic: VenetNic;
+  bus: ProxyBus;
+  client: Client;
+  memory: GuestMemory;
+  host: MemorySpace;
+}
+
+/** A host with one bus. */
+export class TestMachine {
+  readonly scheduler: Scheduler;
+  readonly vbus: Vbus;
+  readonly bus: Bus;
+  readonly errors: unknown[] = [];
+  readonly guests: TestGuest[] = [];
+
+  constructor(port: (name: string) => Port) {
+    this.scheduler = new EventLoopScheduler((error) => this.errors.push(error));
+    this.vbus = new Vbus({ scheduler: this.scheduler });
+    this.vbus.on("error", (event) => this.errors.push(event));
+    this.vbus.registerClass(venetClass({ port }));
+    this.bus = this.vbus.createBus("bus0");
+  }
+
+  /** Plugs a NIC in. */
+  addNic(name: string, attributes: Record<string, string> = {}): void {
+    const device = this.vbus.createDevice(name, "venet", { ...attributes, enabled: "1" });
+    this.bus.connect(device);
+  }
+
+  /** Starts a guest that takes the NIC `nicName` and leaves the others alone. `shareMemory`: one memory for both halves. */
+  async addGuest(name: string, nicId: number, options: VenetOptions = {}, memory = {}): Promise<TestGuest> {
+    const init = allocateGuestMemory({ size: 4 << 20, ...memory });
+    const guestMemory = await GuestMemory.open(init);
+    const host = await openHostView(init);
+    this.bus.admit(name);
+    const client = this.bus.openClient({ member: name, memory: host });
+    const proxy = new ProxyBus(new LocalConnector(client, guestMemory, this.scheduler), {
+      error: (_device, error) => this.errors.push(error),
+    });
+    const nic = await new Promise<VenetNic>((resolve, reject) => {
+      const only = new VenetDriver(resolve, options);
+      proxy.registerDriver({
+        type: "virtual-ethernet",
+        probe: (device) => (device.id === nicId ? only.probe(device) : Promise.reject(new Error("another guest's NIC"))),
+        remove: (instance) => (instance as VenetNic).close(),
+      });
+      proxy.events.error = (device, error) => {
+        if (device.id === nicId) reject(error as Error);
+      };
+      proxy.start().catch(reject);
+    });
+    const guest = { name, nic, bus: proxy, client, memory: guestMemory, host };
+    this.guests.push(guest);
+    return guest;
+  }
+
+  /** A NIC's statistics. */
+  statistics(nic: string): VenetStatistics {
+    return JSON.parse(this.bus.read(`devices/${nic}/statistics`)) as VenetStatistics;
+  }
+
+  /** Lets everything that is under way happen. */
+  async settle(ms = 20): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+  }
+
+  /** Guests leave, the host goes. */
+  async close(): Promise<void> {
+    for (const guest of this.guests) await guest.bus.close();
+    this.vbus.close();
+  }
+}
+
+/** A frame with the given addresses and a payload that depends on `n`. */
+export function testFrame(to: Uint8Array | number[], from: Uint8Array | number[], length: number, n = 0): Uint8Array<ArrayBuffer> {
+  const frame = new Uint8Array(length);
+  frame.set(to, 0);
+  frame.set(from, 6);
+  frame.set([0x88, 0xb5], 12);
+  for (let i = 14; i < length; i++) frame[i] = (n * 31 + i * 7) & 0xff;
+  return frame;
+}
