@@ -42,7 +42,16 @@ import {
   EP_OFF_PUSHED,
   EP_OFF_STRIDE,
   EP_OFF_VALID_COUNT,
+  REGION_OFF_ADDRESS,
+  REGION_OFF_GPA,
+  REGION_OFF_LENGTH,
+  REGIONS_OFF_COUNT,
+  REGIONS_OFF_ENTRIES,
+  REGIONS_OFF_WRITE_LOG,
   SIG_OFF_LOCALE,
+  SIG_OFF_MASKED,
+  SIG_OFF_SUPPRESSED,
+  SIG_OFF_REMOTE,
   SIG_OFF_REGIONS,
   VIOLATION_ADDRESS,
   VIOLATION_OWNER,
@@ -63,7 +72,7 @@ import {
   IDX_VALID,
   IOQ_OFF_RING_ILP32,
 } from "./abi/ioq";
-import { SOUTH } from "./abi/shm-signal";
+import { IRQ_OFF_DIRTY, IRQ_OFF_ENABLED, IRQ_OFF_PENDING, SOUTH } from "./abi/shm-signal";
 import { addCounter, loadByte, storeByte } from "./memory-order";
 import { logWrite, translateRange } from "./regions";
 import {
@@ -72,6 +81,7 @@ import {
   guestAddressOf,
   indexValue,
   isLazy,
+  ownedHere,
   owns,
   privateIndex,
   sharedIndex,
@@ -79,35 +89,21 @@ import {
 } from "./ring";
 import { signalInject } from "./shm-signal";
 
-/**
- * Copies what the caller needs of a descriptor to a table entry. 0, or -EPROTO (BURST_STRICT, bad address).
- * Members of the entry that lie next to each other are stored together: stores are what a burst is made of.
- */
+/** Fills the members of an entry that do not depend on where its buffer lies; neighbours are stored together. */
 // @ts-ignore: decorator
 @inline
-function readDescriptor(
-  endpoint: usize,
-  regions: usize,
-  descriptor: usize,
-  entry: usize,
-  position: u32,
-  flags: u32,
-): i32 {
-  const gpa = load<u64>(descriptor, DESC_OFF_PTR); // double fetch: `gpa` and `length` are read once, checked below
-  const length = load<u64>(descriptor, DESC_OFF_LEN);
-  const clamped = length > <u64>u32.MAX_VALUE ? <u64>u32.MAX_VALUE : length;
+function fillEntry(descriptor: usize, entry: usize, gpa: u64, position: u32): void {
   store<u64>(entry, gpa, ENTRY_OFF_GPA);
   store<u64>(entry, load<u64>(descriptor, DESC_OFF_COOKIE), ENTRY_OFF_COOKIE);
   v128.store(entry, i64x2.splat(0), ENTRY_OFF_FLAGS); // flags, checksum places, segmentation, fragments
   store<u64>(entry, (<u64>position) << 32, ENTRY_OFF_FRAGMENT_LIST);
-  let address: usize = 0;
-  if ((flags & BURST_TRANSLATE) != 0) {
-    address = translateRange(regions, gpa, length);
-    if (address == 0 && (flags & BURST_STRICT) != 0) return violate(endpoint, VIOLATION_ADDRESS);
-    if ((flags & BURST_HEAD) != 0 && address != 0) readHead(entry, address, length);
-  }
-  store<u64>(entry, <u64>address | (clamped << 32), ENTRY_OFF_ADDRESS);
-  return 0;
+}
+
+/** A descriptor's length as a table entry holds it. */
+// @ts-ignore: decorator
+@inline
+function clampLength(length: u64): u64 {
+  return length > <u64>u32.MAX_VALUE ? <u64>u32.MAX_VALUE : length;
 }
 
 /** Takes the private copy of a frame's first bytes; bytes beyond a shorter frame read as zero. */
@@ -137,33 +133,113 @@ function countOwned(endpoint: usize, position: u32, limit: u32): i32 {
   return <i32>limit;
 }
 
+/**
+ * Copies descriptors to the table while nothing about them is special, at most n and none past the end of the ring.
+ * Returns how many: it stops at the first that is not owned here and leaves it to {@link gatherOne}. The loop holds
+ * nothing but what it needs for each descriptor, so that all of it stays in registers.
+ */
+function gatherRun(endpoint: usize, descriptor: usize, position: u32, table: usize, n: u32): u32 {
+  const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+  const locale = load<u32>(endpoint, SIG_OFF_LOCALE);
+  const end = table + <usize>n * ENTRY_SIZE;
+  let entry = table;
+  while (entry != end) {
+    if (loadByte(descriptor + DESC_OFF_SOWN) != locale) break; // [C1] pairs with [P3]; also the load that O4 asks for
+    fillEntry(descriptor, entry, load<u64>(descriptor, DESC_OFF_PTR), position);
+    store<u64>(entry, clampLength(load<u64>(descriptor, DESC_OFF_LEN)) << 32, ENTRY_OFF_ADDRESS); // address 0
+    position++;
+    descriptor += stride;
+    entry += ENTRY_SIZE;
+  }
+  return <u32>((entry - table) / ENTRY_SIZE);
+}
+
+/**
+ * {@link gatherRun} with BURST_TRANSLATE: it stops also at a buffer outside the first region (most guests have just
+ * one) and, when heads are wanted, at a buffer that is shorter than a head.
+ */
+function gatherTranslated(
+  endpoint: usize,
+  descriptor: usize,
+  position: u32,
+  table: usize,
+  n: u32,
+  head: bool,
+): u32 {
+  const regions = <usize>load<u32>(endpoint, SIG_OFF_REGIONS);
+  if (load<u32>(regions, REGIONS_OFF_COUNT) == 0) return 0;
+  const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+  const locale = load<u32>(endpoint, SIG_OFF_LOCALE);
+  const start = load<u64>(regions, REGIONS_OFF_ENTRIES + REGION_OFF_GPA);
+  const size = <u64>load<u32>(regions, REGIONS_OFF_ENTRIES + REGION_OFF_LENGTH);
+  const base = load<u32>(regions, REGIONS_OFF_ENTRIES + REGION_OFF_ADDRESS);
+  const end = table + <usize>n * ENTRY_SIZE;
+  let entry = table;
+  while (entry != end) {
+    if (loadByte(descriptor + DESC_OFF_SOWN) != locale) break; // [C1] as above
+    const gpa = load<u64>(descriptor, DESC_OFF_PTR); // double fetch: `gpa` and `length` are read once, checked below
+    const length = load<u64>(descriptor, DESC_OFF_LEN);
+    const offset = gpa - start; // wraps below the region, and is then above every size
+    if (offset > size || length > size - offset) break;
+    const address = base + <u32>offset;
+    if (head) {
+      if (length < <u32>ENTRY_HEAD_SIZE) break;
+      v128.store(entry, v128.load(<usize>address), ENTRY_OFF_HEAD);
+    }
+    fillEntry(descriptor, entry, gpa, position);
+    store<u64>(entry, <u64>address | (length << 32), ENTRY_OFF_ADDRESS); // inside a region: below 4 GiB
+    position++;
+    descriptor += stride;
+    entry += ENTRY_SIZE;
+  }
+  return <u32>((entry - table) / ENTRY_SIZE);
+}
+
+/** Copies one descriptor to a table entry, with every check. 1; 0 when the peer owns it; -EPROTO. */
+function gatherOne(endpoint: usize, descriptor: usize, position: u32, entry: usize, flags: u32): i32 {
+  const mine = ownedHere(endpoint, descriptor); // [C1] as above
+  if (mine != 1) return mine;
+  const gpa = load<u64>(descriptor, DESC_OFF_PTR); // double fetch: `gpa` and `length` are read once, checked below
+  const length = load<u64>(descriptor, DESC_OFF_LEN);
+  fillEntry(descriptor, entry, gpa, position);
+  let address: usize = 0;
+  if ((flags & BURST_TRANSLATE) != 0) {
+    address = translateRange(load<u32>(endpoint, SIG_OFF_REGIONS), gpa, length);
+    if (address == 0 && (flags & BURST_STRICT) != 0) return violate(endpoint, VIOLATION_ADDRESS);
+    if ((flags & BURST_HEAD) != 0 && address != 0) readHead(entry, address, length);
+  }
+  store<u64>(entry, <u64>address | (clampLength(length) << 32), ENTRY_OFF_ADDRESS);
+  return 1;
+}
+
 /** Finds up to `max` descriptors owned here from `position` on and copies them to the table. Number, or -EPROTO. */
 function gather(endpoint: usize, position: u32, table: usize, max: u32, flags: u32): i32 {
   const count = load<u32>(endpoint, EP_OFF_COUNT);
   const limit = max < count ? max : count; // never more than one turn
   if (table == 0) return countOwned(endpoint, position, limit);
-  const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
-  const locale = load<u32>(endpoint, SIG_OFF_LOCALE);
-  const regions = <usize>load<u32>(endpoint, SIG_OFF_REGIONS);
-  let descriptor = descriptorAt(endpoint, position);
-  let entry = table;
-  for (let n: u32 = 0; n < limit; n++) {
-    const owner = loadByte(descriptor + DESC_OFF_SOWN); // [C1] pairs with [P3]; also the load that O4 asks for
-    if (owner != locale) {
+  const translates = (flags & BURST_TRANSLATE) != 0;
+  let done: u32 = 0;
+  while (done < limit) {
+    const straight = count - position < limit - done ? count - position : limit - done;
+    const first = descriptorAt(endpoint, position);
+    const entry = table + <usize>done * ENTRY_SIZE;
+    const found = translates
+      ? gatherTranslated(endpoint, first, position, entry, straight, (flags & BURST_HEAD) != 0)
+      : gatherRun(endpoint, first, position, entry, straight);
+    done += found;
+    position += found;
+    if (found < straight) {
+      const special = table + <usize>done * ENTRY_SIZE;
+      const mine = gatherOne(endpoint, descriptorAt(endpoint, position), position, special, flags);
       // what came before a violation is still good, but a broken queue hands out nothing
-      return owner > <u32>SOUTH ? violate(endpoint, VIOLATION_OWNER) : <i32>n;
+      if (mine < 0) return mine;
+      if (mine == 0) break;
+      done++;
+      position++;
     }
-    const error = readDescriptor(endpoint, regions, descriptor, entry, position, flags);
-    if (error != 0) return error;
-    entry += ENTRY_SIZE;
-    if (++position == count) {
-      position = 0;
-      descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
-    } else {
-      descriptor += stride;
-    }
+    if (position == count) position = 0;
   }
-  return <i32>limit;
+  return <i32>done;
 }
 
 /**
@@ -279,16 +355,40 @@ function flipOwners(endpoint: usize, first: u32, n: u32): void {
   storeByte(start + DESC_OFF_SOWN, peer); // [P3] pairs with [C1]
 }
 
+/**
+ * {@link signalInject} right after a [P3] of this call, towards a peer that negotiated extensions and so has full
+ * orderings: when `dirty` is still set, storing it again is left out, and the header's line stays where it is.
+ */
+function announce(endpoint: usize): u32 {
+  const remote = <usize>load<u32>(endpoint, SIG_OFF_REMOTE);
+  if (loadByte(remote + IRQ_OFF_DIRTY) == 0) return signalInject(endpoint);
+  if (loadByte(remote + IRQ_OFF_ENABLED) == 0) {
+    addCounter(endpoint + SIG_OFF_MASKED, 1);
+    return 0;
+  }
+  if (loadByte(remote + IRQ_OFF_PENDING) != 0) {
+    addCounter(endpoint + SIG_OFF_SUPPRESSED, 1);
+    return 0;
+  }
+  return signalInject(endpoint);
+}
+
 function wrap(endpoint: usize, position: u32, n: u32): u32 {
   const count = load<u32>(endpoint, EP_OFF_COUNT);
   const next = position + n; // at most 2 * 134 million: a segment is smaller than 4 GiB
   return next >= count ? next - count : next;
 }
 
+/** True when somebody listens to the write log. A test at the call costs less than a call that tests. */
+// @ts-ignore: decorator
+@inline
+function isLogging(endpoint: usize): bool {
+  return load<u32>(load<u32>(endpoint, SIG_OFF_REGIONS), REGIONS_OFF_WRITE_LOG) != 0;
+}
+
 /** Notes the header and the n descriptors of a burst in the write log. */
 function logBurst(endpoint: usize, first: u32, n: u32): void {
   const regions = load<u32>(endpoint, SIG_OFF_REGIONS);
-  if (load<u32>(regions, 4) == 0) return;
   const count = load<u32>(endpoint, EP_OFF_COUNT);
   const stride = load<u32>(endpoint, EP_OFF_STRIDE);
   logWrite(regions, load<u64>(endpoint, EP_OFF_GPA), IOQ_OFF_RING_ILP32);
@@ -351,8 +451,9 @@ export function pushCommit(endpoint: usize, index: u32, table: usize, n: u32, fl
   store<u32>(endpoint, granted - n, EP_OFF_GRANTED_PUSH);
   if ((flags & BURST_NOFLIP) == 0) flipOwners(endpoint, first, n);
   addCounter(endpoint + EP_OFF_PUSHED, n);
-  logBurst(endpoint, first, n);
-  return (flags & BURST_SIGNAL) != 0 ? <i32>signalInject(endpoint) : 0;
+  if (isLogging(endpoint)) logBurst(endpoint, first, n);
+  if ((flags & BURST_SIGNAL) == 0) return 0;
+  return <i32>((flags & BURST_NOFLIP) == 0 && lazy ? announce(endpoint) : signalInject(endpoint));
 }
 
 /**
@@ -372,7 +473,8 @@ export function popRelease(endpoint: usize, index: u32, table: usize, n: u32, fl
     writeDescriptors(endpoint, first, n, table, flags);
   }
   store<u32>(own, head);
-  if (!isLazy(endpoint)) {
+  const lazy = isLazy(endpoint);
+  if (!lazy) {
     const shared = sharedIndex(endpoint, index);
     store<u32>(shared, head, IDX_OFF_HEAD); // before full = 0 (Q4), which is fully ordered for that reason
     if (loadByte(shared + IDX_OFF_FULL) != 0) storeByte(shared + IDX_OFF_FULL, 0);
@@ -381,6 +483,7 @@ export function popRelease(endpoint: usize, index: u32, table: usize, n: u32, fl
   store<u32>(endpoint, granted - n, EP_OFF_GRANTED_POP);
   if ((flags & BURST_NOFLIP) == 0) flipOwners(endpoint, first, n); // after every load of payload and bodies (Q3)
   addCounter(endpoint + EP_OFF_POPPED, n);
-  logBurst(endpoint, first, n);
-  return (flags & BURST_SIGNAL) != 0 ? <i32>signalInject(endpoint) : 0;
+  if (isLogging(endpoint)) logBurst(endpoint, first, n);
+  if ((flags & BURST_SIGNAL) == 0) return 0;
+  return <i32>((flags & BURST_NOFLIP) == 0 && lazy ? announce(endpoint) : signalInject(endpoint));
 }

@@ -7,3 +7,4 @@ export * from "../assembly/abi/ioq.js";
 export * from "../assembly/abi/vbus.js";
 export * from "../assembly/abi/venet.js";
 export * from "../assembly/abi/errno.js";
+export * from "../assembly/abi/worker-wire.js";

@@ -27,8 +27,8 @@ const BUFFER_SIZE: u64 = 2048;
 /** Length that every descriptor of those figures announces. */
 const FRAME_LENGTH: u32 = 1514;
 
-/** North: posts exactly n descriptors, or none when there is no room for all. Number posted, or a negative errno. */
-export function post(endpoint: usize, table: usize, n: u32, buffers: u64): i32 {
+/** North: reserves exactly n descriptors and describes n buffers in the table. n, 0 for no room, or a negative errno. */
+export function prepare(endpoint: usize, table: usize, n: u32, buffers: u64): i32 {
   const granted = pushReserve(endpoint, IDX_BOTH, 0, n, 0);
   if (granted != <i32>n) return granted < 0 ? granted : 0;
   let entry = table;
@@ -38,8 +38,19 @@ export function post(endpoint: usize, table: usize, n: u32, buffers: u64): i32 {
     store<u64>(entry, <u64>i, ENTRY_OFF_COOKIE);
     entry += ENTRY_SIZE;
   }
-  const flags = BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID | BURST_SIGNAL;
-  const result = pushCommit(endpoint, IDX_BOTH, table, n, flags);
+  return granted;
+}
+
+/** What a driver writes that describes a new buffer each time, and signals. */
+export const NEW_BUFFERS: u32 = BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID | BURST_SIGNAL;
+/** A driver whose descriptors keep their buffers: nothing to write, only to publish and signal. */
+export const SAME_BUFFERS: u32 = BURST_SIGNAL;
+
+/** North: posts exactly n descriptors, or none when there is no room for all. Number posted, or a negative errno. */
+export function post(endpoint: usize, table: usize, n: u32, buffers: u64): i32 {
+  const granted = prepare(endpoint, table, n, buffers);
+  if (granted <= 0) return granted;
+  const result = pushCommit(endpoint, IDX_BOTH, table, n, NEW_BUFFERS);
   return result < 0 ? result : <i32>n;
 }
 

@@ -4,7 +4,9 @@
  * Where a loop stands is kept in a progress record of the caller's: two 32-bit words, posted and finished.
  */
 import {
+  BURST_CLEAR_VALID,
   BURST_LENGTH,
+  BURST_NOFLIP,
   BURST_SIGNAL,
   BURST_TRANSLATE,
   ENTRY_OFF_ADDRESS,
@@ -13,11 +15,11 @@ import {
   RECHECK_INUSE_HEAD,
   WAKEUP_RUN,
 } from "../../assembly/abi/arena";
-import { IDX_INUSE } from "../../assembly/abi/ioq";
+import { IDX_BOTH, IDX_INUSE, IDX_VALID } from "../../assembly/abi/ioq";
 import { popPeek, popRelease, pushCommit, pushReserve } from "../../assembly/burst";
 import { copyBytes } from "../../assembly/frames";
 import { ringWakeupBegin, ringWakeupNext } from "../../assembly/ring";
-import { complete, post, reap } from "./sides";
+import { complete, NEW_BUFFERS, post, prepare, reap, SAME_BUFFERS } from "./sides";
 
 const POSTED = 0;
 const FINISHED = 4;
@@ -26,6 +28,8 @@ const FINISHED = 4;
 export const LOOP_DONE: i32 = 0;
 /** … call again. */
 export const LOOP_AGAIN: i32 = 1;
+/** Failure of a loop, told apart from every errno of the engine. */
+const LOOP_STUCK: i32 = -1000;
 /** … ring the doorbell, then call again. */
 export const LOOP_DOORBELL: i32 = 2;
 
@@ -68,6 +72,62 @@ export function northRounds(
   }
   store<u32>(progress, posted, POSTED);
   store<u32>(progress, reaped, FINISHED);
+  return outcome;
+}
+
+/**
+ * North with one descriptor outstanding: the next one is published when the answer to the one before has been seen. What
+ * can be done while the answer travels is done then: preparing the next descriptor. `same`: each descriptor keeps its
+ * buffer and is not written again, so that publishing it is one store to its line.
+ */
+export function roundTrips(
+  endpoint: usize,
+  table: usize,
+  reapTable: usize,
+  target: u32,
+  buffers: u32,
+  same: u32,
+  progress: usize,
+  polls: u32,
+): i32 {
+  const flags = same != 0 ? SAME_BUFFERS : NEW_BUFFERS;
+  const release = same != 0 ? BURST_NOFLIP : BURST_NOFLIP | BURST_CLEAR_VALID;
+  let posted = load<u32>(progress, POSTED);
+  let answered = load<u32>(progress, FINISHED);
+  let left = polls;
+  let outcome = LOOP_AGAIN;
+  if (posted == 0) {
+    const prepared = prepare(endpoint, table, 1, buffers);
+    if (prepared != 1) return prepared < 0 ? prepared : LOOP_STUCK;
+    const result = pushCommit(endpoint, IDX_BOTH, table, 1, flags);
+    if (result < 0) return result;
+    posted = 1;
+    if (prepare(endpoint, table, 1, buffers) != 1) return LOOP_STUCK;
+  }
+  while (left != 0) {
+    const seen = popPeek(endpoint, IDX_VALID, reapTable, 1, 0);
+    if (seen == 0) {
+      left--;
+      continue;
+    }
+    if (seen < 0) return seen;
+    left = polls;
+    answered++;
+    const released = popRelease(endpoint, IDX_VALID, reapTable, 1, release);
+    if (released < 0) return released;
+    if (posted < target) {
+      const result = pushCommit(endpoint, IDX_BOTH, table, 1, flags);
+      if (result < 0) return result;
+      posted++;
+    }
+    if (answered == target) {
+      outcome = LOOP_DONE;
+      break;
+    }
+    if (prepare(endpoint, table, 1, buffers) != 1) return LOOP_STUCK;
+  }
+  store<u32>(progress, posted, POSTED);
+  store<u32>(progress, answered, FINISHED);
   return outcome;
 }
 

@@ -13,6 +13,14 @@ export type PairJob =
       target: number;
     }
   | {
+      /** One descriptor outstanding, to and fro. */
+      kind: "trip";
+      /** Round trips. */
+      target: number;
+      /** Descriptors keep their buffers and are not written again. */
+      same: boolean;
+    }
+  | {
       /** One cache line to and fro, from wasm. */
       kind: "line";
       /** Round trips. */

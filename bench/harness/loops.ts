@@ -60,6 +60,16 @@ export interface TwoThreadLoops extends OneThreadLoops {
     progress: number,
     polls: number,
   ): number;
+  roundTrips(
+    endpoint: number,
+    table: number,
+    reapTable: number,
+    target: number,
+    buffers: number,
+    same: number,
+    progress: number,
+    polls: number,
+  ): number;
   southRounds(
     endpoint: number,
     table: number,

@@ -89,6 +89,18 @@ function ringHalf(job: PairJob & { kind: "ring" }): void {
   }
 }
 
+function tripHalf(job: PairJob & { kind: "trip" }): void {
+  const { northEndpoint, northTable, reapTable, northProgress } = STAGE;
+  const { southEndpoint, southTable, southProgress } = STAGE;
+  if (side === 0) {
+    drive("sending", () =>
+      loops.roundTrips(northEndpoint, northTable, reapTable, job.target, BUFFERS_GPA, job.same ? 1 : 0, northProgress, POLLS),
+    );
+  } else {
+    drive("answering", () => loops.southRounds(southEndpoint, southTable, 1, job.target, southProgress, POLLS));
+  }
+}
+
 function feedHalf(job: PairJob & { kind: "feed" }): void {
   if (side === 0) {
     const { northEndpoint, northTable, northProgress, source } = STAGE;
@@ -172,6 +184,9 @@ function run(job: PairJob): PairAnswer {
   switch (job.kind) {
     case "ring":
       ringHalf(job);
+      break;
+    case "trip":
+      tripHalf(job);
       break;
     case "feed":
       feedHalf(job);

@@ -18,6 +18,7 @@ export const STAGE = {
   /** Words that the two threads and JavaScript meet at. */
   gate: 0x17000,
   northTable: 0x20000,
+  reapTable: 0x28000,
   southTable: 0x30000,
   /** What frames are copied from and to: 256 KiB each. */
   source: 0x40000,
@@ -40,6 +41,7 @@ export const BUFFERS_GPA = RAM_GPA + (1 << 20);
 const SHARED_LAZY = 1;
 const HEADER = 56;
 const DESCRIPTOR = 32;
+const BUFFER_SIZE = 2048;
 
 /** How to set a stage up. */
 export interface RingPlan {
@@ -108,7 +110,7 @@ export function setStage(loops: OneThreadLoops, memory: WebAssembly.Memory, plan
 }
 
 /** Points the descriptors of a feed at buffers of `size` bytes each. North owns them all, so plain stores do. */
-export function postBuffers(memory: WebAssembly.Memory, count: number, size: number): void {
+export function postBuffers(memory: WebAssembly.Memory, count: number, size = BUFFER_SIZE): void {
   const data = new DataView(memory.buffer);
   const first = STAGE.ram + RING_GPA - RAM_GPA + HEADER;
   for (let i = 0; i < count; i++) {

@@ -50,13 +50,6 @@ static inline int index_value(struct endpoint *endpoint, uint32_t index, uint32_
   return (int)value;
 }
 
-static inline int owned_here(struct endpoint *endpoint, const struct descriptor *descriptor) {
-  const uint32_t owner = load_byte(&descriptor->sown);
-  if (owner == endpoint->locale) return 1;
-  if (owner > SOUTH) return violate(endpoint);
-  return 0;
-}
-
 static inline uint32_t translate(const struct regions *regions, uint64_t gpa, uint64_t length) {
   uint32_t count = regions->count;
   if (count > 15) count = 15;
@@ -71,34 +64,87 @@ static inline uint32_t translate(const struct regions *regions, uint64_t gpa, ui
   return 0;
 }
 
-static inline void read_descriptor(struct endpoint *endpoint, const struct descriptor *descriptor, struct entry *entry,
-                                   uint32_t position, uint32_t flags) {
-  const uint64_t gpa = descriptor->ptr;
-  const uint64_t length = descriptor->len;
+static inline void fill_entry(const struct descriptor *descriptor, struct entry *entry, uint64_t gpa, uint64_t length,
+                              uint32_t position, uint32_t address) {
   entry->cookie = descriptor->cookie;
   entry->gpa = gpa;
+  entry->address = address;
   entry->length = length > UINT32_MAX ? UINT32_MAX : (uint32_t)length;
-  entry->flags = 0;
-  entry->gso_kind = 0;
-  entry->pad = 0;
-  entry->gso_size = 0;
-  entry->fragments = 0;
+  memset(&entry->flags, 0, 16); /* flags, checksum places, segmentation, fragments */
+  entry->fragment_list = 0;
   entry->position = position;
-  entry->address = (flags & BURST_TRANSLATE) != 0 ? translate(endpoint->regions, gpa, length) : 0;
+}
+
+/* n descriptors before the end of the ring, without translation. */
+static int gather_run(struct endpoint *endpoint, const struct descriptor *descriptor, struct entry *table,
+                      uint32_t position, uint32_t n) {
+  const uint32_t locale = endpoint->locale;
+  struct entry *entry = table;
+  for (struct entry *end = table + n; entry != end; entry++, descriptor++, position++) {
+    const uint32_t owner = load_byte(&descriptor->sown);
+    if (owner != locale) {
+      if (owner > SOUTH) return violate(endpoint);
+      break;
+    }
+    fill_entry(descriptor, entry, descriptor->ptr, descriptor->len, position, 0);
+  }
+  return (int)(entry - table);
+}
+
+/* … and with it: most guests have one region, the others are asked when it is not that. */
+static int gather_translated(struct endpoint *endpoint, const struct descriptor *descriptor, struct entry *table,
+                             uint32_t position, uint32_t n) {
+  const uint32_t locale = endpoint->locale;
+  const struct regions *regions = endpoint->regions;
+  const uint64_t start = regions->entry[0].gpa;
+  const uint64_t size = regions->count != 0 ? regions->entry[0].length : 0;
+  const uint32_t base = regions->entry[0].address;
+  struct entry *entry = table;
+  for (struct entry *end = table + n; entry != end; entry++, descriptor++, position++) {
+    const uint32_t owner = load_byte(&descriptor->sown);
+    if (owner != locale) {
+      if (owner > SOUTH) return violate(endpoint);
+      break;
+    }
+    const uint64_t gpa = descriptor->ptr;
+    const uint64_t length = descriptor->len;
+    const uint64_t offset = gpa - start;
+    uint32_t address = base + (uint32_t)offset;
+    if (offset >= size || length > size - offset) address = translate(regions, gpa, length);
+    fill_entry(descriptor, entry, gpa, length, position, address);
+  }
+  return (int)(entry - table);
+}
+
+static int count_owned(struct endpoint *endpoint, uint32_t position, uint32_t limit) {
+  const uint32_t locale = endpoint->locale;
+  const uint32_t count = endpoint->count;
+  const struct descriptor *ring = endpoint->ring->desc;
+  for (uint32_t n = 0; n < limit; n++) {
+    const uint32_t owner = load_byte(&ring[position].sown);
+    if (owner != locale) return owner > SOUTH ? violate(endpoint) : (int)n;
+    if (++position == count) position = 0;
+  }
+  return (int)limit;
 }
 
 static int gather(struct endpoint *endpoint, uint32_t position, struct entry *table, uint32_t max, uint32_t flags) {
   const uint32_t count = endpoint->count;
   const uint32_t limit = max < count ? max : count;
-  const struct descriptor *ring = endpoint->ring->desc;
-  for (uint32_t n = 0; n < limit; n++) {
-    const int mine = owned_here(endpoint, &ring[position]);
-    if (mine < 0) return mine;
-    if (mine == 0) return (int)n;
-    if (table) read_descriptor(endpoint, &ring[position], table++, position, flags);
-    if (++position == count) position = 0;
-  }
-  return (int)limit;
+  if (!table) return count_owned(endpoint, position, limit);
+  uint32_t done = 0;
+  do {
+    const uint32_t straight = count - position < limit - done ? count - position : limit - done;
+    const struct descriptor *descriptor = &endpoint->ring->desc[position];
+    const int found = (flags & BURST_TRANSLATE) != 0
+                          ? gather_translated(endpoint, descriptor, table + done, position, straight)
+                          : gather_run(endpoint, descriptor, table + done, position, straight);
+    if (found < 0) return found;
+    done += (uint32_t)found;
+    if ((uint32_t)found != straight) break;
+    position = 0;
+  } while (done < limit);
+  return (int)done;
 }
 
 int push_reserve(struct endpoint *endpoint, uint32_t index, struct entry *table, uint32_t max, uint32_t flags) {

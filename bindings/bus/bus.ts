@@ -54,7 +54,7 @@ export class Bus {
   readonly #tree: Tree;
   #closed = false;
 
-  /** Only for `Vbus.createBus`. */
+  /** Only for `Vbus.createBus`. @hidden */
   constructor(
     /** Unique name. */
     readonly name: string,
@@ -98,7 +98,7 @@ export class Bus {
     return this.#closed;
   }
 
-  /** What the tree shows of it. @internal */
+  /** What the tree shows of it. @hidden */
   get view(): BusView {
     const published: Iterable<Published> = this.#interfaces.entries;
     return { name: this.name, members: this.members, published };
@@ -243,7 +243,7 @@ export class Bus {
     throw new VbusError("ENODEV", `device "${device.name}" was removed, or belongs to another tree`);
   }
 
-  /** {@link Bus.disconnect} for the device itself; harmless when it is not connected. @internal */
+  /** {@link Bus.disconnect} for the device itself; harmless when it is not connected. @hidden */
   detach(node: DeviceNode): void {
     const attachment = this.#attachments.get(node);
     if (attachment === undefined) return;

@@ -73,7 +73,7 @@ export class Client implements BusClient {
   #epoch = 0;
   #onEvents: (() => void) | null = null;
 
-  /** Only for `Bus.openClient`. */
+  /** Only for `Bus.openClient`. @hidden */
   constructor(
     private readonly host: ClientHost,
     /** Name of the bus. */

@@ -3,8 +3,8 @@
  * @module
  */
 export { Vbus, type VbusOptions } from "./vbus.js";
-export { type Bus, type BusOptions, type ClientOptions } from "./bus.js";
-export { CLIENT_LIMITS, type Client, type ClientLimits } from "./client.js";
+export { Bus, type BusOptions, type ClientOptions } from "./bus.js";
+export { CLIENT_LIMITS, Client, type ClientLimits } from "./client.js";
 export type { InterfacePlace, ManagedDevice } from "./device.js";
 export type {
   ClientNotice,

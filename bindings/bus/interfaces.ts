@@ -128,6 +128,7 @@ export class Attachment implements BusPublisher {
     this.#device = device;
   }
 
+  /** {@inheritDoc BusPublisher.name} */
   get name(): string {
     return this.#table.bus;
   }

@@ -107,8 +107,13 @@ export class LocalConnector implements GuestTransport {
     this.#draining = true;
     this.scheduler.post(() => {
       this.#draining = false;
-      for (let event; this.#connected && (event = this.client.nextEvent()) !== null;)
-        this.onEvent?.(guestEvent(event));
+      try {
+        for (let event; this.#connected && (event = this.client.nextEvent()) !== null;)
+          this.onEvent?.(guestEvent(event));
+      } catch (error) {
+        this.#scheduleEvents(); // the rest waits, and nobody would be told of it again
+        throw error;
+      }
     });
   }
 

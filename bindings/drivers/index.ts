@@ -11,3 +11,4 @@ export {
   type ProxyQueueOptions,
 } from "./proxy.js";
 export type { DeviceHandle, GuestEvent, GuestSignal, GuestTransport } from "./transport.js";
+export { BridgeGuest, type BridgeCarrier, type BridgeGuestOptions } from "./bridge.js";

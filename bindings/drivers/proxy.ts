@@ -39,6 +39,7 @@ export class ProxyQueue {
   readonly wakeups: QueueWakeups;
   /** Handle to ring, once the host accepted the segment. */
   signalHandle: number | null = null;
+  readonly #onBroken: (error: unknown) => void;
 
   /** @internal */
   constructor(
@@ -48,25 +49,38 @@ export class ProxyQueue {
     device: ProxyDevice,
     options: ProxyQueueOptions,
   ) {
+    this.#onBroken =
+      options.onBroken ??
+      ((error) => {
+        throw error;
+      });
     this.wakeups = new QueueWakeups(queue, {
       scheduler: device.bus.transport.scheduler,
       recheck: options.recheck,
       notifier: options.notifier,
-      ...(options.onBroken === undefined ? {} : { onBroken: options.onBroken }),
+      onBroken: this.#onBroken,
       ring: () => {
         if (this.signalHandle !== null) device.bus.transport.ring(this.signalHandle);
       },
     });
+  }
+
+  /** The host released the signal of a queue that the driver still has: it never wakes up again. @internal */
+  released(): void {
+    this.wakeups.close();
+    this.#onBroken(new VbusError("ENOTCONN", "the host let the queue go; close the device and open it again"));
   }
 }
 
 /** A device as its driver sees it: the proxy operations of `docs/abi/vbus-bus.md` section 8. */
 export class ProxyDevice {
   #handle: DeviceHandle | null = null;
+  #opening = false;
   #queues = new Set<ProxyQueue>();
-  #segments = new Set<number>();
   /** Told when the device was unplugged on the host; the driver's `remove` follows. */
   onDrop: (() => void) | null = null;
+  /** Told, once, that the host is gone; nothing will be answered any more. */
+  onLost: ((error: Error) => void) | null = null;
 
   /** @internal */
   constructor(
@@ -89,9 +103,14 @@ export class ProxyDevice {
 
   /** Opens the device. @throws VbusError EINVAL when open already or refused (version), EBUSY, ENOENT, ENXIO */
   async open(version: number): Promise<void> {
-    if (this.#handle !== null)
+    if (this.#handle !== null || this.#opening)
       throw new VbusError("EINVAL", `device ${this.id} is open already; close it first`);
-    this.#handle = await this.bus.transport.open(this.id, version);
+    this.#opening = true;
+    try {
+      this.#handle = await this.bus.transport.open(this.id, version);
+    } finally {
+      this.#opening = false;
+    }
   }
 
   #opened(): DeviceHandle {
@@ -125,12 +144,11 @@ export class ProxyDevice {
   /** Shares a segment without a signal. It is the driver's to free after the device is closed. @throws VbusError */
   async shm(id: number, gpa: number, length: number, flags = 0): Promise<void> {
     await this.bus.transport.shm(this.#opened(), id, gpa, length, null, flags);
-    this.#segments.add(id);
   }
 
   /**
    * Allocates a ring, shares it as segment `id` and wires its notifications (masked until the driver enables them).
-   * The device owns it: close() gives it back. @throws VbusError as the device refuses, ENOMEM
+   * The device owns it: close() gives it back. @throws VbusError as the device refuses, ENOMEM, EINVAL (count)
    */
   async createQueue(id: number, options: ProxyQueueOptions): Promise<ProxyQueue> {
     const handle = this.#opened();
@@ -159,9 +177,6 @@ export class ProxyDevice {
         { offset: IOQ_OFF_SIGNAL, prio: 0, cookie },
         0,
       );
-      queue.negotiated();
-      this.#queues.add(proxy);
-      return proxy;
     } catch (error) {
       if (proxy !== undefined) {
         proxy.wakeups.close();
@@ -171,14 +186,24 @@ export class ProxyDevice {
       if (!(error instanceof VbusError) || error.code !== "ETIMEDOUT") ram.free(gpa);
       throw error;
     }
+    this.#queues.add(proxy); // the host uses the ring from now on: whatever happens, close() gives it back, not we
+    queue.negotiated();
+    return proxy;
   }
 
-  /** Closes the device on the host, then gives its queues back. Twice is harmless; a host that is gone is no error. */
-  async close(): Promise<void> {
+  /**
+   * Closes the device on the host, then gives its queues back. Twice is harmless; a host that is gone is no error.
+   * Resolves with false when the host did not answer: it may still use what it was given, so memory that was shared with
+   * it must not be used again.
+   */
+  async close(): Promise<boolean> {
     const handle = this.#handle;
-    if (handle === null) return;
+    if (handle === null) return true;
     this.#handle = null;
-    for (const proxy of this.#queues) proxy.wakeups.close();
+    for (const proxy of this.#queues) {
+      proxy.wakeups.close();
+      this.bus.unregister(proxy); // so that its SHMCLOSE is nobody's surprise
+    }
     let answered = true;
     try {
       await this.bus.transport.close(handle);
@@ -188,12 +213,11 @@ export class ProxyDevice {
       answered = error.code !== "ETIMEDOUT";
     }
     for (const proxy of this.#queues) {
-      this.bus.unregister(proxy);
       proxy.queue.close();
       if (answered) this.bus.transport.memory.ram.free(proxy.gpa);
     }
     this.#queues.clear();
-    this.#segments.clear();
+    return answered;
   }
 }
 
@@ -216,6 +240,8 @@ export interface ProxyBusEvents {
   bound?: (device: ProxyDevice, instance: unknown) => void;
   /** A probe or remove failed. */
   error?: (device: ProxyDevice, error: unknown) => void;
+  /** The host is gone; told once, after the drivers were. */
+  lost?: (error: Error) => void;
 }
 
 /** The guest's side of a bus: devices as they are announced, drivers as they are registered, matched by type. */
@@ -226,7 +252,10 @@ export class ProxyBus {
   #drivers = new Map<string, Driver>();
   #queues = new Map<number, ProxyQueue>();
   #cookie = 0;
-  /** Observers. */
+  #closed = false;
+  /** Removes in progress of devices that are gone already. */
+  #leaving = new Set<Promise<void>>();
+  /** Observers. What they throw goes to the scheduler's error handler. */
   readonly events: ProxyBusEvents;
 
   /**
@@ -241,6 +270,23 @@ export class ProxyBus {
     transport.onEvent = (event) => {
       this.#event(event);
     };
+    const { onLost } = transport;
+    transport.onLost = (error) => {
+      for (const { device } of this.#bindings.values()) this.#tell(() => device.onLost?.(error));
+      this.#tell(() => this.events.lost?.(error));
+      onLost?.(error);
+    };
+  }
+
+  /** Calls an observer, whose failure is its own. */
+  #tell(observer: () => void): void {
+    try {
+      observer();
+    } catch (error) {
+      this.transport.scheduler.post(() => {
+        throw error;
+      });
+    }
   }
 
   /** Starts: devices present are announced and probed. */
@@ -253,8 +299,12 @@ export class ProxyBus {
     return [...this.#bindings.values()].filter((b) => !b.dropped).map((b) => b.device);
   }
 
-  /** Registers a driver and probes matching devices. @throws VbusError EEXIST for a second driver of a type */
+  /**
+   * Registers a driver and probes matching devices.
+   * @throws VbusError EEXIST for a second driver of a type, ENOTCONN after close
+   */
   registerDriver(driver: Driver): void {
+    if (this.#closed) throw new VbusError("ENOTCONN", "this guest left the bus; make a new one");
     if (this.#drivers.has(driver.type))
       throw new VbusError("EEXIST", `there is a driver for ${driver.type} already; unregister it first`);
     this.#drivers.set(driver.type, driver);
@@ -273,15 +323,16 @@ export class ProxyBus {
     if (driver === undefined) return;
     binding.busy = binding.busy.then(async () => {
       if (binding.dropped || binding.driver !== null || this.#drivers.get(driver.type) !== driver) return;
+      const { device } = binding;
       try {
-        const instance = await driver.probe(binding.device);
-        binding.driver = driver;
-        binding.instance = instance;
-        this.events.bound?.(binding.device, instance);
+        binding.instance = await driver.probe(device);
       } catch (error) {
-        await binding.device.close(); // defect B3: a failed probe must not leave the session open
-        this.events.error?.(binding.device, error);
+        await this.#closeDevice(device); // defect B3: a failed probe must not leave the session open
+        this.#tell(() => this.events.error?.(device, error));
+        return;
       }
+      binding.driver = driver;
+      this.#tell(() => this.events.bound?.(device, binding.instance));
     });
   }
 
@@ -294,14 +345,23 @@ export class ProxyBus {
       try {
         await bound.remove(instance, device);
       } catch (error) {
-        this.events.error?.(device, error);
+        this.#tell(() => this.events.error?.(device, error));
       }
-      await device.close();
+      await this.#closeDevice(device);
     });
     return binding.busy;
   }
 
+  async #closeDevice(device: ProxyDevice): Promise<void> {
+    try {
+      await device.close();
+    } catch (error) {
+      this.#tell(() => this.events.error?.(device, error));
+    }
+  }
+
   #event(event: GuestEvent): void {
+    if (this.#closed) return;
     switch (event.kind) {
       case "devadd": {
         if (this.#bindings.has(event.id)) return; // a host that announces twice is not worth a crash
@@ -314,7 +374,7 @@ export class ProxyBus {
           busy: Promise.resolve(),
         };
         this.#bindings.set(event.id, binding);
-        this.events.add?.(device);
+        this.#tell(() => this.events.add?.(device));
         this.#probe(binding);
         return;
       }
@@ -323,28 +383,36 @@ export class ProxyBus {
         if (binding === undefined) return;
         binding.dropped = true;
         this.#bindings.delete(event.id);
-        binding.device.onDrop?.();
-        this.events.drop?.(binding.device);
-        void this.#unbind(binding, null);
+        this.#tell(() => binding.device.onDrop?.());
+        this.#tell(() => this.events.drop?.(binding.device));
+        const leaving = this.#unbind(binding, null);
+        this.#leaving.add(leaving);
+        void leaving.then(() => this.#leaving.delete(leaving));
         return;
       }
       case "shmsignal":
         this.#queues.get(event.cookie)?.wakeups.wakeup();
         return;
-      case "shmclose":
+      case "shmclose": {
+        const queue = this.#queues.get(event.cookie);
+        if (queue === undefined) return; // closed by its driver, as usual
         this.#queues.delete(event.cookie);
+        this.#tell(() => queue.released());
         return;
+      }
     }
   }
 
   /** Resolves when every probe and remove in progress has ended. */
   async settled(): Promise<void> {
-    await Promise.all([...this.#bindings.values()].map((binding) => binding.busy));
+    await Promise.all([...this.#leaving, ...[...this.#bindings.values()].map((binding) => binding.busy)]);
   }
 
-  /** Removes every device from its driver and leaves the bus. */
+  /** Removes every device from its driver and leaves the bus. Twice is harmless. */
   async close(): Promise<void> {
-    await Promise.all([...this.#bindings.values()].map((binding) => this.#unbind(binding, null)));
+    this.#closed = true;
+    const removed = [...this.#bindings.values()].map((binding) => this.#unbind(binding, null));
+    await Promise.all([...this.#leaving, ...removed]);
     this.transport.disconnect();
   }
 

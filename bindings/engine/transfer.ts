@@ -7,21 +7,17 @@ const STAGED_LENGTH = 512;
 /** Size of a staging area: at least one whole burst of small frames. */
 const STAGING_SIZE = 128 * 1024;
 
-interface Scratch {
-  staging: number;
-  result: number;
-}
+const stagings = new WeakMap<MemorySpace, number>();
+const results = new WeakMap<MemorySpace, number>();
 
-const scratches = new WeakMap<MemorySpace, Scratch>();
-
-/** Staging area and result words of a space, allocated on first use, kept as long as the space. */
-function scratchOf(space: MemorySpace): Scratch {
-  let scratch = scratches.get(space);
-  if (scratch === undefined) {
-    scratch = { staging: space.allocate(STAGING_SIZE, 64), result: space.allocate(8, 8) };
-    scratches.set(space, scratch);
+/** A piece of a space's arena, allocated on first use and kept as long as the space. */
+function scratch(pieces: WeakMap<MemorySpace, number>, space: MemorySpace, size: number): number {
+  let address = pieces.get(space);
+  if (address === undefined) {
+    address = space.allocate(size, 64);
+    pieces.set(space, address);
   }
-  return scratch;
+  return address;
 }
 
 /** What {@link moveFrames} did. */
@@ -50,7 +46,7 @@ export function moveFrames(
   end: number,
 ): Moved {
   if (source.space.engine.memory === target.space.engine.memory) {
-    const { result } = scratchOf(target.space);
+    const result = scratch(results, target.space, 8);
     const { engine } = target.space;
     engine.exports.framesDeliver(
       source.entry(from),
@@ -76,8 +72,8 @@ function carry(
   start: number,
   end: number,
 ): Moved {
-  const inward = scratchOf(target.space).staging;
-  const outward = scratchOf(source.space).staging;
+  const inward = scratch(stagings, target.space, STAGING_SIZE);
+  const outward = scratch(stagings, source.space, STAGING_SIZE);
   const sourceEngine = source.space.engine;
   const targetEngine = target.space.engine;
   let frame = from;

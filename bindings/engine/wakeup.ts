@@ -1,4 +1,4 @@
-import { WAKEUP_BUDGET, WAKEUP_RUN } from "../../assembly/abi/arena.js";
+import { RECHECK_NONE, WAKEUP_BUDGET, WAKEUP_RUN } from "../../assembly/abi/arena.js";
 import type { Scheduler } from "../scheduler.js";
 import type { Queue } from "./queue.js";
 
@@ -15,7 +15,7 @@ export interface QueueWakeupOptions {
   notifier: () => void;
   /** Rings the peer's doorbell. */
   ring: () => void;
-  /** Told when the peer broke the protocol; the queue stays broken. */
+  /** Told what the notifier threw, mostly because the peer broke the protocol; the queue is masked then. */
   onBroken?: (error: unknown) => void;
 }
 
@@ -54,6 +54,7 @@ export class QueueWakeups {
         turn = queue.wakeupNext(recheck);
       }
     } catch (error) {
+      this.#abandon();
       if (this.options.onBroken === undefined) throw error;
       this.options.onBroken(error);
       return;
@@ -68,6 +69,17 @@ export class QueueWakeups {
 
   #isClosed(): boolean {
     return this.#closed;
+  }
+
+  /**
+   * The notifier threw: ends the wakeup, masked. Left as it is, the engine would believe for ever that a loop is running
+   * (so enable would schedule nothing) and the peer that a notification is pending (so it would ring no more).
+   */
+  #abandon(): void {
+    this.#again = false;
+    if (this.#closed) return;
+    this.queue.disable();
+    this.queue.wakeupNext(RECHECK_NONE);
   }
 
   /** Runs a wakeup soon; several calls are one. */

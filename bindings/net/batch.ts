@@ -6,7 +6,7 @@ import {
   GSO_NONE,
   ENTRY_OFF_GSO_KIND,
 } from "../../assembly/abi/arena.js";
-import { BurstTable } from "../engine/table.js";
+import type { BurstTable } from "../engine/table.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { FrameStore, RetainedBatch } from "./frame-store.js";
 

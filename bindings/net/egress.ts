@@ -1,6 +1,6 @@
 import { Checksum } from "../engine/checksum.js";
 import type { Scheduler } from "../scheduler.js";
-import { Batch } from "./batch.js";
+import type { Batch } from "./batch.js";
 import { FrameQueue } from "./frame-queue.js";
 import { FRAME_LENGTH_MAX, type FrameStore } from "./frame-store.js";
 import { completeChecksum, firstUnfinished, isCompletable, takesFrame } from "./offload.js";
@@ -73,13 +73,14 @@ export class Egress {
       const end = firstUnfinished(this.offloads, batch, i, to);
       if (end > i) {
         i += this.#hand(batch, i, end);
+        this.#settle();
+        if (i < end) break; // even if the peer said ready meanwhile: not another round from in here
       } else {
         const n = this.enqueue(batch, i, i + 1);
         if (n === 0) break;
         i += n;
         this.drain();
       }
-      this.#settle();
     }
     return i - from;
   }
@@ -96,7 +97,8 @@ export class Egress {
       }
       if (takesFrame(this.offloads, batch, i)) {
         let end = i + 1;
-        while (end < to && batch.length(end) <= FRAME_LENGTH_MAX && takesFrame(this.offloads, batch, end)) end++;
+        while (end < to && batch.length(end) <= FRAME_LENGTH_MAX && takesFrame(this.offloads, batch, end))
+          end++;
         const n = this.queue.append(batch, i, end);
         i += n;
         if (i < end) break;
@@ -123,7 +125,9 @@ export class Egress {
       this.queue.shift(n);
       sum += n;
       this.#settle();
+      if (n < run) break;
     }
+    if (this.peer === null) this.discard("no-link");
     return sum;
   }
 

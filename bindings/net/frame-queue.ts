@@ -72,7 +72,7 @@ export class FrameQueue {
     }
     if (end === from) return 0;
     const table = this.#reserve(end - from);
-    for (let i = from; i < end; ) {
+    for (let i = from; i < end;) {
       const slot = (this.#start + this.#count) % table.capacity;
       const n = Math.min(end - i, table.capacity - slot);
       if (this.store.prepare(batch, i, table, slot, n) < n) return i - from; // no memory: as good as full

@@ -25,7 +25,20 @@ export const FRAME_LENGTH_MAX = 65536;
  *
  * A handle is the address of a block. Tables that hold retained frames point at +64.
  */
-const CLASS_SIZES = [64, 128, 256, 512, 1024, 1536, 2048, 4096, 8192, 16384, 32768, FRAME_LENGTH_MAX] as const;
+const CLASS_SIZES = [
+  64,
+  128,
+  256,
+  512,
+  1024,
+  1536,
+  2048,
+  4096,
+  8192,
+  16384,
+  32768,
+  FRAME_LENGTH_MAX,
+] as const;
 const SLAB_SIZE = 65536;
 
 /**
@@ -192,7 +205,7 @@ export class FrameStore {
       throw new VbusError("ENOMEM", `no memory left to retain ${n} frames; release some`);
     }
     moveFrames(batch.table, from, to, table, 0, n);
-    for (j = 0; j < n; j++) this.describe(batch, from + j, table, j);
+    for (let j = 0; j < n; j++) this.describe(batch, from + j, table, j);
     return new RetainedBatch(this, table, n);
   }
 
@@ -219,7 +232,10 @@ function tryAllocate(space: MemorySpace, size: number): number {
 
 function classOf(length: number): number {
   for (let i = 0; i < CLASS_SIZES.length; i++) if (length <= (CLASS_SIZES[i] as number)) return i;
-  throw new VbusError("EINVAL", `a frame of ${length} bytes; the longest that is kept has ${FRAME_LENGTH_MAX}`);
+  throw new VbusError(
+    "EINVAL",
+    `a frame of ${length} bytes; the longest that is kept has ${FRAME_LENGTH_MAX}`,
+  );
 }
 
 function slabSize(sizeClass: number): number {

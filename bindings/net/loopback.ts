@@ -39,14 +39,25 @@ export class Loopback implements Port {
 
   /** Allocates its books in the space. @throws VbusError ENOMEM */
   constructor(options: LoopbackOptions) {
-    const { scheduler, space, name = "loopback", offloads = 0, maxFrames = 256, maxBytes = 512 * 1024 } = options;
+    const {
+      scheduler,
+      space,
+      name = "loopback",
+      offloads = 0,
+      maxFrames = 256,
+      maxBytes = 512 * 1024,
+    } = options;
     this.name = name;
     this.offloads = offloads;
     this.#scheduler = scheduler;
     this.#store = new FrameStore(space);
-    this.#egress = new Egress(this.#store, scheduler, this.#tally, offloads, { frames: maxFrames, bytes: maxBytes });
+    this.#egress = new Egress(this.#store, scheduler, this.#tally, offloads, {
+      frames: maxFrames,
+      bytes: maxBytes,
+    });
   }
 
+  /** {@inheritDoc Port.transmit} */
   transmit(batch: Batch, from: number, to: number): number {
     let n = to - from;
     if (this.#closed || this.#egress.peer === null) {
@@ -72,11 +83,13 @@ export class Loopback implements Port {
     });
   }
 
+  /** {@inheritDoc Port.attach} */
   attach(peer: PortPeer): void {
     checkAttach(this.name, this.#egress.peer, this.#closed);
     this.#egress.peer = peer;
   }
 
+  /** {@inheritDoc Port.detach} */
   detach(): void {
     this.#egress.whenIdle(() => {
       this.#egress.close("no-link");
@@ -84,6 +97,7 @@ export class Loopback implements Port {
     });
   }
 
+  /** {@inheritDoc Port.ready} */
   ready(): void {
     this.#egress.whenIdle(() => {
       this.#egress.blocked = false;
@@ -91,6 +105,7 @@ export class Loopback implements Port {
     });
   }
 
+  /** {@inheritDoc Port.counters} */
   counters(): PortCounters {
     const { received, receivedBytes, delivered, deliveredBytes, drops } = this.#tally;
     const inFlight = this.#egress.queue.count;
@@ -102,6 +117,7 @@ export class Loopback implements Port {
     return this.#tally.balance(this.#egress.queue.count);
   }
 
+  /** {@inheritDoc Port.close} */
   close(): void {
     this.#egress.whenIdle(() => {
       if (this.#closed) return;

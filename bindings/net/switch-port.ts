@@ -64,10 +64,12 @@ export class SwitchPort implements Port {
     this.egress = new Egress(core.store, core.scheduler, this.tally, offloads, core.limits);
   }
 
+  /** {@inheritDoc Port.transmit} */
   transmit(batch: Batch, from: number, to: number): number {
     return this.core.transmit(this, batch, from, to);
   }
 
+  /** {@inheritDoc Port.attach} */
   attach(peer: PortPeer): void {
     checkAttach(this.name, this.egress.peer, this.closed);
     this.egress.peer = peer;
@@ -76,6 +78,7 @@ export class SwitchPort implements Port {
     this.#clock = -1;
   }
 
+  /** {@inheritDoc Port.detach} */
   detach(): void {
     this.egress.whenIdle(() => {
       this.#unplug("no-link");
@@ -92,6 +95,7 @@ export class SwitchPort implements Port {
     this.#wake();
   }
 
+  /** {@inheritDoc Port.ready} */
   ready(): void {
     this.egress.whenIdle(() => {
       this.egress.blocked = false;
@@ -168,7 +172,7 @@ export class SwitchPort implements Port {
   }
 
   #stopWaiting(): void {
-    this.#waitingFor?.#waiters.delete(this);
+    if (this.#waitingFor !== null) this.#waitingFor.#waiters.delete(this);
     this.#waitingFor = null;
   }
 
@@ -221,12 +225,14 @@ export class SwitchPort implements Port {
     this.core.scheduler.post(() => {
       this.#wakePosted = false;
       if (!this.#accepts()) return;
-      for (const source of this.#waiters) {
-        source.#stopWaiting();
+      const [source] = this.#waiters;
+      if (source === undefined) return;
+      source.#stopWaiting();
+      try {
         source.egress.peer?.writable();
-        break;
+      } finally {
+        this.#wake();
       }
-      this.#wake();
     });
   }
 
@@ -234,12 +240,14 @@ export class SwitchPort implements Port {
     return this.refusal !== null || this.egress.open;
   }
 
+  /** {@inheritDoc Port.counters} */
   counters(): PortCounters {
     const { received, receivedBytes, delivered, deliveredBytes, drops } = this.tally;
     const inFlight = this.egress.queue.count;
     return { received, receivedBytes, delivered, deliveredBytes, drops: { ...drops }, inFlight };
   }
 
+  /** {@inheritDoc Port.close} */
   close(): void {
     this.egress.whenIdle(() => {
       if (this.closed) return;

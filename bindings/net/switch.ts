@@ -91,7 +91,14 @@ export class Switch {
 
   /** @throws RangeError for limits that are not positive numbers */
   constructor(options: SwitchOptions) {
-    const { scheduler, space, name = "switch", ageMs = 300_000, maxMacs = 4096, egressFrames = 256 } = options;
+    const {
+      scheduler,
+      space,
+      name = "switch",
+      ageMs = 300_000,
+      maxMacs = 4096,
+      egressFrames = 256,
+    } = options;
     const { egressBytes = 512 * 1024, stallMs = 100 } = options;
     for (const [what, value] of Object.entries({ ageMs, maxMacs, egressFrames, egressBytes, stallMs })) {
       if (!(value > 0)) throw new RangeError(`${what} of ${name} is ${value}; give a number above 0`);
@@ -130,7 +137,10 @@ export class Switch {
   addPort(name: string, options: { offloads?: number } = {}): Port {
     if (this.#closed) throw new VbusError("ENOTCONN", `${this.name} is closed; make a new switch`);
     if (this.#ports.some((port) => port.name === name)) {
-      throw new VbusError("EBUSY", `${this.name} has a port ${name} already; close it or choose another name`);
+      throw new VbusError(
+        "EBUSY",
+        `${this.name} has a port ${name} already; close it or choose another name`,
+      );
     }
     const port = new SwitchPort(this.#core, name, options.offloads ?? 0);
     this.#ports = [...this.#ports, port];
@@ -149,7 +159,10 @@ export class Switch {
 
   #enter(): void {
     if (this.#busy) {
-      throw new VbusError("EBUSY", `transmit into ${this.name} from within receive; post it to the scheduler instead`);
+      throw new VbusError(
+        "EBUSY",
+        `transmit into ${this.name} from within receive; post it to the scheduler instead`,
+      );
     }
     this.#busy = true;
   }
@@ -211,7 +224,7 @@ export class Switch {
   #learn(source: SwitchPort, mac: number, now: number): void {
     const entry = source.sourceEntry;
     if (entry !== null && entry.mac === mac && entry.port === source) entry.seen = now;
-    else source.sourceEntry = this.#macs.learn(mac, source, now);
+    else if (!source.closed) source.sourceEntry = this.#macs.learn(mac, source, now);
   }
 
   #find(source: SwitchPort, mac: number, now: number): SwitchPort | null {
@@ -234,7 +247,14 @@ export class Switch {
   }
 
   /** Sends a run to its one port. `last`: nothing of the batch follows the run. Returns how many frames are gone. */
-  #send(source: SwitchPort, target: SwitchPort, batch: Batch, from: number, end: number, last: boolean): number {
+  #send(
+    source: SwitchPort,
+    target: SwitchPort,
+    batch: Batch,
+    from: number,
+    end: number,
+    last: boolean,
+  ): number {
     let i = from;
     if (target.refusal === null || target.stalled) {
       i += target.offer(batch, i, end);

@@ -64,7 +64,7 @@ function mirror(frame: Uint8Array, mac: number): Uint8Array {
  * Reads a capture and gives each frame to the guest that owns its source address. The busiest source is guest A's; B
  * owns every station that exchanges unicast frames with A; stations that only send to groups go with A.
  */
-export async function loadWorkload(file: Uint8Array, frameLimit: number): Promise<Workload> {
+export async function loadWorkload(file: Uint8Array<ArrayBuffer>, frameLimit: number): Promise<Workload> {
   const capture = await readCapture(file);
   const frames: Uint8Array[] = [];
   let unfit = 0;
@@ -78,15 +78,17 @@ export async function loadWorkload(file: Uint8Array, frameLimit: number): Promis
     senders.set(source, (senders.get(source) ?? 0) + 1);
   }
   const busiest = [...senders].sort((x, y) => y[1] - x[1])[0]?.[0];
-  if (busiest === undefined) throw new Error("the capture holds no Ethernet frame that fits; give another file, or a larger --mtu");
+  if (busiest === undefined)
+    throw new Error("the capture holds no Ethernet frame that fits; give another file, or a larger --mtu");
   const peers = new Map<number, number>();
   for (const frame of frames) {
     if (isGroup(frame)) continue;
     const [destination, source] = [macAt(frame, 0), macAt(frame, 6)];
-    if (source === busiest && destination !== busiest) peers.set(destination, (peers.get(destination) ?? 0) + 1);
+    if (source === busiest && destination !== busiest)
+      peers.set(destination, (peers.get(destination) ?? 0) + 1);
     if (destination === busiest && source !== busiest) peers.set(source, (peers.get(source) ?? 0) + 1);
   }
-  const peer = [...peers].sort((x, y) => y[1] - x[1])[0]?.[0] ?? (busiest ^ 1);
+  const peer = [...peers].sort((x, y) => y[1] - x[1])[0]?.[0] ?? busiest ^ 1;
   const a: Uint8Array[] = [];
   const b: Uint8Array[] = [];
   let left = 0;

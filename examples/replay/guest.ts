@@ -2,7 +2,8 @@
  * A guest: finds the bus, takes the NIC, replays frames, checks what arrives. Runs as a worker with a memory of its own.
  */
 import { EventLoopScheduler } from "vbus/scheduler";
-import { ProxyBus } from "vbus/drivers";
+import { VbusError } from "vbus";
+import { ProxyBus, type GuestTransport } from "vbus/drivers";
 import { VenetDriver, type NicStatistics, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
 import { connectWorkerHost, holdLife } from "vbus/connectors/worker";
 import type { GuestMemoryInit } from "vbus/memory";
@@ -13,6 +14,8 @@ import { serve } from "./threads.js";
 /** What `start` takes. */
 export interface GuestStart {
   name: string;
+  /** Name of the Web Lock that this thread holds for life. */
+  life: string;
   init: GuestMemoryInit;
   nic: VenetOptions;
   /** Milliseconds to wait for a NIC. */
@@ -40,6 +43,50 @@ export interface ReceiveResult {
 const LOOKAHEAD = 512;
 const wallClock = (): number => performance.timeOrigin + performance.now();
 
+/**
+ * Takes the first NIC on the bus that nobody else has: both guests see all of them, and each device serves one session
+ * at a time (-EBUSY for everybody else).
+ */
+async function takeNic(
+  transport: GuestTransport,
+  name: string,
+  options: VenetOptions,
+  timeoutMs: number,
+): Promise<VenetNic> {
+  const driver = new VenetDriver(undefined, options);
+  let turn: Promise<unknown> = Promise.resolve();
+  return new Promise((resolve, reject) => {
+    let taken = false;
+    const timer = setTimeout(() => {
+      reject(new Error(`${name}: no free NIC was found within ${timeoutMs} ms`));
+    }, timeoutMs);
+    const bus = new ProxyBus(transport, {
+      error: (device, error) => {
+        if (taken || (error instanceof VbusError && error.code === "EBUSY")) return;
+        clearTimeout(timer);
+        reject(new Error(`${name}: device ${device.id} (${device.type}) does not work`, { cause: error }));
+      },
+    });
+    bus.registerDriver({
+      type: driver.type,
+      probe: (device) => {
+        const mine = turn.then(async () => {
+          if (taken) throw new VbusError("EBUSY", "this guest has its NIC");
+          const card = await driver.probe(device);
+          taken = true;
+          clearTimeout(timer);
+          resolve(card);
+          return card;
+        });
+        turn = mine.catch(() => undefined); // the bus reports it; the next device has its turn whatever became of this one
+        return mine;
+      },
+      remove: (instance) => driver.remove(instance as VenetNic),
+    });
+    bus.start().catch(reject);
+  });
+}
+
 let nic: VenetNic | undefined;
 let failure: unknown;
 
@@ -51,7 +98,15 @@ function theNic(): VenetNic {
 
 /** Compares received frames with an expected sequence, repeated. */
 class Checker {
-  readonly result: ReceiveResult = { matched: 0, missing: 0, unexpected: 0, bytes: 0, first: 0, last: 0, complaint: null };
+  readonly result: ReceiveResult = {
+    matched: 0,
+    missing: 0,
+    unexpected: 0,
+    bytes: 0,
+    first: 0,
+    last: 0,
+    complaint: null,
+  };
   #next = 0;
   readonly #words: Uint32Array;
   readonly #total: number;
@@ -91,7 +146,9 @@ class Checker {
     result.last = now;
     for (let i = from; i < to; i++) {
       result.bytes += batch.length(i);
-      const limit = this.tolerant ? Math.min(this.#next + LOOKAHEAD, this.#total) : Math.min(this.#next + 1, this.#total);
+      const limit = this.tolerant
+        ? Math.min(this.#next + LOOKAHEAD, this.#total)
+        : Math.min(this.#next + 1, this.#total);
       let n = this.#next;
       while (n < limit && !this.#equals(batch, i, n)) n++;
       if (n < limit) {
@@ -112,43 +169,29 @@ let checker: Checker | undefined;
 let completed: Promise<void> = Promise.resolve();
 
 await serve({
-  async start({ name, init, nic: options, timeoutMs }: GuestStart) {
-    await holdLife(init);
+  async start({ name, life, init, nic: options, timeoutMs }: GuestStart) {
+    await holdLife(life);
     const scheduler = new EventLoopScheduler();
     const transport = await connectWorkerHost({ init, scheduler });
     transport.onLost = (error) => {
       failure ??= error;
       nic?.fail(error);
     };
-    const found = new Promise<VenetNic>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        reject(new Error(`${name}: no NIC was found within ${timeoutMs} ms`));
-      }, timeoutMs);
-      const bus = new ProxyBus(transport, {
-        error: (device, error) => {
-          clearTimeout(timer);
-          reject(new Error(`${name}: device ${device.id} (${device.type}) does not work`, { cause: error }));
-        },
-      });
-      bus.registerDriver(
-        new VenetDriver((card) => {
-          clearTimeout(timer);
-          resolve(card);
-        }, options),
-      );
-      bus.start().catch(reject);
-    });
-    nic = await found;
+    nic = await takeNic(transport, name, options, timeoutMs);
     nic.onError = (error) => {
       failure ??= error;
     };
     return { mac: [...nic.mac], modalias: nic.device.modalias, id: nic.device.id };
   },
 
-  /** Link up, then one broadcast frame so that the switch learns where this guest is. */
+  /** Link up. */
   async open() {
+    await theNic().open();
+  },
+
+  /** One broadcast frame, so that the switch learns where this guest is. */
+  async announce() {
     const card = theNic();
-    await card.open();
     const frame = new Uint8Array(60);
     frame.fill(0xff, 0, 6);
     frame.set(card.mac, 6);
@@ -184,7 +227,7 @@ await serve({
       done = true;
     });
     let last = -1;
-    for (let waited = 0; !done && waited < quietMs; ) {
+    for (let waited = 0; !done && waited < quietMs;) {
       theNic();
       await Promise.race([completed, new Promise((resolve) => setTimeout(resolve, 20))]);
       const seen = current.result.matched + current.result.unexpected;
@@ -225,7 +268,15 @@ await serve({
   },
 
   /** One frame outstanding: round-trip times in microseconds. */
-  async ping({ frame, rounds, timeoutMs }: { frame: Uint8Array; rounds: number; timeoutMs: number }): Promise<number[]> {
+  async ping({
+    frame,
+    rounds,
+    timeoutMs,
+  }: {
+    frame: Uint8Array;
+    rounds: number;
+    timeoutMs: number;
+  }): Promise<number[]> {
     const card = theNic();
     let arrived: () => void = () => {};
     card.onFrames = (_batch, from, to) => {

@@ -67,7 +67,13 @@ export async function serve(handlers: Handlers): Promise<void> {
           endpoint.post({ id, value } satisfies Answer, []);
         },
         (error: unknown) => {
-          endpoint.post({ id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) } satisfies Answer, []);
+          endpoint.post(
+            {
+              id,
+              error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+            } satisfies Answer,
+            [],
+          );
         },
       );
   });

@@ -268,6 +268,22 @@ export const BURST_CASES: ConformanceCase[] = [
     },
   },
   {
+    name: "an iterator's step voids what was granted before it",
+    pattern: "feed",
+    sizes: (count) => count > 1,
+    run(rig) {
+      const { north, south } = rig;
+      assert.equal(north.reserve("inuse", 2), 2);
+      assert.equal(at(north.cursor("inuse"), "tail").push(), 0);
+      refused(rig, EINVAL, () => north.commit("inuse", [item(0)], WRITE_ALL));
+      assert.equal(north.reserve("inuse", 1), 1);
+      assert.equal(north.commit("inuse", [item(0)], WRITE_ALL), 0);
+      assert.equal((south.peek("inuse", 2) as unknown[]).length, 2);
+      assert.equal(at(south.cursor("inuse"), "head").pop(), 0);
+      refused(rig, EINVAL, () => south.release("inuse", 1, {}));
+    },
+  },
+  {
     name: "a partial commit and a partial release leave the rest for later",
     pattern: "feed",
     sizes: (count) => count > 2,

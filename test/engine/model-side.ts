@@ -32,6 +32,7 @@ class ModelCursor implements Cursor {
   constructor(
     private readonly ring: ReferenceRing,
     private readonly iterator: ReferenceIterator,
+    private readonly granted: { push: number; pop: number },
   ) {}
 
   seek(to: "tail" | "next" | "head" | "set", offset = 0): number {
@@ -43,11 +44,15 @@ class ModelCursor implements Cursor {
   }
 
   push(): number {
-    return this.iterator.push();
+    const result = this.iterator.push();
+    if (result >= 0) this.granted.push = 0; // a grant is for the positions it was given at
+    return result;
   }
 
   pop(): number {
-    return this.iterator.pop();
+    const result = this.iterator.pop();
+    if (result >= 0) this.granted.pop = 0;
+    return result;
   }
 
   read(): Seen | null {
@@ -71,7 +76,7 @@ class ModelCursor implements Cursor {
 /** One side of a ring, by the reference model. */
 export class ModelSide implements RingSide {
   readonly locale: 0 | 1;
-  private granted = { push: 0, pop: 0 };
+  private readonly granted = { push: 0, pop: 0 };
   private turns: Generator<void, WakeupEnd> | undefined;
   private looking: Recheck = "none";
 
@@ -80,7 +85,7 @@ export class ModelSide implements RingSide {
   }
 
   cursor(index: Index | "both", options: { autoupdate?: boolean; noflip?: boolean } = {}): Cursor {
-    return new ModelCursor(this.ring, this.ring.iterator(index, options));
+    return new ModelCursor(this.ring, this.ring.iterator(index, options), this.granted);
   }
 
   countOf(index: Index): number {

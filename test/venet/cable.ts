@@ -6,7 +6,14 @@ export class CableEnd implements Port {
   readonly offloads = 0;
   other!: CableEnd;
   peer: PortPeer | null = null;
-  readonly #counters: PortCounters = { received: 0, receivedBytes: 0, delivered: 0, deliveredBytes: 0, drops: {}, inFlight: 0 };
+  readonly #counters: PortCounters = {
+    received: 0,
+    receivedBytes: 0,
+    delivered: 0,
+    deliveredBytes: 0,
+    drops: {},
+    inFlight: 0,
+  };
   #blocked = false;
 
   constructor(readonly name: string) {}

@@ -25,13 +25,16 @@ describe("two guests with a cable between their NICs, in one thread", () => {
 
   it("delivers frames unchanged and in order, many more than the rings hold", async () => {
     await start();
-    const frames = Array.from({ length: 3000 }, (_, n) => testFrame(b.nic.mac, a.nic.mac, 60 + (n % 1400), n));
+    const frames = Array.from({ length: 3000 }, (_, n) =>
+      testFrame(b.nic.mac, a.nic.mac, 60 + (n % 1400), n),
+    );
     const sending = a.nic.send(frames);
     const received: Uint8Array[] = [];
     while (received.length < frames.length) received.push(...(await b.nic.receive()));
     await sending;
     expect(received.length).toBe(frames.length);
-    for (const [i, frame] of frames.entries()) expect(Buffer.compare(frame, received[i] as Uint8Array)).toBe(0);
+    for (const [i, frame] of frames.entries())
+      expect(Buffer.compare(frame, received[i] as Uint8Array)).toBe(0);
     const { tx } = machine.statistics("nic0");
     expect(tx).toMatchObject({ frames: 3000, passed: 3000, drops: {} });
     expect(machine.statistics("nic1").rx).toMatchObject({ frames: 3000, passed: 3000, drops: {} });

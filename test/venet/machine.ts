@@ -54,7 +54,8 @@ export class TestMachine {
       const only = new VenetDriver(resolve, options);
       proxy.registerDriver({
         type: "virtual-ethernet",
-        probe: (device) => (device.id === nicId ? only.probe(device) : Promise.reject(new Error("another guest's NIC"))),
+        probe: (device) =>
+          device.id === nicId ? only.probe(device) : Promise.reject(new Error("another guest's NIC")),
         remove: (instance) => (instance as VenetNic).close(),
       });
       proxy.events.error = (device, error) => {
@@ -85,7 +86,12 @@ export class TestMachine {
 }
 
 /** A frame with the given addresses and a payload that depends on `n`. */
-export function testFrame(to: Uint8Array | number[], from: Uint8Array | number[], length: number, n = 0): Uint8Array<ArrayBuffer> {
+export function testFrame(
+  to: Uint8Array | number[],
+  from: Uint8Array | number[],
+  length: number,
+  n = 0,
+): Uint8Array<ArrayBuffer> {
   const frame = new Uint8Array(length);
   frame.set(to, 0);
   frame.set(from, 6);

@@ -29,6 +29,11 @@ export class CookieStore {
     return this.#live.size;
   }
 
+  /** True until it is forgotten. */
+  has(cookie: KeptCookie): boolean {
+    return this.#live.has(cookie);
+  }
+
   /** All of them. */
   get live(): Iterable<KeptCookie> {
     return this.#live;
@@ -40,7 +45,10 @@ export class CookieStore {
    */
   keep(address: number): KeptCookie {
     if (this.#live.size >= COOKIES_MAX) {
-      throw new VbusError("ENOMEM", `the guest keeps ${COOKIES_MAX} signals; it must close devices before it shares more`);
+      throw new VbusError(
+        "ENOMEM",
+        `the guest keeps ${COOKIES_MAX} signals; it must close devices before it shares more`,
+      );
     }
     const cookie = new KeptCookie(this.memory.allocate(COOKIE_SIZE, COOKIE_SIZE));
     this.memory.bytes.copyWithin(cookie.address, address, address + COOKIE_SIZE);

@@ -240,7 +240,9 @@ export class EventDelivery {
     while (event !== null) {
       // no more than one turn of the ring at a time: a guest that takes as fast as it is given gets the rest later
       const granted =
-        written < queue.count ? queue.reserve("inuse", this.#table, this.#table.capacity, BURST_TRANSLATE) : 0;
+        written < queue.count
+          ? queue.reserve("inuse", this.#table, this.#table.capacity, BURST_TRANSLATE)
+          : 0;
       if (granted === 0) {
         client.returnEvent(event);
         break;
@@ -305,7 +307,11 @@ export class EventDelivery {
         break;
       case "shmsignal":
       case "shmclose":
-        data.setUint32(address + EVENT_OFF_ID, event.kind === "shmclose" ? EVENT_SHMCLOSE : EVENT_SHMSIGNAL, true);
+        data.setUint32(
+          address + EVENT_OFF_ID,
+          event.kind === "shmclose" ? EVENT_SHMCLOSE : EVENT_SHMSIGNAL,
+          true,
+        );
         this.options.cookies.copyTo(union, event.cookie as KeptCookie);
         this.#taken(event);
         break;

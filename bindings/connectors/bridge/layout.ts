@@ -28,11 +28,21 @@ import {
 /** Where the members of the parameter blocks lie that differ between the layouts (`docs/abi/vbus-pci.md` section 6). */
 export interface BridgeLayout {
   /** `busreg`. */
-  readonly busreg: { readonly size: number; readonly count: number; readonly ring: number; readonly data: number };
+  readonly busreg: {
+    readonly size: number;
+    readonly count: number;
+    readonly ring: number;
+    readonly data: number;
+  };
   /** `devicecall`. */
   readonly call: { readonly size: number; readonly datap: number };
   /** `deviceshm`. */
-  readonly shm: { readonly size: number; readonly offset: number; readonly cookie: number; readonly datap: number };
+  readonly shm: {
+    readonly size: number;
+    readonly offset: number;
+    readonly cookie: number;
+    readonly datap: number;
+  };
   /** `event`: size of a record and offset of its union. */
   readonly event: { readonly size: number; readonly data: number };
 }

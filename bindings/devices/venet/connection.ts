@@ -67,7 +67,7 @@ export class VenetConnection implements Connection, PortPeer {
     return this.#linkUp;
   }
 
-  /** Counters of the rings that are there; RX and TX are the guest's. */
+  /** Counters of the rings that are there, by this side; RX and TX are the guest's. */
   queueCounters(): { rx: QueueCounters | null; tx: QueueCounters | null } {
     return { rx: this.#rx?.counters() ?? null, tx: this.#tx?.counters() ?? null };
   }
@@ -128,8 +128,13 @@ export class VenetConnection implements Connection, PortPeer {
     if (this.#linkUp) throw new VbusError("EEXIST", "the link is up already");
     if (this.#rx === null || this.#tx === null)
       throw new VbusError("EINVAL", "share the RX and TX rings before LINKUP");
-    this.environment.port?.attach(this);
-    this.#linkUp = true;
+    this.#linkUp = true; // before attach, for the port may have frames at once
+    try {
+      this.environment.port?.attach(this);
+    } catch (error) {
+      this.#linkUp = false;
+      throw error;
+    }
     this.#tx.start();
     this.#scheduleRecheck();
     return 0;
@@ -139,9 +144,9 @@ export class VenetConnection implements Connection, PortPeer {
     this.#linkUp = false;
     this.#recheck?.cancel();
     this.#recheck = null;
-    this.environment.port?.detach();
     this.#tx?.stop();
     this.#rx?.stop();
+    this.environment.port?.detach();
   }
 
   #scheduleRecheck(): void {
@@ -232,24 +237,25 @@ export class VenetConnection implements Connection, PortPeer {
   /** The NIC got a port, or is about to lose it (`null`), while the link is up. */
   portChanged(attached: boolean): void {
     if (!this.#linkUp) return;
-    if (attached) {
-      this.environment.port?.attach(this);
-      this.#tx?.resume(); // frames that were announced while there was no port (V9)
-    } else {
-      this.environment.port?.detach();
-    }
+    if (attached) this.environment.port?.attach(this);
+    else this.environment.port?.detach();
+    this.#tx?.resume(); // frames that nobody took while there was no port (V9), or that wait for one that went
   }
 
   close(): void {
-    if (this.#linkUp) this.#down();
-    this.#tx?.close();
-    this.#rx?.close();
-    this.#pages?.queue.close();
-    this.#pages?.signal.release();
-    this.#tx = null;
-    this.#rx = null;
-    this.#pages = null;
-    this.environment.closed();
+    try {
+      if (this.#linkUp) this.#down();
+    } finally {
+      // whatever a port does: the guest's memory is let go of, and the NIC is free for the next one
+      this.#tx?.close();
+      this.#rx?.close();
+      this.#pages?.queue.close();
+      this.#pages?.signal.release();
+      this.#tx = null;
+      this.#rx = null;
+      this.#pages = null;
+      this.environment.closed();
+    }
   }
 }
 

@@ -149,12 +149,22 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
     if (on === (this.port !== null)) return;
     if (on) {
       this.port = this.options.port(this.context.name);
-      this.#connection?.portChanged(true);
+      try {
+        this.#connection?.portChanged(true);
+      } catch (error) {
+        this.#closePort(); // a port that refuses the NIC is none: `enabled` stays 0
+        throw error;
+      }
     } else {
       this.#connection?.portChanged(false);
-      this.port?.close();
-      this.port = null;
+      this.#closePort();
     }
+  }
+
+  #closePort(): void {
+    const { port } = this;
+    this.port = null;
+    port?.close();
   }
 
   busConnect(bus: BusPublisher): void {
@@ -185,9 +195,10 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
     this.#connection = null;
   }
 
-  broken(queue: "rx" | "tx", error: unknown): void {
+  failed(queue: "rx" | "tx", error: unknown): void {
+    const guilty = error instanceof VbusError && error.code === "EPROTO";
     this.context.report(
-      `${this.context.name}: the guest broke its ${queue.toUpperCase()} ring; it works again once the guest reopens the device`,
+      `${this.context.name}: ${guilty ? "the guest broke" : "the host failed at"} the ${queue.toUpperCase()} ring; it works again once the guest reopens the device`,
       error,
     );
   }

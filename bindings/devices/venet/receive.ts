@@ -39,7 +39,7 @@ export class ReceiveSide {
         signal.notify();
       },
       onBroken: (error) => {
-        environment.broken("rx", error);
+        environment.failed("rx", error);
       },
     });
     signal.onDoorbell = this.#wakeups.wakeup;
@@ -76,7 +76,7 @@ export class ReceiveSide {
       }
     } catch (error) {
       dropFrames(rx, "broken", to - at);
-      this.environment.broken("rx", error);
+      this.environment.failed("rx", error);
       return to - from;
     }
     return at - from;
@@ -88,24 +88,40 @@ export class ReceiveSide {
   }
 
   /**
-   * While the guest leaves frames lying in a full ring it is told again: a wake-up between LINKUP and the start of its
+   * While the guest leaves frames lying in the ring it is told again: a wake-up between LINKUP and the start of its
    * polling is swallowed by the drivers of 2009 (defect V12), and their half of shm-signal may lose one (R1).
+   * Costs nothing while the guest polls, for then it is masked.
    */
   recheck(): void {
-    if (this.#congested && this.queue.broken === null) this.#wakeups.inject();
+    if (this.queue.broken !== null) return;
+    try {
+      if (this.#congested || this.queue.countOf("inuse") > 0) this.#wakeups.inject();
+    } catch (error) {
+      this.environment.failed("rx", error);
+    }
   }
 
-  /** FLUSHRX: returns every descriptor that south owns with length 0, without a signal. Returns how many. */
+  /**
+   * FLUSHRX: returns every descriptor that south owns with length 0, without a signal. Returns how many.
+   * @throws VbusError EPROTO when the guest broke the ring
+   */
   flush(): number {
+    const known = this.queue.broken !== null;
     let flushed = 0;
-    while (flushed < this.queue.count) {
-      const n = this.queue.reserve("inuse", this.#table, Math.min(BURST, this.queue.count - flushed));
-      if (n === 0) break;
-      for (let i = 0; i < n; i++) this.#table.setLength(i, 0);
-      this.queue.commit("inuse", this.#table, n, BURST_LENGTH);
-      flushed += n;
+    try {
+      while (flushed < this.queue.count) {
+        const n = this.queue.reserve("inuse", this.#table, Math.min(BURST, this.queue.count - flushed));
+        if (n === 0) break;
+        for (let i = 0; i < n; i++) this.#table.setLength(i, 0);
+        this.queue.commit("inuse", this.#table, n, BURST_LENGTH);
+        flushed += n;
+      }
+    } catch (error) {
+      if (!known) this.environment.failed("rx", error);
+      throw error;
+    } finally {
+      this.environment.statistics.flushed += flushed;
     }
-    this.environment.statistics.flushed += flushed;
     this.#congest();
     return flushed;
   }

@@ -31,8 +31,8 @@ export interface TransmitEnvironment {
   readonly mtu: number;
   /** Frames per completion signal; 0 = every frame. */
   readonly txMitigation: number;
-  /** The guest broke the queue. */
-  broken(queue: "rx" | "tx", error: unknown): void;
+  /** The guest broke the queue (EPROTO), or something of the host failed; told once for a queue that is broken. */
+  failed(queue: "rx" | "tx", error: unknown): void;
 }
 
 /** Longest ordinary frame: MTU and header, and room for the tags that it says it has. */
@@ -73,7 +73,7 @@ export class TransmitSide {
         signal.notify();
       },
       onBroken: (error) => {
-        environment.broken("tx", error);
+        environment.failed("tx", error);
       },
     });
     signal.onDoorbell = this.#wakeups.wakeup;
@@ -81,6 +81,7 @@ export class TransmitSide {
 
   /** Link up: looks at the ring, then waits for doorbells. */
   start(): void {
+    if (this.queue.broken !== null) return; // for good, and reported already
     this.#running = true;
     this.#schedule();
   }
@@ -117,7 +118,7 @@ export class TransmitSide {
       this.#drainBursts();
     } catch (error) {
       this.stop();
-      this.environment.broken("tx", error);
+      this.environment.failed("tx", error);
     } finally {
       this.#draining = false;
     }
@@ -133,6 +134,7 @@ export class TransmitSide {
         return;
       }
       const taken = this.#pass(n);
+      if (queue.closed) return; // the session ended inside the port
       this.#complete(taken, taken < n);
       if (taken < n) return; // the port calls writable()
     }
@@ -176,10 +178,10 @@ export class TransmitSide {
   /** Why a frame must not be sent, or null. */
   #fault(i: number): DropReason | null {
     const batch = this.#batch;
+    if (this.#table.bufferAddress(i) === 0) return "bad-address"; // and its head was not read
     const length = batch.length(i);
-    if (length > frameLimit(this.environment.mtu, batch.etherType(i))) return "oversize";
-    if (this.#table.bufferAddress(i) === 0) return "bad-address";
     if (length < ETH_HEADER_SIZE) return "undersize";
+    if (length > frameLimit(this.environment.mtu, batch.etherType(i))) return "oversize";
     return null;
   }
 
@@ -214,7 +216,7 @@ export class TransmitSide {
     try {
       return this.queue.peek("inuse", null, this.queue.count);
     } catch (error) {
-      this.environment.broken("tx", error);
+      this.environment.failed("tx", error);
       return 0;
     }
   }

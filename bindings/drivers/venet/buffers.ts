@@ -1,4 +1,8 @@
+import { VbusError } from "../../errors.js";
 import type { GuestMemory } from "../../memory/guest.js";
+
+/** Buffers start at cache lines. */
+const ALIGN = 64;
 
 /**
  * One frame buffer for each position of a ring, allocated when a position is first used and replaced when the wanted
@@ -18,12 +22,42 @@ export class RingBuffers {
     this.#address = new Array<number>(count).fill(0);
   }
 
-  /** Makes sure that a position has a buffer of exactly `size` bytes. @throws VbusError ENOMEM (the old buffer stays) */
-  prepare(position: number, size: number): void {
-    if (this.#size[position] === size) return;
-    const gpa = this.memory.ram.allocate(size, 64);
-    const old = this.#gpa[position] as number;
-    if (old !== 0) this.memory.ram.free(old);
+  /**
+   * Makes sure that a position has a buffer, of `size` bytes if there is memory for it. Without, it keeps one of the old
+   * size, provided that this is at least `minimum`. Returns whether it has the size wanted.
+   * @throws VbusError ENOMEM (an old buffer stays)
+   */
+  prepare(position: number, size: number, minimum: number): boolean {
+    const oldSize = this.#size[position] as number;
+    if (oldSize === size) return true;
+    try {
+      const old = this.#gpa[position] as number;
+      const gpa = this.memory.ram.allocate(size, ALIGN);
+      if (old !== 0) this.memory.ram.free(old);
+      this.#set(position, gpa, size);
+      return true;
+    } catch (error) {
+      if (!(error instanceof VbusError) || error.code !== "ENOMEM" || oldSize === 0) throw error;
+      return this.#exchange(position, size, minimum);
+    }
+  }
+
+  /** Memory is short: the new buffer may fit where the old one was, together with what is free next to it. */
+  #exchange(position: number, size: number, minimum: number): boolean {
+    const { ram } = this.memory;
+    const oldSize = this.#size[position] as number;
+    ram.free(this.#gpa[position] as number);
+    try {
+      this.#set(position, ram.allocate(size, ALIGN), size);
+      return true;
+    } catch (error) {
+      this.#set(position, ram.allocate(oldSize, ALIGN), oldSize); // fits where it just was, at least
+      if (oldSize < minimum) throw error;
+      return false;
+    }
+  }
+
+  #set(position: number, gpa: number, size: number): void {
     this.#gpa[position] = gpa;
     this.#size[position] = size;
     this.#address[position] = this.memory.space.translate(gpa, size);
@@ -44,7 +78,7 @@ export class RingBuffers {
     return this.#address[position] as number;
   }
 
-  /** Gives all buffers back. The host must have let go of the ring. */
+  /** Gives all buffers back. The host must have let go of the ring. Twice is harmless. */
   close(): void {
     for (const gpa of this.#gpa) if (gpa !== 0) this.memory.ram.free(gpa);
     this.#gpa.fill(0);

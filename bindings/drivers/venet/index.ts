@@ -24,7 +24,12 @@ export class VenetDriver implements Driver<VenetNic> {
 
   async probe(device: ProxyDevice): Promise<VenetNic> {
     const nic = await VenetNic.probe(device, this.options);
-    this.onNic(nic);
+    try {
+      this.onNic(nic);
+    } catch (error) {
+      await nic.close();
+      throw error;
+    }
     return nic;
   }
 

@@ -1,5 +1,5 @@
 import { RECHECK_INUSE_HEAD, RECHECK_VALID_HEAD } from "../../../assembly/abi/arena.js";
-import { EXT_LAZY_INDEXES } from "../../../assembly/abi/ioq.js";
+import { EXT_LAZY_INDEXES, IOQ_MAX_COUNT } from "../../../assembly/abi/ioq.js";
 import {
   ETH_ADDRESS_SIZE,
   ETH_HEADER_SIZE,
@@ -58,7 +58,7 @@ export class VenetNic {
   readonly mac: Uint8Array;
   /** Called when link state changes. */
   onLink: ((up: boolean) => void) | null = null;
-  /** Called once when the NIC cannot go on: a ring broke, or the host is gone. */
+  /** Called once when the NIC cannot go on: a ring broke, or the host is gone. What remains is to close it. */
   onError: ((error: unknown) => void) | null = null;
   /**
    * Takes received frames without a copy, instead of {@link VenetNic.receive}: frames [from, to) of the batch, borrowed
@@ -69,8 +69,11 @@ export class VenetNic {
   #mtu: number;
   #up = false;
   #closed = false;
-  #failed = false;
+  #failure: Error | null = null;
   #flushNeeded = false;
+  /** The ring holds frames that the back-log had no room for. */
+  #left = false;
+  #finalCounters: { rxQueue: QueueCounters; txQueue: QueueCounters } | null = null;
   readonly #backlog: number;
   #received: Uint8Array<ArrayBuffer>[] = [];
   #receivers: { resolve: (frames: Uint8Array<ArrayBuffer>[]) => void; reject: (error: Error) => void }[] = [];
@@ -97,7 +100,16 @@ export class VenetNic {
         this.#fail(error);
       },
     );
-    this.#tx = new TransmitRing(queues.tx, device, frameSize);
+    const onError = (error: unknown): void => {
+      this.#fail(error);
+    };
+    try {
+      this.#tx = new TransmitRing(queues.tx, device, frameSize, onError);
+    } catch (error) {
+      this.#rx.close(true);
+      throw error;
+    }
+    device.onLost = onError;
     hooks.rx = () => {
       this.#rx.wake();
     };
@@ -111,7 +123,7 @@ export class VenetNic {
 
   /** Brings a device up to the point where `open()` works: the probe of `docs/abi/venet.md` section 10. @internal */
   static async probe(device: ProxyDevice, options: VenetOptions): Promise<VenetNic> {
-    checkMtu(options.mtu ?? MTU_DEFAULT);
+    checkOptions(options);
     await device.open(VENET_VERSION);
     const hooks = { rx: () => {}, tx: () => {}, fail: (_error: unknown) => {} };
     const offer = options.lazyIndexes === true ? EXT_LAZY_INDEXES : 0;
@@ -141,7 +153,12 @@ export class VenetNic {
     const mac = new Uint8Array(ETH_ADDRESS_SIZE);
     await device.call(VENET_MACQUERY, mac);
     const nic = new VenetNic(device, { rx, tx }, hooks, mac, options);
-    nic.#rx.post();
+    try {
+      nic.#rx.post();
+    } catch (error) {
+      await nic.close();
+      throw error;
+    }
     return nic;
   }
 
@@ -150,6 +167,7 @@ export class VenetNic {
     this.#assertUsable();
     if (this.#up) throw new VbusError("EINVAL", "the link is up already");
     await this.device.call(VENET_LINKUP);
+    this.#assertUsable(); // closed meanwhile
     this.#up = true;
     this.#rx.start();
     if (this.#flushNeeded) {
@@ -171,6 +189,7 @@ export class VenetNic {
 
   #assertUsable(): void {
     if (this.#closed) throw new VbusError("ENOTCONN", "the NIC is closed; probe the device again");
+    if (this.#failure !== null) throw this.#failure;
   }
 
   /** True between {@link VenetNic.open} and {@link VenetNic.stop}. */
@@ -242,14 +261,25 @@ export class VenetNic {
     for (let i = from; i < from + take; i++) this.#received.push(batch.copy(i));
     const receiver = this.#received.length > 0 ? this.#receivers.shift() : undefined;
     receiver?.resolve(this.#received.splice(0));
-    if (receiver !== undefined && take < to - from) this.#rx.schedule();
+    this.#left = take < to - from;
+    if (receiver !== undefined) this.#takeLeft();
     return take;
   }
 
-  /** Waits for frames. Resolves with everything received so far, at least one frame; copies, yours. @throws VbusError ENOTCONN, EPROTO */
+  /** The back-log has room again: fetches what it had none for. */
+  #takeLeft(): void {
+    if (!this.#left) return;
+    this.#left = false;
+    this.#rx.schedule();
+  }
+
+  /**
+   * Waits for frames. Resolves with everything received so far, at least one frame; copies, yours. What was received
+   * before the NIC failed or was closed is still handed out. @throws VbusError ENOTCONN, EPROTO
+   */
   receive(): Promise<Uint8Array<ArrayBuffer>[]> {
     if (this.#received.length > 0) {
-      this.#rx.schedule(); // there may be more in the ring than the back-log had room for
+      this.#takeLeft();
       return Promise.resolve(this.#received.splice(0));
     }
     return new Promise((resolve, reject) => {
@@ -284,20 +314,21 @@ export class VenetNic {
     this.#rx.schedule();
   }
 
-  /** What was counted since the probe. */
+  /** What was counted since the probe; after close: until then. */
   statistics(): NicStatistics {
-    return {
-      ...this.#tx.statistics,
-      ...this.#rx.statistics,
-      rxQueue: this.queues.rx.queue.counters(),
-      txQueue: this.queues.tx.queue.counters(),
-    };
+    return { ...this.#tx.statistics, ...this.#rx.statistics, ...(this.#finalCounters ?? this.#counters()) };
+  }
+
+  #counters(): { rxQueue: QueueCounters; txQueue: QueueCounters } {
+    const { rx, tx } = this.queues;
+    return { rxQueue: rx.queue.counters(), txQueue: tx.queue.counters() };
   }
 
   #fail(error: unknown): void {
-    if (this.#failed || this.#closed) return;
-    this.#failed = true;
+    if (this.#failure !== null || this.#closed) return;
     const reason = error instanceof Error ? error : new VbusError("EIO", "the NIC failed", { cause: error });
+    this.#failure = reason;
+    this.#rx.stop();
     this.#tx.end(reason);
     for (const receiver of this.#receivers.splice(0)) receiver.reject(reason);
     this.onError?.(error);
@@ -316,13 +347,27 @@ export class VenetNic {
     this.#tx.end(gone);
     for (const receiver of this.#receivers.splice(0)) receiver.reject(gone);
     this.#rx.stop();
-    if (this.#up) {
-      this.#up = false;
-      this.onLink?.(false);
+    this.#finalCounters = this.#counters();
+    this.device.onLost = null;
+    // ends the link, too; afterwards the host touches no buffer, unless it did not answer: then they are never used again
+    const wasUp = this.#up;
+    this.#up = false;
+    const released = await this.device.close();
+    this.#rx.close(released);
+    this.#tx.close(released);
+    if (wasUp) this.onLink?.(false);
+  }
+}
+
+function checkOptions({ mtu, rxRing, txRing, receiveBacklog }: VenetOptions): void {
+  checkMtu(mtu ?? MTU_DEFAULT);
+  for (const [name, count] of Object.entries({ rxRing, txRing })) {
+    if (count !== undefined && !(Number.isInteger(count) && count >= 1 && count <= IOQ_MAX_COUNT)) {
+      throw new VbusError("EINVAL", `${name}: a ring of ${count} descriptors; use 1 to ${IOQ_MAX_COUNT}`);
     }
-    await this.device.close(); // ends the link too; afterwards the host touches no buffer
-    this.#rx.close();
-    this.#tx.close();
+  }
+  if (receiveBacklog !== undefined && !(receiveBacklog >= 1)) {
+    throw new VbusError("EINVAL", `a receiveBacklog of ${receiveBacklog} frames; use at least 1`);
   }
 }
 

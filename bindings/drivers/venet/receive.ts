@@ -28,6 +28,8 @@ export interface ReceiveStatistics {
   rx_flushed: number;
   /** Descriptors whose length or address the host got wrong; their frames are lost. */
   rx_length_errors: number;
+  /** Buffers posted in an older size, because memory was short when the MTU changed. */
+  rx_no_buffer: number;
   /** Polls. */
   rx_polls: number;
 }
@@ -45,6 +47,7 @@ export class ReceiveRing {
     rx_bytes: 0,
     rx_flushed: 0,
     rx_length_errors: 0,
+    rx_no_buffer: 0,
     rx_polls: 0,
   };
   readonly #buffers: RingBuffers;
@@ -86,7 +89,7 @@ export class ReceiveRing {
 
   #refill(i: number): void {
     const position = this.#table.position(i);
-    this.#buffers.prepare(position, this.frameSize());
+    if (!this.#buffers.prepare(position, this.frameSize(), 1)) this.statistics.rx_no_buffer++;
     this.#table.setGpa(i, this.#buffers.gpa(position));
     this.#table.setLength(i, this.#buffers.size(position));
     this.#table.setCookie(i, position + 1);
@@ -137,8 +140,9 @@ export class ReceiveRing {
           return;
         }
         const taken = this.#handUp(n);
-        if (!this.#isEnabled()) return; // the receiver closed or stopped the NIC
-        this.#repost(taken);
+        if (this.proxy.queue.closed) return; // the receiver closed the NIC
+        this.#repost(taken); // also when it stopped the NIC: what was handed up must not come again
+        if (!this.#isEnabled()) return;
         polled += taken;
         if (taken < n) return; // the receiver calls schedule() when it wants more
       }
@@ -206,10 +210,10 @@ export class ReceiveRing {
     );
   }
 
-  /** Gives the buffers back; the device is closed already. */
-  close(): void {
+  /** Ends it; the device is closed already. `released`: the host let go of the buffers, so they are given back. */
+  close(released: boolean): void {
     this.#enabled = false;
-    this.#buffers.close();
+    if (released) this.#buffers.close();
     this.#table.close();
   }
 }

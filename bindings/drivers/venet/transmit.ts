@@ -47,11 +47,13 @@ export class TransmitRing {
   /**
    * @param proxy - the ring, shared as segment 1
    * @param frameSize - size of a new buffer, asked anew for every frame
+   * @param onError - the ring broke
    */
   constructor(
     private readonly proxy: ProxyQueue,
     device: ProxyDevice,
     private readonly frameSize: () => number,
+    private readonly onError: (error: unknown) => void,
   ) {
     const { memory } = device.bus.transport;
     this.#buffers = new RingBuffers(memory, proxy.queue.count);
@@ -68,10 +70,20 @@ export class TransmitRing {
 
   /**
    * Puts as many frames as there is room for into the ring, from `first` on. Returns how many.
-   * @throws VbusError when the ring broke or the NIC was closed
+   * @throws VbusError EPROTO when the ring broke, ENOTCONN when the NIC was closed, ENOMEM when there is no memory for
+   *   even the first frame
    */
   push(frames: readonly Uint8Array[], first: number): number {
     if (this.#ended !== null) throw this.#ended;
+    try {
+      return this.#push(frames, first);
+    } catch (error) {
+      if (this.proxy.queue.broken !== null) this.onError(error);
+      throw error;
+    }
+  }
+
+  #push(frames: readonly Uint8Array[], first: number): number {
     const { queue, wakeups } = this.proxy;
     const table = this.#table;
     let at = first;
@@ -83,23 +95,35 @@ export class TransmitRing {
         room = queue.reserve("both", table, wanted);
         if (room === 0) break;
       }
-      for (let i = 0; i < room; i++) this.#fill(i, frames[at + i] as Uint8Array);
-      wakeups.ringIf(queue.commit("both", table, room, PUSH));
-      this.statistics.tx_packets += room;
-      at += room;
+      const filled = this.#fill(frames, at, room, at === first ? 1 : 0);
+      if (filled === 0) break;
+      wakeups.ringIf(queue.commit("both", table, filled, PUSH));
+      this.statistics.tx_packets += filled;
+      for (let i = 0; i < filled; i++) this.statistics.tx_bytes += table.length(i);
+      at += filled;
+      if (filled < room) break;
     }
     return at - first;
   }
 
-  #fill(i: number, frame: Uint8Array): void {
+  /** Copies frames to reserved descriptors. Returns how many: fewer than `room`, but not than `required`, without memory. */
+  #fill(frames: readonly Uint8Array[], first: number, room: number, required: number): number {
     const table = this.#table;
-    const position = table.position(i);
-    this.#buffers.prepare(position, Math.max(this.frameSize(), frame.length));
-    table.space.bytes.set(frame, this.#buffers.address(position));
-    table.setGpa(i, this.#buffers.gpa(position));
-    table.setLength(i, frame.length);
-    table.setCookie(i, position + 1);
-    this.statistics.tx_bytes += frame.length;
+    for (let i = 0; i < room; i++) {
+      const frame = frames[first + i] as Uint8Array;
+      const position = table.position(i);
+      try {
+        this.#buffers.prepare(position, Math.max(this.frameSize(), frame.length), frame.length);
+      } catch (error) {
+        if (i < required) throw error;
+        return i; // the next attempt begins with this frame
+      }
+      table.space.bytes.set(frame, this.#buffers.address(position));
+      table.setGpa(i, this.#buffers.gpa(position));
+      table.setLength(i, frame.length);
+      table.setCookie(i, position + 1);
+    }
+    return room;
   }
 
   /** Sends frames in order, waiting for room; behind everybody who waits already. */
@@ -130,19 +154,21 @@ export class TransmitRing {
   wake(): void {
     const { wakeups } = this.proxy;
     wakeups.disable();
-    try {
-      this.#reclaim();
-      for (let waiter; (waiter = this.#waiters[0]) !== undefined;) {
+    for (let waiter; (waiter = this.#waiters[0]) !== undefined;) {
+      try {
         waiter.sent += this.push(waiter.frames, waiter.sent);
-        if (waiter.sent < waiter.frames.length) {
-          wakeups.enable();
-          return;
-        }
+      } catch (error) {
+        if (this.#ended !== null) return; // everybody was told
         this.#waiters.shift();
-        waiter.resolve();
+        waiter.reject(error as Error);
+        continue;
       }
-    } catch (error) {
-      this.end(error instanceof Error ? error : new VbusError("EIO", "the TX ring failed", { cause: error }));
+      if (waiter.sent < waiter.frames.length) {
+        wakeups.enable();
+        return;
+      }
+      this.#waiters.shift();
+      waiter.resolve();
     }
   }
 
@@ -152,10 +178,10 @@ export class TransmitRing {
     for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#ended);
   }
 
-  /** Gives the buffers back; the device is closed already. */
-  close(): void {
+  /** Ends it; the device is closed already. `released`: the host let go of the buffers, so they are given back. */
+  close(released: boolean): void {
     this.end(new VbusError("ENOTCONN", "the NIC is closed"));
-    this.#buffers.close();
+    if (released) this.#buffers.close();
     this.#table.close();
   }
 }

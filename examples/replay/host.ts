@@ -1,0 +1,175 @@
+/**
+ * The host: a worker with one bus, a switch, and a NIC for each guest. It never waits for a guest.
+ */
+import { Vbus, type Bus } from "vbus/bus";
+import { attachWorkerGuest, type WorkerHostConnector } from "vbus/connectors/worker";
+import { venetClass } from "vbus/devices/venet";
+import { MemorySpace, type GuestMemoryInit } from "vbus/memory";
+import {
+  capturePort,
+  FaultInjector,
+  PcapngWriter,
+  Switch,
+  type CaptureSink,
+  type FrameBalance,
+  type Port,
+} from "vbus/net";
+import { EventLoopScheduler } from "vbus/scheduler";
+import type { HostReport } from "./job.js";
+import type { JobOptions } from "./options.js";
+import { serve } from "./threads.js";
+
+/** What was captured at the switch. */
+export interface HostCapture {
+  /** Where the file is; null: it is in `bytes`. */
+  path: string | null;
+  bytes: Uint8Array<ArrayBuffer> | null;
+  size: number;
+}
+
+const errors: string[] = [];
+const scheduler = new EventLoopScheduler((error) => errors.push(String(error)));
+const connectors = new Map<string, WorkerHostConnector>();
+const faulty: FaultInjector[] = [];
+const ports = new Map<string, Port>();
+
+let options: JobOptions;
+let vbus: Vbus;
+let bus: Bus;
+let memory: MemorySpace;
+let network: Switch;
+let writer: PcapngWriter | null = null;
+let chunks: Uint8Array<ArrayBuffer>[] = [];
+let capturePath: string | null = null;
+let closeFile: (() => void) | null = null;
+let captureSize = 0;
+
+/** A NIC's way into the network: capture, then faults, then the switch. */
+function port(name: string): Port {
+  let inner = network.addPort(name);
+  if (options.faults !== null) {
+    const seed = options.faults.seed + 2 * faulty.length;
+    const injector = new FaultInjector(inner, { scheduler, space: memory, ...options.faults, seed });
+    faulty.push(injector);
+    inner = injector;
+  }
+  const outer =
+    writer === null ? inner : capturePort(inner, writer, { name, maxFrames: options.captureFrames });
+  ports.set(name, outer);
+  return outer;
+}
+
+/** The switch's equation with the fault injectors' copies, drops and delay lines in it. */
+function balance(): FrameBalance {
+  const total = network.balance();
+  const drops: Record<string, number> = { ...total.drops };
+  for (const injector of faulty) {
+    const own = injector.balance("transmit");
+    if (own === null) continue;
+    total.replicated += own.replicated;
+    total.inFlight += own.inFlight;
+    total.balanced &&= own.balanced;
+    for (const [reason, n] of Object.entries(own.drops)) drops[reason] = (drops[reason] ?? 0) + n;
+  }
+  return { ...total, drops };
+}
+
+await serve({
+  async start({ options: given, capturePath: path }: { options: JobOptions; capturePath: string | null }) {
+    options = given;
+    capturePath = path;
+    memory = await MemorySpace.host();
+    network = new Switch({ scheduler, space: memory, name: "switch0" });
+    if (options.captureFrames > 0) {
+      let sink: CaptureSink = (chunk) => {
+        chunks.push(chunk);
+      };
+      if (path !== null) {
+        const { fileSink } = await import("vbus/net/node-file");
+        const file = fileSink(path);
+        sink = file.sink;
+        closeFile = () => {
+          file.close();
+        };
+      }
+      writer = new PcapngWriter({
+        clock: scheduler,
+        sink: (chunk) => {
+          captureSize += chunk.length;
+          sink(chunk);
+        },
+      });
+    }
+    vbus = new Vbus({ scheduler });
+    vbus.on("error", (event) => errors.push(event.message));
+    vbus.registerClass(venetClass({ port }));
+    bus = vbus.createBus("bus0");
+  },
+
+  async addGuest({
+    name,
+    init,
+    mac,
+    mtu,
+  }: {
+    name: string;
+    init: GuestMemoryInit;
+    mac: string;
+    mtu: number;
+  }) {
+    const nic = vbus.createDevice(`nic${connectors.size}`, "venet", {
+      client_mac: mac,
+      mtu: String(mtu),
+      lazy_indexes: options.lazy ? "1" : "0",
+      enabled: "1",
+    });
+    bus.connect(nic);
+    bus.admit(name);
+    connectors.set(name, await attachWorkerGuest({ bus, member: name, init, scheduler, spin: options.spin }));
+  },
+
+  /** A guest's thread ended: its sessions are closed, what it had posted is accounted for. */
+  guestDied({ name, reason }: { name: string; reason: string }) {
+    connectors.get(name)?.close(new Error(reason));
+    bus.expel(name);
+  },
+
+  report(): HostReport {
+    const nics: HostReport["nics"] = {};
+    for (const device of vbus.devices) {
+      nics[device.name] = {
+        statistics: JSON.parse(
+          vbus.read(`devices/${device.name}/statistics`),
+        ) as HostReport["nics"][string]["statistics"],
+        queues: JSON.parse(
+          vbus.read(`devices/${device.name}/queues`),
+        ) as HostReport["nics"][string]["queues"],
+      };
+    }
+    return {
+      tree: vbus.tree(),
+      balance: balance(),
+      ports: Object.fromEntries([...ports].map(([name, p]) => [name, p.counters()])),
+      nics,
+      errors,
+    };
+  },
+
+  /** Ends everything and hands the capture over. */
+  finish(): HostCapture | null {
+    for (const connector of connectors.values()) connector.close(new Error("the run is over"));
+    vbus.close();
+    if (writer === null) return null;
+    writer.close();
+    closeFile?.();
+    if (capturePath !== null) return { path: capturePath, bytes: null, size: captureSize };
+    const bytes = new Uint8Array(captureSize);
+    let at = 0;
+    for (const chunk of chunks) {
+      bytes.set(chunk, at);
+      at += chunk.length;
+    }
+    chunks = [];
+    return { path: null, bytes, size: captureSize };
+  },
+});
