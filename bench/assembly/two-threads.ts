@@ -19,7 +19,7 @@ import { IDX_BOTH, IDX_INUSE, IDX_VALID } from "../../assembly/abi/ioq";
 import { popPeek, popRelease, pushCommit, pushReserve } from "../../assembly/burst";
 import { copyBytes } from "../../assembly/frames";
 import { ringWakeupBegin, ringWakeupNext } from "../../assembly/ring";
-import { complete, NEW_BUFFERS, post, prepare, reap, SAME_BUFFERS } from "./sides";
+import { complete, NEW_BUFFERS, poll, post, prepare, reap, SAME_BUFFERS } from "./sides";
 
 const POSTED = 0;
 const FINISHED = 4;
@@ -94,7 +94,6 @@ export function roundTrips(
   const release = same != 0 ? BURST_NOFLIP : BURST_NOFLIP | BURST_CLEAR_VALID;
   let posted = load<u32>(progress, POSTED);
   let answered = load<u32>(progress, FINISHED);
-  let left = polls;
   let outcome = LOOP_AGAIN;
   if (posted == 0) {
     const prepared = prepare(endpoint, table, 1, buffers);
@@ -104,14 +103,10 @@ export function roundTrips(
     posted = 1;
     if (prepare(endpoint, table, 1, buffers) != 1) return LOOP_STUCK;
   }
-  while (left != 0) {
+  for (;;) {
+    if (poll(endpoint, IDX_VALID, polls) == 0) break;
     const seen = popPeek(endpoint, IDX_VALID, reapTable, 1, 0);
-    if (seen == 0) {
-      left--;
-      continue;
-    }
-    if (seen < 0) return seen;
-    left = polls;
+    if (seen != 1) return seen < 0 ? seen : LOOP_STUCK;
     answered++;
     const released = popRelease(endpoint, IDX_VALID, reapTable, 1, release);
     if (released < 0) return released;
@@ -146,6 +141,22 @@ export function southRounds(endpoint: usize, table: usize, n: u32, target: u32, 
     left = polls;
     finished += moved;
     if (finished == target) {
+      outcome = LOOP_DONE;
+      break;
+    }
+  }
+  store<u32>(progress, finished, FINISHED);
+  return outcome;
+}
+
+/** South of {@link roundTrips}: completes one descriptor at a time. */
+export function answerTrips(endpoint: usize, table: usize, target: u32, progress: usize, polls: u32): i32 {
+  let finished = load<u32>(progress, FINISHED);
+  let outcome = LOOP_AGAIN;
+  while (poll(endpoint, IDX_INUSE, polls) != 0) {
+    const moved = complete(endpoint, table, 1);
+    if (moved != 1) return moved < 0 ? moved : LOOP_STUCK;
+    if (++finished == target) {
       outcome = LOOP_DONE;
       break;
     }

@@ -70,6 +70,7 @@ export interface TwoThreadLoops extends OneThreadLoops {
     progress: number,
     polls: number,
   ): number;
+  answerTrips(endpoint: number, table: number, target: number, progress: number, polls: number): number;
   southRounds(
     endpoint: number,
     table: number,

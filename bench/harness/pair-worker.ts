@@ -97,7 +97,7 @@ function tripHalf(job: PairJob & { kind: "trip" }): void {
       loops.roundTrips(northEndpoint, northTable, reapTable, job.target, BUFFERS_GPA, job.same ? 1 : 0, northProgress, POLLS),
     );
   } else {
-    drive("answering", () => loops.southRounds(southEndpoint, southTable, 1, job.target, southProgress, POLLS));
+    drive("answering", () => loops.answerTrips(southEndpoint, southTable, job.target, southProgress, POLLS));
   }
 }
 

@@ -79,12 +79,16 @@ export class FrameStore {
    * @throws VbusError EINVAL for a longer frame than FRAME_LENGTH_MAX; ENOTCONN after close
    */
   block(length: number): number {
-    if (this.#closed) throw new VbusError("ENOTCONN", "the frame store is closed");
+    this.#checkOpen();
     const sizeClass = classOf(length);
     const free = this.#free[sizeClass] as number[];
     if (free.length === 0 && !this.#addSlab(sizeClass, free)) return 0;
     this.#frames++;
     return free.pop() as number;
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new VbusError("ENOTCONN", "the frame store is closed; make a new one");
   }
 
   #addSlab(sizeClass: number, free: number[]): boolean {
@@ -198,6 +202,8 @@ export class FrameStore {
    * @throws VbusError ENOMEM; EINVAL and ENOTCONN as `block`
    */
   retain(batch: Batch, from: number, to: number): RetainedBatch {
+    this.#checkOpen();
+    for (let i = from; i < to; i++) classOf(batch.length(i)); // before anything is allocated
     const n = Math.max(0, to - from);
     const table = BurstTable.allocate(this.space, Math.max(1, n));
     if (this.prepare(batch, from, table, 0, n) < n) {

@@ -34,8 +34,8 @@ describe("the generator", () => {
     const numbers = range(0, 10_000).map(() => a.fraction());
     expect(numbers).toEqual(range(0, 10_000).map(() => b.fraction()));
     expect(new Random(8).fraction()).not.toBe(numbers[0]);
-    for (let tenth = 0; tenth < 1; tenth += 0.1) {
-      const share = numbers.filter((x) => x >= tenth && x < tenth + 0.1).length;
+    for (let tenth = 0; tenth < 10; tenth++) {
+      const share = numbers.filter((x) => Math.floor(x * 10) === tenth).length;
       expect(share).toBeGreaterThan(850);
       expect(share).toBeLessThan(1150);
     }

@@ -1,11 +1,12 @@
 /** Two guests in one thread for tests: a bus, a NIC for each guest, whatever network the test builds. */
+import { expect } from "vitest";
 import { Vbus, type Bus, type Client } from "vbus/bus";
 import { LocalConnector } from "vbus/connectors/local";
 import { venetClass, type VenetStatistics } from "vbus/devices/venet";
 import { ProxyBus } from "vbus/drivers";
 import { VenetDriver, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
 import { allocateGuestMemory, GuestMemory, MemorySpace, openHostView } from "vbus/memory";
-import type { Port } from "vbus/net";
+import { totalDrops, type Port } from "vbus/net";
 import { EventLoopScheduler, type Scheduler } from "vbus/scheduler";
 
 /** A guest with its half of everything. */
@@ -26,8 +27,9 @@ export class TestMachine {
   readonly errors: unknown[] = [];
   readonly guests: TestGuest[] = [];
 
-  constructor(port: (name: string) => Port) {
-    this.scheduler = new EventLoopScheduler((error) => this.errors.push(error));
+  /** @param scheduler - default: the event loop's, with exceptions of tasks among {@link TestMachine.errors} */
+  constructor(port: (name: string) => Port, scheduler?: Scheduler) {
+    this.scheduler = scheduler ?? new EventLoopScheduler((error) => this.errors.push(error));
     this.vbus = new Vbus({ scheduler: this.scheduler });
     this.vbus.on("error", (event) => this.errors.push(event));
     this.vbus.registerClass(venetClass({ port }));
@@ -71,6 +73,20 @@ export class TestMachine {
   /** A NIC's statistics. */
   statistics(nic: string): VenetStatistics {
     return JSON.parse(this.bus.read(`devices/${nic}/statistics`)) as VenetStatistics;
+  }
+
+  /** Asserts for every NIC that each frame that entered either left or was dropped and counted. Returns the statistics. */
+  assertBalanced(): Record<string, VenetStatistics> {
+    const all: Record<string, VenetStatistics> = {};
+    for (const { name } of this.vbus.devices) {
+      const statistics = this.statistics(name);
+      for (const direction of ["tx", "rx"] as const) {
+        const { frames, passed, drops } = statistics[direction];
+        expect(frames, `${name} ${direction}: frames = passed + drops`).toBe(passed + totalDrops(drops));
+      }
+      all[name] = statistics;
+    }
+    return all;
   }
 
   /** Lets everything that is under way happen. */
