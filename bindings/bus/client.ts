@@ -60,6 +60,8 @@ export class Client implements BusClient {
   readonly #events: EventQueue;
   readonly #signalOwner: SignalOwner;
   readonly #announcements = new Map<Published, Announcement>();
+  /** Lowest number that this guest has not seen. */
+  #nextId = 0;
   readonly #byId = new Map<number, Announcement>();
   readonly #sessions = new Map<number, Session>();
   readonly #signals = new Map<number, SessionSignal>();
@@ -265,7 +267,7 @@ export class Client implements BusClient {
     if (this.#closed || this.#listening) return;
     const announcements = [...this.#announcements.values()];
     for (const announcement of announcements) {
-      if (announcement.id === null) this.#renumber(announcement);
+      if (announcement.id === null) this.#number(announcement, this.#nextId);
     }
     // fresh numbers are higher than those of interfaces that came during the reset: the guest expects rising ones
     announcements.sort((a, b) => (a.id ?? 0) - (b.id ?? 0));
@@ -317,20 +319,25 @@ export class Client implements BusClient {
   }
 
   #admit(published: Published): Announcement {
-    const announcement = { published, id: published.id, entry: null };
+    // the bus's own number, unless a reset has used it up for this guest
+    const id = Math.max(published.id, this.#nextId);
+    const announcement: Announcement = { published, id: null, entry: null };
     this.#announcements.set(published, announcement);
-    this.#byId.set(published.id, announcement);
+    this.#number(announcement, id);
     return announcement;
   }
 
-  #renumber(announcement: Announcement): void {
-    try {
-      announcement.id = this.host.interfaces.allocateId();
-      this.#byId.set(announcement.id, announcement);
-    } catch (error) {
+  /** Gives an interface a number that this guest has not seen. A guest that resets for ever exhausts its own numbers only. */
+  #number(announcement: Announcement, id: number): void {
+    if (id > this.host.interfaces.lastId) {
       const { device } = announcement.published;
-      this.#failed(device.name, "an interface cannot be announced again after a reset", error);
+      const error = new VbusError("ENOSPC", "this guest has used all its interface numbers; let it connect anew");
+      this.#failed(device.name, "an interface cannot be announced to a guest", error);
+      return;
     }
+    announcement.id = id;
+    this.#nextId = id + 1;
+    this.#byId.set(id, announcement);
   }
 
   #announce(announcement: Announcement): void {

@@ -60,7 +60,7 @@ export class InterfaceTable {
     readonly bus: string,
     private readonly emitter: Emitter,
     /** Highest number to hand out. */
-    private readonly lastId: number,
+    readonly lastId: number,
   ) {}
 
   /** Takes a number. @throws VbusError ENOSPC when all were used */

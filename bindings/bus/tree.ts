@@ -26,6 +26,8 @@ export interface TreeLink {
 /** Whatever has a name in the tree. */
 export type TreeNode = TreeDirectory | TreeFile | TreeLink;
 
+/** Longest value that is printed in full; statistics and the like are for `read()`. */
+const VALUE_MAX = 48;
 /** More links than this in one path are a loop. */
 const LINKS_MAX = 16;
 
@@ -147,7 +149,8 @@ function line(name: string, node: TreeNode, path: readonly string[]): string {
 /** A picture of many values must not fail for one of them. */
 function fileText(get: () => string): string {
   try {
-    return get();
+    const text = get();
+    return text.length <= VALUE_MAX ? text : `${text.slice(0, VALUE_MAX)}… (${text.length} characters; read() it)`;
   } catch (error) {
     return `<${error instanceof VbusError ? error.code : "EIO"}>`;
   }

@@ -182,7 +182,7 @@ export interface BusClient {
   onEvents: (() => void) | null;
   /**
    * Starts event delivery: DEVADD for every interface present, in id order. After a {@link BusClient.reset} all
-   * interfaces whose DEVADD was taken before get fresh ids from the bus, for the guest may still have the old ones
+   * interfaces whose DEVADD was taken before get ids that this client has not seen, for the guest may still have the old ones
    * registered (`docs/abi/vbus-pci.md` section 8). Twice is harmless.
    */
   listen(): void;

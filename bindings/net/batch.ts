@@ -2,6 +2,8 @@ import {
   ENTRY_OFF_CSUM_OFFSET,
   ENTRY_OFF_CSUM_START,
   ENTRY_OFF_HEAD,
+  ENTRY_OFF_LENGTH,
+  ENTRY_SIZE,
   FRAME_NEEDS_CSUM,
   GSO_NONE,
   ENTRY_OFF_GSO_KIND,
@@ -99,9 +101,32 @@ export class Batch {
 
   /** Sum of the lengths of frames [from, to), in bytes. */
   byteCount(from: number, to: number): number {
+    const { words } = this.space.engine; // once per run: fetching a view costs more than all the rest
     let bytes = 0;
-    for (let i = from; i < to; i++) bytes += this.table.length(i);
+    for (let at = this.table.entry(from) >>> 2, i = from; i < to; i++, at += ENTRY_SIZE >>> 2) {
+      bytes += words[at + (ENTRY_OFF_LENGTH >>> 2)] as number;
+    }
     return bytes;
+  }
+
+  /**
+   * End of the flow that begins at frame `from`: the first frame below `to` that has another destination or source
+   * address, or a length outside `shortest` … `longest`.
+   */
+  flowEnd(from: number, to: number, shortest: number, longest: number): number {
+    const { words } = this.space.engine;
+    const first = (this.table.entry(from) + ENTRY_OFF_HEAD) >>> 2;
+    const a = words[first] as number;
+    const b = words[first + 1] as number;
+    const c = words[first + 2] as number;
+    let i = from + 1;
+    for (let at = this.table.entry(i) >>> 2; i < to; i++, at += ENTRY_SIZE >>> 2) {
+      const length = words[at + (ENTRY_OFF_LENGTH >>> 2)] as number;
+      const head = at + (ENTRY_OFF_HEAD >>> 2);
+      if (length < shortest || length > longest) break;
+      if (words[head] !== a || words[head + 1] !== b || words[head + 2] !== c) break;
+    }
+    return i;
   }
 
   /** A copy of a frame. Yours. */

@@ -1,4 +1,6 @@
 import {
+  ENTRY_OFF_FLAGS,
+  ENTRY_SIZE,
   FRAME_CSUM_VALID,
   FRAME_ECN,
   FRAME_GSO,
@@ -41,9 +43,13 @@ export function takesFrame(offloads: number, batch: Batch, i: number): boolean {
 
 /** First frame in [from, to) that {@link takesFrame} denies; `to` when there is none. */
 export function firstUnfinished(offloads: number, batch: Batch, from: number, to: number): number {
-  let i = from;
-  while (i < to && takesFrame(offloads, batch, i)) i++;
-  return i;
+  const { words } = batch.space.engine;
+  const unfinished = FRAME_GSO | FRAME_NEEDS_CSUM;
+  let at = (batch.table.entry(from) + ENTRY_OFF_FLAGS) >>> 2;
+  for (let i = from; i < to; i++, at += ENTRY_SIZE >>> 2) {
+    if (((words[at] as number) & unfinished) !== 0 && !takesFrame(offloads, batch, i)) return i;
+  }
+  return to;
 }
 
 /**

@@ -12,6 +12,8 @@ import { FrameTally, type FrameBalance } from "./tally.js";
 /** Shortest frame: an Ethernet header. */
 const HEADER_LENGTH = 14;
 
+const isValid = (length: number): boolean => length >= HEADER_LENGTH && length <= FRAME_LENGTH_MAX;
+
 /** What a {@link Switch} is made of. */
 export interface SwitchOptions {
   /** Where deferred work of this thread runs. */
@@ -184,23 +186,21 @@ export class Switch {
     let i = from;
     while (i < to) {
       const length = batch.length(i);
-      if (length < HEADER_LENGTH || length > FRAME_LENGTH_MAX) {
+      if (!isValid(length)) {
         source.tally.take(1, length);
         source.tally.drop(length < HEADER_LENGTH ? "undersize" : "oversize", 1);
         i++;
         continue;
       }
-      // a run: frames in a row for the same station
+      // a run: frames in a row for the same station, usually from the same one
       const destination = batch.destination(i);
       this.#learn(source, batch.source(i), now);
-      let bytes = length;
-      let end = i + 1;
-      for (; end < to; end++) {
-        const next = batch.length(end);
-        if (next < HEADER_LENGTH || next > FRAME_LENGTH_MAX || batch.destination(end) !== destination) break;
+      let end = batch.flowEnd(i, to, HEADER_LENGTH, FRAME_LENGTH_MAX);
+      while (end < to && isValid(batch.length(end)) && batch.destination(end) === destination) {
         this.#learn(source, batch.source(end), now);
-        bytes += next;
+        end = batch.flowEnd(end, to, HEADER_LENGTH, FRAME_LENGTH_MAX);
       }
+      const bytes = batch.byteCount(i, end);
       const n = end - i;
       const target = this.#find(source, destination, now);
       if (target === null) {

@@ -119,6 +119,19 @@ describe("interface numbers", () => {
     expect(spell(bench.drain())).toEqual(["devadd 0"]);
   });
 
+  it("are a guest's own after a reset: its resets use up no number of the bus", async () => {
+    const bench = await Bench.open();
+    for (let i = 0; i < 100; i++) {
+      bench.client.listen();
+      bench.drain();
+      bench.client.reset();
+    }
+    bench.add("box1");
+    expect(bench.bus.devices[1]?.interfaces.map(({ id }) => id)).toEqual([1]);
+    bench.client.listen();
+    expect(spell(bench.drain())).toEqual(["devadd 100", "devadd 101"]);
+  });
+
   it("stay when the connector returned the DEVADD before the reset", async () => {
     const bench = await Bench.open();
     bench.client.listen();

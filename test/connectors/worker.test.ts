@@ -159,8 +159,7 @@ describe("the worker connector", () => {
     await guest.ask("open", 0, ECHO_VERSION);
     const call = guest.ask("call", ECHO_REVERSE, [1], 0);
     const rejected = expect(call).rejects.toThrow("ETIMEDOUT");
-    await new Promise((resolve) => setTimeout(resolve, 1)); // the request is posted before this thread is blocked
-    block(500);
+    block(500); // the guest calls while the host's thread does not get to look
     await rejected;
     await until("the cancelled slot", () => host.counters().cancelled > 0);
     expect(await guest.ask("call", ECHO_REVERSE, [1, 2], 0)).toEqual({ result: 2, data: [2, 1] });
@@ -263,11 +262,12 @@ describe("a guest's thread that is terminated", () => {
       },
     ],
     [
-      "in a call",
+      "in a call that the host executes",
       async (guest) => {
         await guest.ask("open", 0, ECHO_VERSION);
-        void guest.ask("call", ECHO_HANG, [], 200);
-        await new Promise((resolve) => setTimeout(resolve, 5));
+        void guest.ask("die", 30); // while this thread hangs in the device's callback
+        void guest.ask("call", ECHO_HANG, [], 150);
+        await new Promise((resolve) => guest.worker.once("exit", resolve));
       },
     ],
     [

@@ -104,6 +104,7 @@ describe("capturing the real traffic on its way through a switch", () => {
       "ipv6.defragment",
     ];
     const preferences = stateless.flatMap((name) => ["-o", `${name}:FALSE`]);
+    preferences.push("--disable-protocol", "gryphon"); // owns TCP port 7000, which the recorded sockets happened to use
     const warning = "0x00600000";
     expect(
       tshark("-r", path, ...preferences, "-Y", `_ws.malformed || _ws.expert.severity >= ${warning}`),

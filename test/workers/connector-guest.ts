@@ -101,6 +101,10 @@ const verbs: Record<string, (...args: never[]) => unknown> = {
     transport!.disconnect();
     return "gone";
   },
+  /** Ends the thread at once, whatever it is doing by then. */
+  die(ms: number) {
+    setTimeout(() => process.exit(9), ms);
+  },
   unknownEvents: () => (transport as unknown as { unknownEvents: number }).unknownEvents,
 };
 
