@@ -2,7 +2,7 @@ import { Worker } from "node:worker_threads";
 import type { PairAnswer, PairJob, PairWorkerData } from "./jobs.js";
 import { linkSharedLoops, type TwoThreadLoops } from "./loops.js";
 import type { BracketedSample } from "./placement.js";
-import { setStage, STAGE_PAGES, type RingPlan } from "./stage.js";
+import { idleReceiver, setStage, STAGE_PAGES, type RingPlan } from "./stage.js";
 
 /** A sample of a pair, with what both sides counted. */
 export interface PairSample extends BracketedSample {
@@ -44,6 +44,11 @@ export class ThreadPair {
   /** A fresh ring; both threads must be idle. */
   set(plan: RingPlan): void {
     setStage(this.loops, this.memory, plan);
+  }
+
+  /** Leaves the receiver of a fresh ring unmasked and idle, so that the first frame rings the doorbell. */
+  settle(): void {
+    idleReceiver(this.memory);
   }
 
   /** Runs one job on both threads. `per` divides the time: descriptors, frames, round trips. @throws Error on failure */

@@ -118,3 +118,12 @@ export function postBuffers(memory: WebAssembly.Memory, count: number, size = BU
     data.setBigUint64(first + i * DESCRIPTOR + 16, BigInt(size), true);
   }
 }
+
+/** South unmasked, nothing pending; north masked: it polls for room. */
+export function idleReceiver(memory: WebAssembly.Memory): void {
+  const bytes = new Uint8Array(memory.buffer);
+  const ring = STAGE.ram + RING_GPA - RAM_GPA;
+  bytes.fill(0, ring + 16, ring + 22);
+  bytes[ring + 19] = 1;
+  new Uint32Array(memory.buffer).fill(0, STAGE.gate / 4 + 16, STAGE.gate / 4 + 64);
+}

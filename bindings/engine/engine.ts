@@ -6,25 +6,110 @@ import { sharedBytes, unsharedBytes } from "./wasm-bytes.js";
 /** Which build of the engine: `unshared` links onto an emulator's own memory, `shared` onto memory between threads. */
 export type EngineFlavour = "unshared" | "shared";
 
-/** The bytes of a flavour's wasm, embedded in this package (the same files are exported as `vbus/vbus.wasm`). */
+/** The bytes of a flavour's wasm, embedded in this package (also files: `vbus/vbus.wasm`, `vbus/vbus.shared.wasm`). */
 export function engineBytes(flavour: EngineFlavour): Uint8Array {
   return flavour === "shared" ? sharedBytes() : unsharedBytes();
 }
 
-const modules = new Map<EngineFlavour, Promise<WebAssembly.Module>>();
+/** Modules of this thread that are compiled already. */
+const compiled = new Map<EngineFlavour, WebAssembly.Module>();
+/** Modules of this thread that are being compiled. */
+const compiling = new Map<EngineFlavour, Promise<WebAssembly.Module>>();
 
-/** Compiles a flavour once per thread. A page needs `'wasm-unsafe-eval'` in its content security policy. */
+/**
+ * Compiles a flavour once per thread, from the bytes in this package.
+ * @throws VbusError EPERM in a page whose content security policy lacks `'wasm-unsafe-eval'`, EOPNOTSUPP where
+ *   WebAssembly lacks what the engine uses, ENOMEM
+ */
 export function engineModule(flavour: EngineFlavour): Promise<WebAssembly.Module> {
-  let module = modules.get(flavour);
+  const ready = compiled.get(flavour);
+  if (ready !== undefined) return Promise.resolve(ready);
+  let module = compiling.get(flavour);
   if (module === undefined) {
-    module = WebAssembly.compile(engineBytes(flavour) as Uint8Array<ArrayBuffer>);
-    modules.set(flavour, module);
+    module = compile(flavour).finally(() => {
+      compiling.delete(flavour);
+    });
+    compiling.set(flavour, module);
   }
   return module;
 }
 
-function isShared(memory: WebAssembly.Memory): boolean {
-  return typeof SharedArrayBuffer !== "undefined" && memory.buffer instanceof SharedArrayBuffer;
+async function compile(flavour: EngineFlavour): Promise<WebAssembly.Module> {
+  const bytes = engineBytes(flavour) as Uint8Array<ArrayBuffer>;
+  let module: WebAssembly.Module;
+  try {
+    module = await WebAssembly.compile(bytes);
+  } catch (cause) {
+    if (cause instanceof RangeError)
+      throw new VbusError("ENOMEM", `no memory to compile the ${flavour} engine`, { cause });
+    throw compileError(flavour, bytes, cause);
+  }
+  // one that was provided meanwhile stays
+  const known = compiled.get(flavour) ?? module;
+  compiled.set(flavour, known);
+  return known;
+}
+
+function compileNow(flavour: EngineFlavour): WebAssembly.Module {
+  let module = compiled.get(flavour);
+  if (module !== undefined) return module;
+  const bytes = engineBytes(flavour) as Uint8Array<ArrayBuffer>;
+  try {
+    module = new WebAssembly.Module(bytes);
+  } catch (cause) {
+    // what browsers throw for a module that is too large for synchronous compilation in a page
+    if (cause instanceof RangeError) {
+      throw new VbusError(
+        "EOPNOTSUPP",
+        "this thread may not compile wasm synchronously; use Engine.link(), or provideEngineModule() before",
+        { cause },
+      );
+    }
+    throw compileError(flavour, bytes, cause);
+  }
+  compiled.set(flavour, module);
+  return module;
+}
+
+/** The bytes are good, so it is the platform that cannot, or the page that may not. */
+function compileError(flavour: EngineFlavour, bytes: Uint8Array<ArrayBuffer>, cause: unknown): VbusError {
+  if (!WebAssembly.validate(bytes)) {
+    return new VbusError(
+      "EOPNOTSUPP",
+      `WebAssembly lacks something here that the ${flavour} engine uses (SIMD, bulk memory` +
+        `${flavour === "shared" ? ", threads" : ""}); use a newer browser or Node`,
+      { cause },
+    );
+  }
+  return new VbusError(
+    "EPERM",
+    "this page's content security policy forbids WebAssembly; add 'wasm-unsafe-eval' to its script-src " +
+      "(and to that of the worker's own response)",
+    { cause },
+  );
+}
+
+/**
+ * Gives this thread a compiled module of a flavour, which every link from then on uses instead of the bytes in this
+ * package: for pages that fetch `vbus/vbus.wasm` and `vbus/vbus.shared.wasm` by URL
+ * (`WebAssembly.compileStreaming(fetch(url))`), or that compile once and post the module to their workers.
+ * @throws VbusError EINVAL when it is not the engine; a flavour that does not fit shows when linking
+ */
+export function provideEngineModule(flavour: EngineFlavour, module: WebAssembly.Module): void {
+  const imports = WebAssembly.Module.imports(module);
+  const exports = WebAssembly.Module.exports(module);
+  const [memory] = imports;
+  if (
+    imports.length !== 1 ||
+    memory?.kind !== "memory" ||
+    !exports.some(({ name, kind }) => name === "ringCreate" && kind === "function")
+  ) {
+    throw new VbusError(
+      "EINVAL",
+      `this is not the engine's module; give the one of ${flavour === "shared" ? "vbus.shared.wasm" : "vbus.wasm"}`,
+    );
+  }
+  compiled.set(flavour, module);
 }
 
 /**
@@ -48,7 +133,8 @@ export class Engine {
 
   /**
    * Links the flavour that fits the memory. Works everywhere.
-   * @throws VbusError EINVAL when the memory is not a 32-bit WebAssembly.Memory that the engine can import
+   * @throws VbusError EINVAL when the memory is not a 32-bit WebAssembly.Memory that the engine can import; as
+   *   {@link engineModule}
    */
   static async link(memory: WebAssembly.Memory): Promise<Engine> {
     const flavour: EngineFlavour = isShared(memory) ? "shared" : "unshared";
@@ -63,18 +149,13 @@ export class Engine {
 
   /**
    * Links synchronously: in Node, in workers, and (where the browser allows compiling this few bytes) in pages.
-   * @throws VbusError EOPNOTSUPP where synchronous compilation is forbidden: use {@link Engine.link}; EINVAL as there
+   * A module that this thread has compiled or was given ({@link provideEngineModule}) is used as it is.
+   * @throws VbusError EOPNOTSUPP where synchronous compilation is forbidden: use {@link Engine.link}; EINVAL and EPERM as
+   *   there
    */
   static linkSync(memory: WebAssembly.Memory): Engine {
     const flavour: EngineFlavour = isShared(memory) ? "shared" : "unshared";
-    let module: WebAssembly.Module;
-    try {
-      module = new WebAssembly.Module(engineBytes(flavour) as Uint8Array<ArrayBuffer>);
-    } catch (cause) {
-      throw new VbusError("EOPNOTSUPP", "this thread may not compile wasm synchronously; use Engine.link()", {
-        cause,
-      });
-    }
+    const module = compileNow(flavour);
     try {
       const { exports } = instantiateSync<Record<string, unknown>>(module, { env: { memory } });
       return new Engine(memory, flavour, exports as unknown as EngineExports);
@@ -83,7 +164,17 @@ export class Engine {
     }
   }
 
+  /** A shared buffer that grew is not detached, so only comparing (which is not cheap) tells. */
+  #mayGrow = true;
+
+  /** Promises that the memory never grows (its initial size is its maximum): access to shared memory gets cheaper. */
+  assumeFixedSize(): void {
+    this.#mayGrow = false;
+  }
+
   #refresh(): void {
+    // growing an unshared memory detaches its views, which shows in their length
+    if (this.#bytes.length !== 0 && !(this.shared && this.#mayGrow)) return;
     const buffer = this.memory.buffer;
     if (buffer === this.#buffer) return;
     this.#buffer = buffer;

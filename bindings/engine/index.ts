@@ -2,7 +2,7 @@
  * The typed door to the wasm engine: rings, signals, bursts, checksums.
  * @module
  */
-export { Engine, engineBytes, engineModule, type EngineFlavour } from "./engine.js";
+export { Engine, engineBytes, engineModule, provideEngineModule, type EngineFlavour } from "./engine.js";
 export type { EngineExports } from "./exports.js";
 export {
   PEEK_FRAMES,

@@ -12,6 +12,8 @@ export interface GuestLayout {
   hostArena: ArenaRange;
   /** Doorbell page and call slots of the worker connector. */
   link: ArenaRange;
+  /** True: the memory can never grow, which makes access cheaper. */
+  fixedSize?: boolean;
 }
 
 /** A memory for a guest, and its layout. */
@@ -73,6 +75,7 @@ export function allocateGuestMemory(options: GuestMemoryOptions = {}): GuestMemo
   return {
     memory,
     layout: {
+      fixedSize: true,
       link: { address: PAGE, size: PAGE },
       guestArena: { address: 2 * PAGE, size: arenaBytes },
       hostArena: { address: 2 * PAGE + arenaBytes, size: arenaBytes },
@@ -101,14 +104,14 @@ export class GuestMemory {
 
   /** Opens a guest memory in the guest's thread. @throws VbusError as `MemorySpace.attach` */
   static async open(init: GuestMemoryInit): Promise<GuestMemory> {
-    return new GuestMemory(
-      await MemorySpace.attach(init.memory, init.layout.guestArena, init.layout.regions),
-    );
+    const space = await MemorySpace.attach(init.memory, init.layout.guestArena, init.layout.regions);
+    return new GuestMemory(sized(space, init));
   }
 
   /** {@link GuestMemory.open} where synchronous compilation is allowed. */
   static openSync(init: GuestMemoryInit): GuestMemory {
-    return new GuestMemory(MemorySpace.attachSync(init.memory, init.layout.guestArena, init.layout.regions));
+    const space = MemorySpace.attachSync(init.memory, init.layout.guestArena, init.layout.regions);
+    return new GuestMemory(sized(space, init));
   }
 
   /** Wraps a space that exists already, when one thread is guest and host (`local` connector). */
@@ -119,5 +122,10 @@ export class GuestMemory {
 
 /** Opens the host's view of a guest memory, in the host's thread. @throws VbusError as `MemorySpace.attach` */
 export async function openHostView(init: GuestMemoryInit): Promise<MemorySpace> {
-  return MemorySpace.attach(init.memory, init.layout.hostArena, init.layout.regions);
+  return sized(await MemorySpace.attach(init.memory, init.layout.hostArena, init.layout.regions), init);
+}
+
+function sized(space: MemorySpace, init: GuestMemoryInit): MemorySpace {
+  if (init.layout.fixedSize === true) space.engine.assumeFixedSize();
+  return space;
 }

@@ -1,4 +1,5 @@
-import { formatMac, readCapture } from "vbus/net";
+import { VbusError } from "vbus";
+import { formatMac, isGroupMac, readCapture } from "vbus/net";
 
 /** Frames in one buffer, so that they cross to a thread in one piece: each at a multiple of 8, with its length. */
 export interface FramePack {
@@ -38,15 +39,32 @@ export interface Workload {
   b: { mac: number; frames: Uint8Array[] };
   /** Frames that cannot cross between two guests (between two stations of B's side), left out. */
   left: number;
-  /** Frames too short or too long for the NICs, left out. */
+  /** Frames that no NIC would send, left out: no whole Ethernet frame, too long, or from an address of no station. */
   unfit: number;
   /** True when the capture went one way only, so that the way back is its mirror image. */
   mirrored: boolean;
 }
 
+const LINK_ETHERNET = 1;
+const HEADER = 14;
+const TAG = 4;
+/** EtherTypes of frames that begin with 802.1Q tags. */
+const TAGGED = [0x8100, 0x88a8];
+/** What the other side is called when a capture tells of one station only. */
+const STAND_INS = [0x020000000001, 0x020000000002] as const;
+
 const macAt = (frame: Uint8Array, at: number): number =>
   frame.subarray(at, at + 6).reduce((mac, byte) => mac * 256 + byte, 0);
 const isGroup = (frame: Uint8Array): boolean => ((frame[0] as number) & 1) !== 0;
+
+/** True for a frame that a NIC with this MTU sends: the driver's limit has room for one tag, if there is one. */
+function fits(frame: Uint8Array, mtu: number): boolean {
+  if (frame.length < HEADER) return false;
+  const source = macAt(frame, 6);
+  if (source === 0 || isGroupMac(source)) return false;
+  const tagged = TAGGED.includes((frame[12] as number) * 256 + (frame[13] as number));
+  return frame.length <= mtu + HEADER + (tagged ? TAG : 0);
+}
 
 /** Swaps the addresses of a frame: what the other side might have sent. Group addresses stay where they are. */
 function mirror(frame: Uint8Array, mac: number): Uint8Array {
@@ -63,13 +81,16 @@ function mirror(frame: Uint8Array, mac: number): Uint8Array {
 /**
  * Reads a capture and gives each frame to the guest that owns its source address. The busiest source is guest A's; B
  * owns every station that exchanges unicast frames with A; stations that only send to groups go with A.
+ * @param mtu - MTU of both NICs
+ * @throws VbusError EINVAL when the file is no capture, or holds nothing that can be replayed
  */
-export async function loadWorkload(file: Uint8Array<ArrayBuffer>, frameLimit: number): Promise<Workload> {
+export async function loadWorkload(file: Uint8Array<ArrayBuffer>, mtu: number): Promise<Workload> {
   const capture = await readCapture(file);
   const frames: Uint8Array[] = [];
   let unfit = 0;
-  for (const { data, originalLength } of capture.frames) {
-    if (data.length < 14 || data.length > frameLimit || data.length < originalLength) unfit++;
+  for (const { data, truncated, interface: number } of capture.frames) {
+    const ethernet = capture.interfaces[number]?.linkType === LINK_ETHERNET;
+    if (!ethernet || truncated || !fits(data, mtu)) unfit++;
     else frames.push(data);
   }
   const senders = new Map<number, number>();
@@ -78,8 +99,15 @@ export async function loadWorkload(file: Uint8Array<ArrayBuffer>, frameLimit: nu
     senders.set(source, (senders.get(source) ?? 0) + 1);
   }
   const busiest = [...senders].sort((x, y) => y[1] - x[1])[0]?.[0];
-  if (busiest === undefined)
-    throw new Error("the capture holds no Ethernet frame that fits; give another file, or a larger --mtu");
+  if (busiest === undefined) {
+    throw new VbusError(
+      "EINVAL",
+      capture.frames.length === 0
+        ? "the capture holds no frames; give another file"
+        : `none of the capture's ${unfit} frames can be sent with an MTU of ${mtu} (no Ethernet, cut off, too short or too long); ` +
+          "give another file, or a larger --mtu",
+    );
+  }
   const peers = new Map<number, number>();
   for (const frame of frames) {
     if (isGroup(frame)) continue;
@@ -88,7 +116,7 @@ export async function loadWorkload(file: Uint8Array<ArrayBuffer>, frameLimit: nu
       peers.set(destination, (peers.get(destination) ?? 0) + 1);
     if (destination === busiest && source !== busiest) peers.set(source, (peers.get(source) ?? 0) + 1);
   }
-  const peer = [...peers].sort((x, y) => y[1] - x[1])[0]?.[0] ?? busiest ^ 1;
+  const peer = [...peers].sort((x, y) => y[1] - x[1])[0]?.[0] ?? (busiest === STAND_INS[0] ? STAND_INS[1] : STAND_INS[0]);
   const a: Uint8Array[] = [];
   const b: Uint8Array[] = [];
   let left = 0;
@@ -99,10 +127,13 @@ export async function loadWorkload(file: Uint8Array<ArrayBuffer>, frameLimit: nu
     else if (!fromB && !toB) left++;
     else (fromB ? b : a).push(frame);
   }
-  const mirrored = b.length === 0;
+  if (a.length + b.length === 0) {
+    throw new VbusError("EINVAL", `all ${left} frames go from a station to itself or its side; give another file`);
+  }
+  const mirrored = a.length === 0 || b.length === 0;
   return {
-    a: { mac: busiest, frames: a },
-    b: { mac: peer, frames: mirrored ? a.map((frame) => mirror(frame, peer)) : b },
+    a: { mac: busiest, frames: a.length === 0 ? b.map((frame) => mirror(frame, busiest)) : a },
+    b: { mac: peer, frames: b.length === 0 ? a.map((frame) => mirror(frame, peer)) : b },
     left,
     unfit,
     mirrored,

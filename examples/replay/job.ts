@@ -116,14 +116,14 @@ export class Job {
   /** Starts the threads, brings the links up, runs all phases. */
   async run(): Promise<JobResult> {
     const { options, environment } = this;
-    this.#workload = await loadWorkload(environment.capture, options.mtu + 18);
+    this.#workload = await loadWorkload(environment.capture, options.mtu);
     const { a, b, left, unfit, mirrored } = this.#workload;
     environment.log(
       `capture: guest A owns ${formatMac(a.mac)} and sends ${a.frames.length} frames, ` +
         `guest B owns ${formatMac(b.mac)} and sends ${b.frames.length}` +
-        (mirrored ? " (A's, mirrored)" : "") +
+        (mirrored ? " (one way is the other, mirrored)" : "") +
         (left > 0 ? `; ${left} frames between other stations left out` : "") +
-        (unfit > 0 ? `; ${unfit} frames truncated, too short or longer than the MTU allows left out` : ""),
+        (unfit > 0 ? `; ${unfit} frames left out that are cut off, too short, longer than the MTU allows, or no Ethernet` : ""),
     );
     await this.#start();
     const before = await this.#host.call<HostReport>("report");
@@ -167,7 +167,8 @@ export class Job {
       const { mac } = i === 0 ? this.#workload.a : this.#workload.b;
       const init = allocateGuestMemory({ size: GUEST_RAM, shared: true });
       await this.#host.call("addGuest", { name, init, mac: formatMac(mac), mtu: options.mtu });
-      const guest = await Thread.start(environment.guest, `vbus-guest-${name}`);
+      const life = `vbus-replay-${name}-${Math.random()}`;
+      const guest = await Thread.start(environment.guest, `vbus-guest-${name}`, life);
       guest.onExit = (reason) => {
         // the host is told at once; a guest that ends by itself at the end of the run is none of its business any more
         this.#host.call("guestDied", { name, reason: reason.message }).catch(() => undefined);
@@ -175,7 +176,7 @@ export class Job {
       this.#guests.push(guest);
       const found = await guest.call<{ modalias: string; id: number }>("start", {
         name,
-        life: `vbus-replay-${name}-${Math.random()}`,
+        life,
         init,
         timeoutMs: 10_000,
         nic: { rxRing: options.rxRing, txRing: options.txRing, mtu: options.mtu, lazyIndexes: options.lazy },

@@ -18,13 +18,13 @@ export function table(rows: readonly (readonly string[])[]): string {
 const whole = (n: number): string => Math.round(n).toLocaleString("en-US");
 const fixed = (n: number, digits: number): string => (Number.isNaN(n) ? "-" : n.toFixed(digits));
 
-/** What a run found, for people. */
-export function formatReport(result: JobResult): string {
+/** The table of a run: a header, then one row per direction and phase. */
+export function directionRows(result: JobResult): string[][] {
   const latency = (d: DirectionResult): [string, string] => {
     const found = result.latency.find((l) => l.from === d.from && l.to === d.to);
     return found === undefined ? ["-", "-"] : [fixed(found.p50, 0), fixed(found.p99, 0)];
   };
-  const rows = [
+  return [
     [
       "phase",
       "direction",
@@ -51,11 +51,14 @@ export function formatReport(result: JobResult): string {
       ...latency(d),
     ]),
   ];
-  const lines = [
-    table(rows),
-    "p50 and p99: round trip of one outstanding frame, from and back to the sender",
-    "",
-  ];
+}
+
+/** What the columns p50 and p99 mean. */
+export const LATENCY_NOTE = "p50 and p99: round trip of one outstanding frame, from and back to the sender";
+
+/** What a run proved, line by line. */
+export function conclusions(result: JobResult): string[] {
+  const lines: string[] = [];
   for (const d of result.directions) {
     const { matched, missing, unexpected } = d.received;
     lines.push(
@@ -83,6 +86,16 @@ export function formatReport(result: JobResult): string {
     );
   }
   for (const complaint of result.complaints) lines.push(`PROBLEM: ${complaint}`);
-  lines.push(result.ok ? "ok" : "FAILED");
-  return lines.join("\n");
+  return lines;
+}
+
+/** What a run found, for people. */
+export function formatReport(result: JobResult): string {
+  return [
+    table(directionRows(result)),
+    LATENCY_NOTE,
+    "",
+    ...conclusions(result),
+    result.ok ? "ok" : "FAILED",
+  ].join("\n");
 }

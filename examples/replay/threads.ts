@@ -3,6 +3,10 @@
  * This is the program's own plumbing: what crosses here are commands and results, never frames.
  */
 
+import { VbusError, type ErrorCode } from "vbus";
+
+import { watchLife, type Vigil } from "vbus/connectors/worker";
+
 /** A command handler: gets the payload, returns the answer (or a promise of it). */
 export type Handlers = Record<string, (payload: never) => unknown>;
 
@@ -15,8 +19,17 @@ interface Request {
 interface Answer {
   id: number;
   value?: unknown;
-  error?: string;
+  /** Its message, with the stack where that helps; a code when it is a VbusError, which says enough by itself. */
+  error?: { message: string; code: ErrorCode | null };
 }
+
+function describe(error: unknown): Answer["error"] {
+  if (error instanceof VbusError) return { message: withoutCode(error), code: error.code };
+  return { message: error instanceof Error ? (error.stack ?? error.message) : String(error), code: null };
+}
+
+/** The constructor of a VbusError puts the code in front. */
+const withoutCode = (error: VbusError): string => error.message.slice(error.code.length + 2);
 
 interface Endpoint {
   post(message: unknown, transfer: ArrayBuffer[]): void;
@@ -67,13 +80,7 @@ export async function serve(handlers: Handlers): Promise<void> {
           endpoint.post({ id, value } satisfies Answer, []);
         },
         (error: unknown) => {
-          endpoint.post(
-            {
-              id,
-              error: error instanceof Error ? (error.stack ?? error.message) : String(error),
-            } satisfies Answer,
-            [],
-          );
+          endpoint.post({ id, error: describe(error) } satisfies Answer, []);
         },
       );
   });
@@ -87,13 +94,17 @@ export class Thread {
   #post: (message: unknown, transfer: ArrayBuffer[]) => void = () => {};
   #terminate: () => void = () => {};
   #dead: Error | null = null;
+  #vigil: Vigil | null = null;
   /** Told once when the thread ended, for whatever reason. */
   onExit: ((reason: Error) => void) | null = null;
 
   private constructor(readonly name: string) {}
 
-  /** Starts a worker from a built file and waits until it serves commands. */
-  static async start(url: URL, name: string): Promise<Thread> {
+  /**
+   * Starts a worker from a built file and waits until it serves commands. In Node its `exit` tells of its end, in a page
+   * only a Web Lock does: `life` is the name of the one that the worker is going to hold (`holdLife`).
+   */
+  static async start(url: URL, name: string, life?: string): Promise<Thread> {
     const thread = new Thread(name);
     const ready = new Promise((resolve, reject) => {
       thread.#pending.set(0, { resolve, reject });
@@ -129,8 +140,18 @@ export class Thread {
         thread.#answer(event.data);
       });
       worker.addEventListener("error", (event) => {
-        thread.#end(new Error(`thread ${name}: ${event.message}`));
+        // a script that cannot be loaded has no message
+        const what: string | undefined = event.message;
+        thread.#end(new Error(`thread ${name}: ${what ?? `${url.href} cannot be loaded`}`));
       });
+      if (life !== undefined) {
+        thread.#vigil = watchLife({
+          name: life,
+          onDeath: (reason) => {
+            thread.#end(reason);
+          },
+        });
+      }
     }
     await ready;
     return thread;
@@ -139,13 +160,15 @@ export class Thread {
   #answer({ id, value, error }: Answer): void {
     const pending = this.#pending.get(id);
     this.#pending.delete(id);
-    if (error !== undefined) pending?.reject(new Error(`${this.name}: ${error}`));
-    else pending?.resolve(value);
+    if (error === undefined) pending?.resolve(value);
+    else if (error.code === null) pending?.reject(new Error(`${this.name}: ${error.message}`));
+    else pending?.reject(new VbusError(error.code, `${this.name}: ${error.message}`));
   }
 
   #end(reason: Error): void {
     if (this.#dead !== null) return;
     this.#dead = reason;
+    this.#vigil?.stop();
     for (const { reject } of this.#pending.values()) reject(reason);
     this.#pending.clear();
     this.onExit?.(reason);

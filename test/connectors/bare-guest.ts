@@ -183,7 +183,12 @@ export class BareGuest {
   }
 
   /** A bus call by SLOWCALL, or by a fastcall channel. */
-  busCall(vector: number, length: number, gpa: number | bigint, channel?: { id: number; gpa: number }): number {
+  busCall(
+    vector: number,
+    length: number,
+    gpa: number | bigint,
+    channel?: { id: number; gpa: number },
+  ): number {
     if (channel !== undefined) {
       this.setU32(channel.gpa, vector);
       this.setU32(channel.gpa + 4, length);
@@ -198,7 +203,10 @@ export class BareGuest {
     return this.bridge(2, 16, descriptor);
   }
 
-  addChannel(id: number, size = this.layout.fastcall): { result: number; channel: { id: number; gpa: number } } {
+  addChannel(
+    id: number,
+    size = this.layout.fastcall,
+  ): { result: number; channel: { id: number; gpa: number } } {
     const gpa = this.block(24);
     const descriptor = this.block(16);
     this.setU32(descriptor, id);
@@ -221,7 +229,14 @@ export class BareGuest {
     return this.busCall(1, 8, gpa, channel);
   }
 
-  call(handle: bigint, func: number, data: number | bigint, length: number, flags = 0, channel?: { id: number; gpa: number }) {
+  call(
+    handle: bigint,
+    func: number,
+    data: number | bigint,
+    length: number,
+    flags = 0,
+    channel?: { id: number; gpa: number },
+  ) {
     const gpa = this.block(this.layout.call.size);
     this.setU64(gpa, handle);
     this.setU32(gpa + 8, func);

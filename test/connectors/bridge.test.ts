@@ -25,6 +25,7 @@ const EPERM = -1;
 const ENOENT = -2;
 const EIO = -5;
 const ENXIO = -6;
+const ENOMEM = -12;
 const EFAULT = -14;
 const EBUSY = -16;
 const EEXIST = -17;
@@ -310,7 +311,14 @@ describe("the bridge", () => {
 
   it("tells nobody's memory apart from nothing: blocks outside are -EFAULT", () => {
     const { guest } = machine;
-    for (const gpa of [0n, 0x7000_0000n, 1n << 32n, (1n << 32n) + BigInt(guest.base), 1n << 63n, 0xffff_ffff_ffff_fff8n]) {
+    for (const gpa of [
+      0n,
+      0x7000_0000n,
+      1n << 32n,
+      (1n << 32n) + BigInt(guest.base),
+      1n << 63n,
+      0xffff_ffff_ffff_fff8n,
+    ]) {
       expect(guest.bridge(0, 16, gpa)).toBe(EFAULT);
     }
     machine.bringUp();
@@ -402,11 +410,38 @@ describe("the bridge", () => {
     expect(guest.shm(handle, ECHO_REFUSED, segment, 64, signal)).toBe(EBUSY);
     expect(guest.shm(handle + 5n, ECHO_SIGNALLED, segment, 64, signal)).toBe(ENOENT);
     expect(guest.shm(handle, ECHO_SIGNALLED, segment, 64, { offset: 56, cookie: COOKIE })).toBe(EINVAL); // P3
-    expect(guest.shm(handle, ECHO_SIGNALLED, segment, 64, { offset: 0xfffffff0, cookie: COOKIE })).toBe(EINVAL);
+    expect(guest.shm(handle, ECHO_SIGNALLED, segment, 64, { offset: 0xfffffff0, cookie: COOKIE })).toBe(
+      EINVAL,
+    );
     expect(guest.shm(handle, ECHO_SIGNALLED, segment, 64, { offset: 16, cookie: COOKIE })).toBe(EINVAL); // magic
     expect(machine.memory.arena.available).toBe(free);
     guest.close(handle);
     expect(machine.events()).toEqual([]);
+  });
+
+  it("lets no guest hoard signals until the arena is gone", () => {
+    const { guest } = machine;
+    machine.bringUp();
+    const { handle } = guest.open(0, ECHO_VERSION);
+    const block = guest.block(48);
+    guest.setU64(block, handle);
+    guest.setU32(block + 8, ECHO_SIGNALLED);
+    guest.setU32(block + 12, 64);
+    guest.setU32(block + 24, 0);
+    guest.setU64(block + 40, guest.signalSegment());
+    const { channel } = guest.addChannel(0);
+    let shared = 0;
+    while (guest.busCall(3, 48, block, channel) >= 0) shared++;
+    expect(guest.busCall(3, 48, block, channel)).toBe(ENOMEM);
+    expect(shared).toBeGreaterThanOrEqual(16384);
+    // events and calls go on, and what is closed makes room again
+    machine.plug("echo1");
+    expect(machine.events()).toHaveLength(1);
+    guest.close(handle);
+    expect(machine.events()).toHaveLength(shared);
+    const again = guest.open(0, ECHO_VERSION);
+    guest.setU64(block, again.handle);
+    expect(guest.busCall(3, 48, block, channel)).toBeGreaterThanOrEqual(0);
   });
 
   it("ignores doorbells of handles that nobody has", () => {
@@ -456,7 +491,7 @@ describe("the bridge", () => {
     machine.scheduler.run();
     const record = [...Array(144).keys()].map((i) => guest.u8(guest.data + i));
     const expected = new Array<number>(144).fill(0);
-    [...ECHO_TYPE].forEach((char, i) => (expected[16 + i] = char.charCodeAt(0)));
+    for (let i = 0; i < ECHO_TYPE.length; i++) expected[16 + i] = ECHO_TYPE.charCodeAt(i);
     expect(record).toEqual(expected);
     expect(guest.u8(guest.data + 144)).toBe(0xee);
     expect(machine.memory.takeWrites()).toContainEqual({ gpa: guest.data, length: 144 });
@@ -508,7 +543,10 @@ describe("a malformed event descriptor", () => {
     ["a record of no length", (guest) => guest.setU64(guest.descriptor(0) + 16, 0)],
     ["a record before the array", (guest) => guest.setU64(guest.descriptor(0) + 8, guest.data - 1)],
     ["a record behind the array", (guest) => guest.setU64(guest.descriptor(0) + 8, guest.data + 4 * 144)],
-    ["a record that is not whole", (guest) => guest.setU64(guest.descriptor(0) + 8, guest.data + 3 * 144 + 1)],
+    [
+      "a record that is not whole",
+      (guest) => guest.setU64(guest.descriptor(0) + 8, guest.data + 3 * 144 + 1),
+    ],
     ["a record in the ring itself", (guest) => guest.setU64(guest.descriptor(0) + 8, guest.ring)],
     ["a record outside memory", (guest) => guest.setU64(guest.descriptor(0) + 8, 0xffff_ffff_ffff_ff00n)],
     ["an endless record", (guest) => guest.setU64(guest.descriptor(0) + 16, 0xffff_ffff_ffff_ffffn)],

@@ -40,6 +40,9 @@ export const ECHO_PLAIN = 3;
 /** What happened to the test devices of this thread. */
 export const echoed = { connects: 0, closes: 0, calls: 0, doorbells: 0, consumed: 0, bytes: 0 };
 
+/** Ends ECHO_HANG before its time. */
+export const hang = { over: (): boolean => false };
+
 class EchoConnection implements Connection {
   #signals: HostSignal[] = [];
   #end: (() => void)[] = [];
@@ -65,7 +68,7 @@ class EchoConnection implements Connection {
         return this.#signals.length;
       case ECHO_HANG: {
         const end = performance.now() + flags;
-        while (performance.now() < end);
+        while (performance.now() < end && !hang.over());
         return 0;
       }
       case ECHO_RELEASE:
@@ -98,7 +101,7 @@ class EchoConnection implements Connection {
       scheduler: this.scheduler,
       recheck: RECHECK_INUSE_HEAD,
       notifier: () => {
-        for (let n; (n = queue.peek("inuse", table, 32, BURST_TRANSLATE)) > 0; ) {
+        for (let n; (n = queue.peek("inuse", table, 32, BURST_TRANSLATE)) > 0;) {
           for (let i = 0; i < n; i++) echoed.bytes += table.length(i);
           echoed.consumed += n;
           if (queue.release("inuse", table, n, BURST_SIGNAL)) signal.notify();

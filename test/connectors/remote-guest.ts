@@ -29,7 +29,8 @@ export class RemoteGuest {
       else waiting?.reject(new Error(message.code));
     });
     this.worker.on("error", (error) => {
-      for (const { reject } of this.#waiting.values()) reject(error instanceof Error ? error : new Error(String(error)));
+      for (const { reject } of this.#waiting.values())
+        reject(error instanceof Error ? error : new Error(String(error)));
     });
   }
 
@@ -43,7 +44,11 @@ export class RemoteGuest {
 }
 
 /** Waits for a condition; the bound is only there to fail with a message instead of hanging. */
-export async function until(what: string, condition: () => boolean | Promise<boolean>, ms = 10_000): Promise<void> {
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  ms = 10_000,
+): Promise<void> {
   const end = performance.now() + ms;
   while (!(await condition())) {
     if (performance.now() > end) throw new Error(`still waiting for: ${what}`);

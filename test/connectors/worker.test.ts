@@ -1,6 +1,15 @@
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Worker } from "node:worker_threads";
 
+import {
+  LINK_GONE,
+  LINK_OFF_CALLS,
+  LINK_OFF_GUEST_STATE,
+  SLOT_CANCELLED,
+  SLOT_SIZE,
+  SLOT_TAKEN,
+  SLOTS_DEFAULT,
+} from "vbus/abi";
 import { Vbus, type Bus } from "vbus/bus";
 import {
   attachWorkerGuest,
@@ -26,6 +35,7 @@ import {
   ECHO_VERSION,
   echoClass,
   echoed,
+  hang,
 } from "./echo.js";
 import { RemoteGuest, until } from "./remote-guest.js";
 
@@ -38,6 +48,7 @@ let guests: RemoteGuest[];
 let closed: Error[];
 
 beforeEach(() => {
+  hang.over = () => false;
   uncaught = [];
   connectors = [];
   guests = [];
@@ -155,20 +166,22 @@ describe("the worker connector", () => {
   });
 
   it("gives up a call that the host does not take, and the slot comes back", async () => {
-    const { guest, host } = await connected({ callTimeoutMs: 50 });
+    const { guest, host, init } = await connected({ callTimeoutMs: 50 });
     await guest.ask("open", 0, ECHO_VERSION);
     const call = guest.ask("call", ECHO_REVERSE, [1], 0);
     const rejected = expect(call).rejects.toThrow("ETIMEDOUT");
-    block(500); // the guest calls while the host's thread does not get to look
+    // the guest calls, and gives up, while the host's thread does not get to look
+    spinUntil(() => slotStates(init).includes(SLOT_CANCELLED));
     await rejected;
     await until("the cancelled slot", () => host.counters().cancelled > 0);
     expect(await guest.ask("call", ECHO_REVERSE, [1, 2], 0)).toEqual({ result: 2, data: [2, 1] });
   });
 
   it("breaks a connection whose call was taken and never ends", async () => {
-    const { guest, host } = await connected({ callTimeoutMs: 100 });
+    const { guest, host, init } = await connected({ callTimeoutMs: 100 });
     await guest.ask("open", 0, ECHO_VERSION);
-    await expect(guest.ask("call", ECHO_HANG, [], 1000)).rejects.toThrow("ETIMEDOUT");
+    hang.over = () => guestState(init) === LINK_GONE;
+    await expect(guest.ask("call", ECHO_HANG, [], 10_000)).rejects.toThrow("ETIMEDOUT");
     expect(await guest.lost).toBe("ETIMEDOUT");
     await until("the host to notice", () => host.closed !== null);
     await expect(guest.ask("call", ECHO_REVERSE, [1], 0)).rejects.toThrow("ENOTCONN");
@@ -176,9 +189,9 @@ describe("the worker connector", () => {
   });
 
   it("takes the result of a call that was slow, but in time", async () => {
-    const { guest } = await connected({ callTimeoutMs: 300 });
+    const { guest } = await connected({ callTimeoutMs: 1000 });
     await guest.ask("open", 0, ECHO_VERSION);
-    expect(await guest.ask("call", ECHO_HANG, [], 400)).toEqual({ result: 0, data: [] });
+    expect(await guest.ask("call", ECHO_HANG, [], 1100)).toEqual({ result: 0, data: [] });
   });
 
   it("ends when the guest leaves, and gives everything back", async () => {
@@ -188,7 +201,7 @@ describe("the worker connector", () => {
     await guest.ask("disconnect");
     await until("the host to notice", () => host.closed !== null);
     expect(echoed.closes).toBe(closes + 1);
-    expect(closed.map((error) => (error as VbusError).code)).toEqual(["ENOTCONN"]);
+    expect(closed.map((error) => codeOf(error))).toEqual(["ENOTCONN"]);
     host.close();
     expect(closed).toHaveLength(1);
   });
@@ -248,7 +261,9 @@ describe("the worker connector", () => {
   });
 
   it("does not wait for ever for a host", async () => {
-    await expect(connectWorkerHost({ init: memory(), scheduler, connectTimeoutMs: 20 })).rejects.toThrow("ETIMEDOUT");
+    await expect(connectWorkerHost({ init: memory(), scheduler, connectTimeoutMs: 20 })).rejects.toThrow(
+      "ETIMEDOUT",
+    );
   });
 });
 
@@ -326,7 +341,7 @@ describe("a guest's thread that is terminated", () => {
     const { guest, host } = await connected({}, { guestTimeoutMs: 700 });
     await guest.worker.terminate();
     await until("the host to notice", () => host.closed !== null);
-    expect(closed.map((error) => (error as VbusError).code)).toEqual(["ETIMEDOUT"]);
+    expect(closed.map((error) => codeOf(error))).toEqual(["ETIMEDOUT"]);
   });
 });
 
@@ -342,7 +357,7 @@ describe("a host that disappears", () => {
     const handle = await transport.open(0, ECHO_VERSION);
     const call = transport.call(handle, ECHO_HANG, 0, 0, 60_000);
     const ended = expect(call).rejects.toThrow("ETIMEDOUT"); // it was taken: its block stays with the dead
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await until("the call to be taken", () => slotStates(init).includes(SLOT_TAKEN));
     const posted = transport.call(handle, ECHO_REVERSE, 0, 0, 0);
     const withdrawn = expect(posted).rejects.toThrow("ENOTCONN");
     await worker.terminate();
@@ -354,7 +369,54 @@ describe("a host that disappears", () => {
   });
 });
 
+/** As much of the Web Locks interface as exclusive locks need. */
+class FakeLocks {
+  #held = new Set<string>();
+  #queues = new Map<string, (() => void)[]>();
+
+  query(): Promise<{ held: { name: string }[] }> {
+    return Promise.resolve({ held: [...this.#held].map((name) => ({ name })) });
+  }
+
+  async request(name: string, options: { signal?: AbortSignal }, callback: () => unknown): Promise<unknown> {
+    if (this.#held.has(name)) {
+      await new Promise<void>((resolve, reject) => {
+        this.#queues.set(name, [...(this.#queues.get(name) ?? []), resolve]);
+        options.signal?.addEventListener("abort", () => {
+          reject(new Error("aborted"));
+        });
+      });
+    }
+    this.#held.add(name);
+    try {
+      return await callback();
+    } finally {
+      this.#held.delete(name);
+      this.#queues.get(name)?.shift()?.();
+    }
+  }
+}
+
 describe("watching a life", () => {
+  it("works by Web Locks in browsers, also when the watcher comes first", async () => {
+    vi.stubGlobal("navigator", { locks: new FakeLocks() });
+    try {
+      const deaths: string[] = [];
+      watchLife({ name: "a", onDeath: (reason) => deaths.push(reason.message) });
+      const stopped = watchLife({ name: "a", onDeath: () => deaths.push("told although it was stopped") });
+      const vigil = await holdLife("a");
+      expect(vigil.sign).toBe("lock");
+      await new Promise((resolve) => setTimeout(resolve, 120)); // the watchers have found it alive
+      expect(deaths).toEqual([]);
+      stopped.stop();
+      vigil.stop(); // what the end of the thread does
+      await until("the death", () => deaths.length > 0);
+      expect(deaths).toEqual([expect.stringContaining('its lock "a" is free')]);
+    } finally {
+      vi.unstubAllGlobals();
+    }
+  });
+
   it("works by exit in Node, and says so", async () => {
     const vigil = await holdLife("somebody");
     if (vigil.sign === "exit") {
@@ -362,7 +424,9 @@ describe("watching a life", () => {
     }
     vigil.stop();
     const guest = new RemoteGuest();
-    const died = new Promise<Error>((resolve) => watchLife({ name: "guest", worker: guest.worker, onDeath: resolve }));
+    const died = new Promise<Error>((resolve) =>
+      watchLife({ name: "guest", worker: guest.worker, onDeath: resolve }),
+    );
     let told = false;
     const stopped = watchLife({ name: "guest", worker: guest.worker, onDeath: () => (told = true) });
     stopped.stop();
@@ -372,7 +436,24 @@ describe("watching a life", () => {
   });
 });
 
-function block(ms: number): void {
-  const end = performance.now() + ms;
-  while (performance.now() < end);
+function codeOf(error: Error): string {
+  return error instanceof VbusError ? error.code : String(error);
+}
+
+function word(init: GuestMemoryInit, offset: number): number {
+  return Atomics.load(new Int32Array(init.memory.buffer, init.layout.link.address + offset, 1), 0);
+}
+
+function slotStates(init: GuestMemoryInit): number[] {
+  return Array.from({ length: SLOTS_DEFAULT }, (_, i) => word(init, LINK_OFF_CALLS + i * SLOT_SIZE));
+}
+
+function guestState(init: GuestMemoryInit): number {
+  return word(init, LINK_OFF_GUEST_STATE);
+}
+
+/** Blocks this thread until a condition holds. */
+function spinUntil(condition: () => boolean): void {
+  const end = performance.now() + 10_000;
+  while (!condition()) if (performance.now() > end) throw new Error("it never came to that");
 }

@@ -21,7 +21,7 @@ export class RawGuest {
   readonly client: Client;
   handle = 0;
 
-  constructor(machine: TestMachine, name = "raw", options: GuestMemoryOptions = {}) {
+  constructor(private readonly machine: TestMachine, name = "raw", options: GuestMemoryOptions = {}) {
     const init = allocateGuestMemory({ size: 2 << 20, ...options });
     this.memory = GuestMemory.openSync(init);
     this.host = MemorySpace.attachSync(init.memory, init.layout.hostArena, init.layout.regions);
@@ -69,6 +69,11 @@ export class RawGuest {
     const rx = this.ring("northReceive", count, ilp32);
     const tx = this.ring("northTransmit", count, ilp32);
     return { rx, tx, rxSignal: this.share(0, rx, RX_COOKIE), txSignal: this.share(1, tx, TX_COOKIE) };
+  }
+
+  /** Rings a doorbell: the host hears it when it gets its turn. */
+  doorbell(signal: number): void {
+    this.machine.scheduler.post(() => this.client.signal(signal));
   }
 
   /** Events that wait. */

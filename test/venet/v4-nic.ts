@@ -71,7 +71,7 @@ export class V4Nic {
     this.#send.write({ gpa, length: frame.length, cookie: gpa, ...descriptor }, ALL);
     if (this.#send.push() === 1 && this.signals) {
       this.doorbells++;
-      this.guest.client.signal(this.#txSignal);
+      this.guest.doorbell(this.#txSignal);
     }
     return true;
   }
@@ -101,7 +101,7 @@ export class V4Nic {
       harvest.write(this.#freshBuffer(), ALL);
       if (harvest.pop() === 1) {
         this.doorbells++;
-        this.guest.client.signal(this.#rxSignal);
+        this.guest.doorbell(this.#rxSignal);
       }
     }
     harvest.close();

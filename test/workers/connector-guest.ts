@@ -37,7 +37,7 @@ const verbs: Record<string, (...args: never[]) => unknown> = {
     transport = await connectWorkerHost({ init, scheduler, ...options });
     bus = new ProxyBus(transport, { drop: (gone) => dropped.push(gone.id) });
     transport.onLost = (error) => {
-      port.postMessage({ lost: (error as VbusError).code });
+      port.postMessage({ lost: error instanceof VbusError ? error.code : String(error) });
     };
     return "connected";
   },
@@ -72,7 +72,7 @@ const verbs: Record<string, (...args: never[]) => unknown> = {
     const table = BurstTable.allocate(space, 16);
     const pump = (): void => {
       const ring = queue!.queue;
-      for (let n; (n = ring.peek("valid", table, 16)) > 0; ) {
+      for (let n; (n = ring.peek("valid", table, 16)) > 0;) {
         ring.release("valid", table, n, BURST_NOFLIP | BURST_CLEAR_VALID);
         traffic.reclaimed += n;
       }

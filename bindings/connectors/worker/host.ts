@@ -1,3 +1,5 @@
+import { EINVAL } from "../../../assembly/abi/errno.js";
+import { BRIDGE_FASTCALL_ADD } from "../../../assembly/abi/vbus.js";
 import {
   BELL_CALLS,
   BELL_EVENTQ,
@@ -213,13 +215,7 @@ export class WorkerHostConnector {
       const at = this.#page.slot(i);
       const state = Atomics.compareExchange(words, at, SLOT_POSTED, SLOT_TAKEN);
       if (state === SLOT_POSTED) {
-        // double fetch: each word is read once, here
-        const result = this.bridge.call(
-          Atomics.load(words, at + (SLOT_OFF_VECTOR >>> 2)),
-          Atomics.load(words, at + (SLOT_OFF_LEN >>> 2)),
-          Atomics.load(words, at + (SLOT_OFF_DATAP_LOW >>> 2)),
-          Atomics.load(words, at + (SLOT_OFF_DATAP_HIGH >>> 2)),
-        );
+        const result = this.#call(at);
         Atomics.store(words, at + (SLOT_OFF_RESULT >>> 2), result);
         Atomics.store(words, at, SLOT_DONE);
         this.#page.ring("guest", BELL_CALLS);
@@ -230,6 +226,17 @@ export class WorkerHostConnector {
         this.#end(new VbusError("EPROTO", `the guest put call slot ${i} into state ${state}, which is none`));
       }
     }
+  }
+
+  #call(at: number): number {
+    const { words } = this.#page;
+    // double fetch: each word is read once, here
+    const vector = Atomics.load(words, at + (SLOT_OFF_VECTOR >>> 2));
+    const length = Atomics.load(words, at + (SLOT_OFF_LEN >>> 2));
+    const low = Atomics.load(words, at + (SLOT_OFF_DATAP_LOW >>> 2));
+    const high = Atomics.load(words, at + (SLOT_OFF_DATAP_HIGH >>> 2));
+    // this wire has no doorbell for fastcall channels: adding one would be a promise that nobody keeps
+    return vector === BRIDGE_FASTCALL_ADD ? -EINVAL : this.bridge.call(vector, length, low, high);
   }
 
   #look(): void {
