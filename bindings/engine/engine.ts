@@ -112,6 +112,10 @@ export function provideEngineModule(flavour: EngineFlavour, module: WebAssembly.
   compiled.set(flavour, module);
 }
 
+function isShared(memory: WebAssembly.Memory): boolean {
+  return typeof SharedArrayBuffer !== "undefined" && memory.buffer instanceof SharedArrayBuffer;
+}
+
 /**
  * The engine, linked onto one memory, for one thread. Not re-entrant; one instance per (memory, thread).
  * It owns nothing: all its state lies in an arena of that memory (`MemorySpace`).

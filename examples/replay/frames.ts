@@ -105,7 +105,7 @@ export async function loadWorkload(file: Uint8Array<ArrayBuffer>, mtu: number): 
       capture.frames.length === 0
         ? "the capture holds no frames; give another file"
         : `none of the capture's ${unfit} frames can be sent with an MTU of ${mtu} (no Ethernet, cut off, too short or too long); ` +
-          "give another file, or a larger --mtu",
+            "give another file, or a larger --mtu",
     );
   }
   const peers = new Map<number, number>();
@@ -116,7 +116,9 @@ export async function loadWorkload(file: Uint8Array<ArrayBuffer>, mtu: number): 
       peers.set(destination, (peers.get(destination) ?? 0) + 1);
     if (destination === busiest && source !== busiest) peers.set(source, (peers.get(source) ?? 0) + 1);
   }
-  const peer = [...peers].sort((x, y) => y[1] - x[1])[0]?.[0] ?? (busiest === STAND_INS[0] ? STAND_INS[1] : STAND_INS[0]);
+  const peer =
+    [...peers].sort((x, y) => y[1] - x[1])[0]?.[0] ??
+    (busiest === STAND_INS[0] ? STAND_INS[1] : STAND_INS[0]);
   const a: Uint8Array[] = [];
   const b: Uint8Array[] = [];
   let left = 0;
@@ -128,7 +130,10 @@ export async function loadWorkload(file: Uint8Array<ArrayBuffer>, mtu: number): 
     else (fromB ? b : a).push(frame);
   }
   if (a.length + b.length === 0) {
-    throw new VbusError("EINVAL", `all ${left} frames go from a station to itself or its side; give another file`);
+    throw new VbusError(
+      "EINVAL",
+      `all ${left} frames go from a station to itself or its side; give another file`,
+    );
   }
   const mirrored = a.length === 0 || b.length === 0;
   return {

@@ -8,7 +8,7 @@ import { VenetDriver, type NicStatistics, type VenetNic, type VenetOptions } fro
 import { connectWorkerHost, holdLife } from "vbus/connectors/worker";
 import type { GuestMemoryInit } from "vbus/memory";
 import type { Batch } from "vbus/net";
-import { packFrames, unpackFrames, type FramePack } from "./frames.js";
+import { unpackFrames, type FramePack } from "./frames.js";
 import { serve } from "./threads.js";
 
 /** What `start` takes. */
@@ -39,6 +39,18 @@ export interface ReceiveResult {
   complaint: string | null;
 }
 
+/** What `ping` takes. */
+export interface PingOrder {
+  frame: Uint8Array;
+  rounds: number;
+  /** How long an answer may take. */
+  timeoutMs: number;
+  /** How long it all may take. */
+  limitMs: number;
+}
+
+/** Shortest probe of the latency run. */
+const PROBE_LENGTH = 60;
 /** How far ahead a receiver looks for a frame when the one expected was lost on purpose. */
 const LOOKAHEAD = 512;
 const wallClock = (): number => performance.timeOrigin + performance.now();
@@ -64,7 +76,9 @@ async function takeNic(
       error: (device, error) => {
         if (taken || (error instanceof VbusError && error.code === "EBUSY")) return;
         clearTimeout(timer);
-        reject(new Error(`${name}: device ${device.id} (${device.type}) does not work`, { cause: error }));
+        const what = `device ${device.id} (${device.type}) does not work`;
+        if (error instanceof VbusError) reject(new VbusError(error.code, `${what}: ${error.message}`));
+        else reject(new Error(`${name}: ${what}`, { cause: error }));
       },
     });
     bus.registerDriver({
@@ -267,39 +281,46 @@ await serve({
     card.resumeReceive();
   },
 
-  /** One frame outstanding: round-trip times in microseconds. */
-  async ping({
-    frame,
-    rounds,
-    timeoutMs,
-  }: {
-    frame: Uint8Array;
-    rounds: number;
-    timeoutMs: number;
-  }): Promise<number[]> {
+  /**
+   * One frame outstanding: round-trip times in microseconds. Each round has its number at the end of the frame, so that
+   * an answer that comes too late, or twice, is not taken for another one. Stops early when `limitMs` are over.
+   */
+  async ping({ frame, rounds, timeoutMs, limitMs }: PingOrder): Promise<{ rounds: number; times: number[] }> {
     const card = theNic();
-    let arrived: () => void = () => {};
-    card.onFrames = (_batch, from, to) => {
-      arrived();
+    const probe = new Uint8Array(Math.max(frame.length, PROBE_LENGTH));
+    probe.set(frame);
+    const serial = new DataView(probe.buffer, probe.length - 4);
+    let waiting: (() => void) | null = null;
+    card.onFrames = (batch, from, to) => {
+      for (let i = from; i < to; i++) {
+        if (batch.length(i) !== probe.length) continue;
+        const { data } = batch.space.engine;
+        const at = batch.table.bufferAddress(i) + probe.length - 4;
+        if (data.getUint32(at) === serial.getUint32(0)) waiting?.();
+      }
       return to - from;
     };
     card.resumeReceive();
     const times: number[] = [];
-    for (let i = 0; i < rounds; i++) {
+    const end = performance.now() + limitMs;
+    let round = 0;
+    for (; round < rounds && performance.now() < end; round++) {
+      serial.setUint32(0, round);
       const answer = new Promise<boolean>((resolve) => {
         const timer = setTimeout(() => {
           resolve(false);
         }, timeoutMs);
-        arrived = () => {
+        waiting = () => {
           clearTimeout(timer);
           resolve(true);
         };
       });
       const start = performance.now();
-      await card.send([frame]);
+      await card.send([probe]);
       if (await answer) times.push((performance.now() - start) * 1000);
     }
-    return times;
+    waiting = null;
+    return { rounds: round, times };
   },
 
   statistics(): NicStatistics {
@@ -308,14 +329,5 @@ await serve({
 
   async close() {
     await nic?.close();
-  },
-
-  /** For tests of the host: ends this thread in the middle of things. */
-  crash({ phase, pack }: { phase: "now" | "burst" | "call"; pack?: FramePack }) {
-    const card = theNic();
-    if (phase === "burst") card.trySend(unpackFrames(pack ?? packFrames([])));
-    if (phase === "call") void card.setMtu(card.mtu);
-    if (typeof process !== "undefined") process.exit(1);
-    self.close();
   },
 });

@@ -8,7 +8,7 @@ import type { QueueCounters } from "vbus/engine";
 import { allocateGuestMemory } from "vbus/memory";
 import { formatMac, type PortCounters, type FrameBalance } from "vbus/net";
 import { loadWorkload, packFrames, type FramePack, type Workload } from "./frames.js";
-import type { ReceiveResult } from "./guest.js";
+import type { PingOrder, ReceiveResult } from "./guest.js";
 import type { HostCapture } from "./host.js";
 import type { JobOptions } from "./options.js";
 import { Thread } from "./threads.js";
@@ -97,9 +97,20 @@ export interface JobResult {
 }
 
 const NAMES = ["A", "B"] as const;
-const GUEST_RAM = 64 << 20;
+/** Guest RAM beside frame buffers, and the least that a guest gets. */
+const RAM_BESIDE = 4 << 20;
+const RAM_LEAST = 32 << 20;
 /** How long a receiver waits for a frame that does not come. */
 const QUIET_MS = 3000;
+/** How long a latency run waits for an answer, and may take in all. */
+const ANSWER_MS = 1000;
+const LATENCY_MS = 10_000;
+
+/** Room for a buffer in every descriptor of both rings, rounded as the driver aligns them. */
+function guestRam({ rxRing, txRing, mtu }: JobOptions): number {
+  const buffer = (mtu + 18 + 63) & ~63;
+  return Math.max(RAM_LEAST, RAM_BESIDE + (rxRing + txRing) * buffer);
+}
 
 /** A running job; stop it by {@link Job.close}. */
 export class Job {
@@ -123,7 +134,9 @@ export class Job {
         `guest B owns ${formatMac(b.mac)} and sends ${b.frames.length}` +
         (mirrored ? " (one way is the other, mirrored)" : "") +
         (left > 0 ? `; ${left} frames between other stations left out` : "") +
-        (unfit > 0 ? `; ${unfit} frames left out that are cut off, too short, longer than the MTU allows, or no Ethernet` : ""),
+        (unfit > 0
+          ? `; ${unfit} frames left out that are cut off, too short, longer than the MTU allows, or no Ethernet`
+          : ""),
     );
     await this.#start();
     const before = await this.#host.call<HostReport>("report");
@@ -165,7 +178,7 @@ export class Job {
     await this.#host.call("start", { options, capturePath: environment.capturePath });
     for (const [i, name] of NAMES.entries()) {
       const { mac } = i === 0 ? this.#workload.a : this.#workload.b;
-      const init = allocateGuestMemory({ size: GUEST_RAM, shared: true });
+      const init = allocateGuestMemory({ size: guestRam(options), shared: true });
       await this.#host.call("addGuest", { name, init, mac: formatMac(mac), mtu: options.mtu });
       const life = `vbus-replay-${name}-${Math.random()}`;
       const guest = await Thread.start(environment.guest, `vbus-guest-${name}`, life);
@@ -313,11 +326,12 @@ export class Job {
     const frame = frames.find((f) => ((f[0] as number) & 1) === 0 && f.length >= 60) ?? frames[0];
     if (frame === undefined) throw new Error("a guest without frames has nothing to measure latency with");
     await this.#guest(to).call("reflect");
-    const times = await this.#guest(from).call<number[]>("ping", {
+    const { rounds, times } = await this.#guest(from).call<{ rounds: number; times: number[] }>("ping", {
       frame,
       rounds: this.options.rounds,
-      timeoutMs: 1000,
-    });
+      timeoutMs: ANSWER_MS,
+      limitMs: LATENCY_MS,
+    } satisfies PingOrder);
     await this.#guest(to).call("settle", { ms: 1 });
     times.sort((x, y) => x - y);
     const percentile = (p: number): number =>
@@ -325,8 +339,8 @@ export class Job {
     return {
       from: NAMES[from] as string,
       to: NAMES[to] as string,
-      rounds: this.options.rounds,
-      lost: this.options.rounds - times.length,
+      rounds,
+      lost: rounds - times.length,
       p50: percentile(0.5),
       p99: percentile(0.99),
     };

@@ -1,6 +1,7 @@
 /** `npm start`: the job in Node, with a command line. */
-import { readFile } from "node:fs/promises";
+import { access, constants, open, readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
+import { dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { VbusError } from "vbus";
 import { Job } from "./job.js";
@@ -32,6 +33,7 @@ both at once, then one frame outstanding for latency.
   --help                this text
 
 Exit code 0: every frame arrived unchanged and in order (or faults were asked for) and the frame equation holds.
+1: it did not. 2: the command line, or a file that it names, is wrong.
 `;
 
 /** A wrong command line. */
@@ -121,6 +123,24 @@ function readOptions(
   };
 }
 
+/** Finds out before any thread runs whether the capture can be written; never over the one that is read. */
+async function checkWritable(capture: string, file: string | undefined): Promise<void> {
+  if (file !== undefined && resolve(capture) === resolve(file))
+    throw new UsageError(`--capture ${capture} is the file that is read; give another one`);
+  try {
+    await (await open(capture, "r+")).close();
+    return;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT")
+      throw new UsageError(`cannot write --capture ${capture}: ${(error as Error).message}`);
+  }
+  try {
+    await access(dirname(capture), constants.W_OK); // it is created when the run begins
+  } catch (error) {
+    throw new UsageError(`cannot write --capture ${capture}: ${(error as Error).message}`);
+  }
+}
+
 async function main(): Promise<number> {
   const parsed = readOptions(process.argv.slice(2));
   if (parsed === null) {
@@ -139,6 +159,7 @@ async function main(): Promise<number> {
   } catch (error) {
     throw new UsageError(`cannot read the capture: ${(error as Error).message}`);
   }
+  if (options.captureFrames > 0) await checkWritable(capture, file);
   const live = process.stdout.isTTY && !json;
   let width = 0;
   const job = new Job(options, {
@@ -174,7 +195,7 @@ main().then(
   },
   (error: unknown) => {
     const expected = error instanceof UsageError || error instanceof VbusError;
-    if (expected) process.stderr.write(`${error.message}\n(npm start -- --help explains the options)\n`);
+    if (expected) process.stderr.write(`${error.message} (npm start -- --help explains the options)\n`);
     else process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
     process.exitCode = expected ? 2 : 1;
   },

@@ -23,7 +23,7 @@ interface Answer {
   error?: { message: string; code: ErrorCode | null };
 }
 
-function describe(error: unknown): Answer["error"] {
+function describe(error: unknown): NonNullable<Answer["error"]> {
   if (error instanceof VbusError) return { message: withoutCode(error), code: error.code };
   return { message: error instanceof Error ? (error.stack ?? error.message) : String(error), code: null };
 }
