@@ -52,7 +52,11 @@ export function logWrite(regions: usize, gpa: u64, length: u32): void {
   if (count != 0) {
     // the same range again: signal bytes and ring headers are written over and over
     const last = log + WRITE_LOG_OFF_ENTRIES + <usize>(count - 1) * WRITE_LOG_ENTRY_SIZE;
-    if (load<u64>(last, WRITE_LOG_ENTRY_OFF_GPA) == gpa && load<u32>(last, WRITE_LOG_ENTRY_OFF_LENGTH) == length) return;
+    if (
+      load<u64>(last, WRITE_LOG_ENTRY_OFF_GPA) == gpa &&
+      load<u32>(last, WRITE_LOG_ENTRY_OFF_LENGTH) == length
+    )
+      return;
   }
   if (count >= load<u32>(log, WRITE_LOG_OFF_CAPACITY)) {
     store<u32>(log, 1, WRITE_LOG_OFF_OVERFLOW);

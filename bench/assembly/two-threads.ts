@@ -182,6 +182,7 @@ export function feedRounds(
   let posted = load<u32>(progress, POSTED);
   let left = polls;
   let outcome = LOOP_AGAIN;
+  if (posted == target) return LOOP_DONE; // the last burst asked for a doorbell
   while (left != 0) {
     const granted = pushReserve(endpoint, IDX_INUSE, table, n, BURST_TRANSLATE);
     if (granted < 0) return granted;

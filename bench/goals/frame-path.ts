@@ -33,7 +33,7 @@ class OurPath {
   sum = 0;
 
   constructor(
-    private readonly space: MemorySpace,
+    space: MemorySpace,
     private readonly burst: number,
     private readonly length: number,
   ) {

@@ -26,7 +26,7 @@ export async function measureRingbuf(context: BenchContext): Promise<Row[]> {
         context.progress(`G5 ${label}`);
         const ours = async (): Promise<BracketedSample> => {
           context.pair.set({ count: RING, lazy, pattern: "feed" });
-          postBuffers(context.pair.memory, RING);
+          postBuffers(context.pair.memory, RING, Math.ceil(length / 64) * 64);
           return context.pair.sample({ kind: "feed", burst, target, length }, target);
         };
         const rival = (): Promise<BracketedSample> =>

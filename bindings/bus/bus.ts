@@ -166,7 +166,7 @@ export class Bus {
   expel(member: string): void {
     if (!this.#members.delete(member)) return;
     for (const client of [...this.#clients]) {
-      if (client.member === member) client.disconnect();
+      if (client.member === member) client.end();
     }
     this.#emitter.emit("memberExpelled", { bus: this.name, member });
   }

@@ -74,6 +74,8 @@ export class Client implements BusClient {
   /** Counts resets: what began before one must not take effect after it. */
   #epoch = 0;
   #onEvents: (() => void) | null = null;
+  /** {@inheritDoc BusClient.onEnd} */
+  onEnd: (() => void) | null = null;
 
   /** Only for `Bus.openClient`. @hidden */
   constructor(
@@ -290,9 +292,21 @@ export class Client implements BusClient {
     }
   }
 
+  /** The host ends the client: the connector is told. */
+  end(): void {
+    const told = this.onEnd;
+    this.disconnect();
+    try {
+      told?.();
+    } catch (error) {
+      this.#failed(null, "the connector failed in onEnd()", error);
+    }
+  }
+
   /** {@inheritDoc BusClient.disconnect} */
   disconnect(): void {
     if (this.#closed) return;
+    this.onEnd = null;
     this.#closed = true;
     this.#onEvents = null;
     this.#unobserve();

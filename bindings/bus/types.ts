@@ -181,6 +181,11 @@ export interface BusClient {
    */
   onEvents: (() => void) | null;
   /**
+   * Told, once, that the host ended the client: the bus was closed, or the member expelled. Not called after
+   * the connector's own {@link BusClient.disconnect}.
+   */
+  onEnd: (() => void) | null;
+  /**
    * Starts event delivery: DEVADD for every interface present, in id order. After a {@link BusClient.reset} all
    * interfaces whose DEVADD was taken before get ids that this client has not seen, for the guest may still have the old ones
    * registered (`docs/abi/vbus-pci.md` section 8). Twice is harmless.

@@ -30,6 +30,9 @@ export class LocalConnector implements GuestTransport {
     client.onEvents = () => {
       this.#scheduleEvents();
     };
+    client.onEnd = () => {
+      this.lose(new VbusError("ENOTCONN", "the host took this guest off the bus; connect again"));
+    };
   }
 
   #verb(result: number, what: string): number {

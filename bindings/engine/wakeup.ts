@@ -1,4 +1,5 @@
 import { RECHECK_NONE, WAKEUP_BUDGET, WAKEUP_RUN } from "../../assembly/abi/arena.js";
+import { VbusError } from "../errors.js";
 import type { Scheduler } from "../scheduler.js";
 import type { Queue } from "./queue.js";
 
@@ -15,7 +16,10 @@ export interface QueueWakeupOptions {
   notifier: () => void;
   /** Rings the peer's doorbell. */
   ring: () => void;
-  /** Told what the notifier threw, mostly because the peer broke the protocol; the queue is masked then. */
+  /**
+   * Told what the notifier threw (the queue is masked then), and, once, that the peer broke the protocol when it was the
+   * wake-up loop or enable that noticed.
+   */
   onBroken?: (error: unknown) => void;
 }
 
@@ -28,6 +32,7 @@ export class QueueWakeups {
   #running = false;
   #again = false;
   #closed = false;
+  #toldBroken = false;
 
   constructor(
     readonly queue: Queue,
@@ -55,6 +60,7 @@ export class QueueWakeups {
       }
     } catch (error) {
       this.#abandon();
+      if (queue.broken !== null) this.#toldBroken = true;
       if (this.options.onBroken === undefined) throw error;
       this.options.onBroken(error);
       return;
@@ -65,7 +71,19 @@ export class QueueWakeups {
       this.#again = false;
       this.schedule();
     }
+    this.#tellBroken();
   };
+
+  /** A ring that was found broken while looking for work has none to do: without this nobody would ever learn why. */
+  #tellBroken(): void {
+    if (this.#toldBroken || this.#closed) return;
+    const reason = this.queue.broken;
+    if (reason === null) return;
+    this.#toldBroken = true;
+    this.options.onBroken?.(
+      new VbusError("EPROTO", `the peer broke the protocol of this queue (${reason}); close the device and open it again`),
+    );
+  }
 
   #isClosed(): boolean {
     return this.#closed;
@@ -91,7 +109,9 @@ export class QueueWakeups {
 
   /** Unmasks; what arrived meanwhile is served soon. */
   enable(): void {
-    if (!this.#closed && this.queue.enable(this.options.recheck)) this.schedule();
+    if (this.#closed) return;
+    if (this.queue.enable(this.options.recheck)) this.schedule();
+    this.#tellBroken();
   }
 
   /** Masks. */

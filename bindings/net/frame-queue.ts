@@ -57,7 +57,7 @@ export class FrameQueue {
 
   /** The ring as a batch; only entries of waiting frames mean anything. Valid until the next append, push or close. */
   get batch(): Batch {
-    this.#reserve(1);
+    if (this.#batch === null) this.#reserve(1); // never otherwise: growing moves `start`, which callers have read
     return this.#batch as Batch;
   }
 

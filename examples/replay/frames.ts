@@ -1,5 +1,5 @@
 import { VbusError } from "vbus";
-import { formatMac, isGroupMac, readCapture } from "vbus/net";
+import { isGroupMac, readCapture } from "vbus/net";
 
 /** Frames in one buffer, so that they cross to a thread in one piece: each at a multiple of 8, with its length. */
 export interface FramePack {
@@ -31,12 +31,22 @@ export function unpackFrames(pack: FramePack): Uint8Array[] {
   return pack.offsets.map((offset, i) => pack.bytes.subarray(offset, offset + (pack.lengths[i] as number)));
 }
 
+/** What one guest sends and stands for. */
+export interface Side {
+  /** Address of its NIC. */
+  mac: number;
+  /** What it sends, in order. */
+  frames: Uint8Array[];
+  /** Other stations behind it: whom the other side's frames go to. The switch has to know them, or it floods. */
+  stations: number[];
+}
+
 /** A capture, split between two guests. */
 export interface Workload {
   /** Guest A: owner of the busiest source address. */
-  a: { mac: number; frames: Uint8Array[] };
+  a: Side;
   /** Guest B: everybody that A talks to. */
-  b: { mac: number; frames: Uint8Array[] };
+  b: Side;
   /** Frames that cannot cross between two guests (between two stations of B's side), left out. */
   left: number;
   /** Frames that no NIC would send, left out: no whole Ethernet frame, too long, or from an address of no station. */
@@ -55,7 +65,8 @@ const STAND_INS = [0x020000000001, 0x020000000002] as const;
 
 const macAt = (frame: Uint8Array, at: number): number =>
   frame.subarray(at, at + 6).reduce((mac, byte) => mac * 256 + byte, 0);
-const isGroup = (frame: Uint8Array): boolean => ((frame[0] as number) & 1) !== 0;
+/** True for a frame to a group of stations: the switch floods it, and never waits for anybody with it. */
+export const isGroup = (frame: Uint8Array): boolean => ((frame[0] as number) & 1) !== 0;
 
 /** True for a frame that a NIC with this MTU sends: the driver's limit has room for one tag, if there is one. */
 function fits(frame: Uint8Array, mtu: number): boolean {
@@ -123,11 +134,9 @@ export async function loadWorkload(file: Uint8Array<ArrayBuffer>, mtu: number): 
   const b: Uint8Array[] = [];
   let left = 0;
   for (const frame of frames) {
-    const fromB = peers.has(macAt(frame, 6));
-    const toB = isGroup(frame) || peers.has(macAt(frame, 0));
-    if (fromB && toB && !isGroup(frame)) left++;
-    else if (!fromB && !toB) left++;
-    else (fromB ? b : a).push(frame);
+    const ofB = peers.has(macAt(frame, 6));
+    if (!isGroup(frame) && ofB === peers.has(macAt(frame, 0))) left++;
+    else (ofB ? b : a).push(frame);
   }
   if (a.length + b.length === 0) {
     throw new VbusError(
@@ -136,14 +145,21 @@ export async function loadWorkload(file: Uint8Array<ArrayBuffer>, mtu: number): 
     );
   }
   const mirrored = a.length === 0 || b.length === 0;
+  const fromA = a.length === 0 ? b.map((frame) => mirror(frame, busiest)) : a;
+  const fromB = b.length === 0 ? a.map((frame) => mirror(frame, peer)) : b;
   return {
-    a: { mac: busiest, frames: a.length === 0 ? b.map((frame) => mirror(frame, busiest)) : a },
-    b: { mac: peer, frames: b.length === 0 ? a.map((frame) => mirror(frame, peer)) : b },
+    a: { mac: busiest, frames: fromA, stations: destinations(fromB, busiest) },
+    b: { mac: peer, frames: fromB, stations: destinations(fromA, peer) },
     left,
     unfit,
     mirrored,
   };
 }
 
-/** For messages. */
-export const macName = formatMac;
+/** Whom frames go to, but for `known`. */
+function destinations(frames: readonly Uint8Array[], known: number): number[] {
+  const found = new Set<number>();
+  for (const frame of frames) if (!isGroup(frame)) found.add(macAt(frame, 0));
+  found.delete(known);
+  return [...found];
+}

@@ -8,7 +8,7 @@ import { VenetDriver, type NicStatistics, type VenetNic, type VenetOptions } fro
 import { connectWorkerHost, holdLife } from "vbus/connectors/worker";
 import type { GuestMemoryInit } from "vbus/memory";
 import type { Batch } from "vbus/net";
-import { unpackFrames, type FramePack } from "./frames.js";
+import { isGroup, unpackFrames, type FramePack } from "./frames.js";
 import { serve } from "./threads.js";
 
 /** What `start` takes. */
@@ -26,8 +26,10 @@ export interface GuestStart {
 export interface ReceiveResult {
   /** Frames of the sequence that arrived, in order and byte for byte. */
   matched: number;
-  /** Frames of the sequence that never came (later ones did). */
+  /** Frames of the sequence that never came (later ones did, or nothing did). */
   missing: number;
+  /** Those of them that the switch flooded: such frames never wait, so they are lost where there is no room. */
+  missingFlooded: number;
   /** Frames that are none of the next ones expected: damaged, doubled, or out of order. */
   unexpected: number;
   /** Bytes of all frames that arrived. */
@@ -115,6 +117,7 @@ class Checker {
   readonly result: ReceiveResult = {
     matched: 0,
     missing: 0,
+    missingFlooded: 0,
     unexpected: 0,
     bytes: 0,
     first: 0,
@@ -124,6 +127,7 @@ class Checker {
   #next = 0;
   readonly #words: Uint32Array;
   readonly #total: number;
+  readonly #flooded: boolean[];
 
   constructor(
     private readonly pack: FramePack,
@@ -133,6 +137,35 @@ class Checker {
   ) {
     this.#words = new Uint32Array(pack.bytes.buffer, pack.bytes.byteOffset, pack.bytes.length >>> 2);
     this.#total = pack.lengths.length * repetitions;
+    this.#flooded = unpackFrames(pack).map(isGroup);
+  }
+
+  #isFlooded(n: number): boolean {
+    return this.#flooded[n % this.#flooded.length] === true;
+  }
+
+  /** How far the next frame may lie ahead: with faults anywhere near, without behind frames that were flooded. */
+  #find(batch: Batch, i: number): number {
+    let n = this.#next;
+    const limit = this.tolerant ? Math.min(n + LOOKAHEAD, this.#total) : this.#total;
+    while (n < limit && !this.#equals(batch, i, n)) {
+      if (!this.tolerant && !this.#isFlooded(n)) return -1;
+      n++;
+    }
+    return n < limit ? n : -1;
+  }
+
+  #skip(to: number): void {
+    for (; this.#next < to; this.#next++) {
+      this.result.missing++;
+      if (this.#isFlooded(this.#next)) this.result.missingFlooded++;
+    }
+  }
+
+  /** Nothing comes any more: what has not come is missing. */
+  finish(): ReceiveResult {
+    this.#skip(this.#total);
+    return this.result;
   }
 
   /** True when frame i of the batch is number `n` of the sequence. Buffers and packed frames are 8-byte aligned. */
@@ -160,13 +193,9 @@ class Checker {
     result.last = now;
     for (let i = from; i < to; i++) {
       result.bytes += batch.length(i);
-      const limit = this.tolerant
-        ? Math.min(this.#next + LOOKAHEAD, this.#total)
-        : Math.min(this.#next + 1, this.#total);
-      let n = this.#next;
-      while (n < limit && !this.#equals(batch, i, n)) n++;
-      if (n < limit) {
-        result.missing += n - this.#next;
+      const n = this.#find(batch, i);
+      if (n >= 0) {
+        this.#skip(n);
         result.matched++;
         this.#next = n + 1;
       } else {
@@ -177,6 +206,21 @@ class Checker {
     if (this.#next >= this.#total) this.onComplete();
     return to - from;
   }
+}
+
+const BROADCAST = new Uint8Array(6).fill(0xff);
+
+function macBytes(mac: number): Uint8Array {
+  return Uint8Array.from({ length: 6 }, (_, i) => Math.floor(mac / 2 ** (40 - 8 * i)));
+}
+
+/** A frame of the EtherType for local experiments: no receiver takes it for anything. */
+function announcement(to: Uint8Array, from: Uint8Array): Uint8Array {
+  const frame = new Uint8Array(60);
+  frame.set(to, 0);
+  frame.set(from, 6);
+  frame.set([0x88, 0xb5], 12);
+  return frame;
 }
 
 let checker: Checker | undefined;
@@ -206,11 +250,12 @@ await serve({
   /** One broadcast frame, so that the switch learns where this guest is. */
   async announce() {
     const card = theNic();
-    const frame = new Uint8Array(60);
-    frame.fill(0xff, 0, 6);
-    frame.set(card.mac, 6);
-    frame.set([0x88, 0xb5], 12); // EtherType for local experiments: no receiver takes it for anything
-    await card.send([frame]);
+    await card.send([announcement(BROADCAST, card.mac)]);
+  },
+
+  /** One frame from each station behind this guest to the other guest, so that the switch learns them, too. */
+  async introduce({ stations, to }: { stations: number[]; to: number }) {
+    await theNic().send(stations.map((station) => announcement(macBytes(to), macBytes(station))));
   },
 
   /** Waits until a peer's announcement (or anything else) has come in, and drops it. */
@@ -248,7 +293,7 @@ await serve({
       waited = seen === last ? waited + 20 : 0;
       last = seen;
     }
-    return current.result;
+    return current.finish();
   },
 
   /** Sends a sequence as fast as the ring takes it. Returns when it started and ended, in ms since the epoch. */

@@ -27,6 +27,17 @@ export interface HostCapture {
   size: number;
 }
 
+/** What `start` takes. */
+export interface HostStart {
+  options: JobOptions;
+  /** Where the capture goes; null: it is handed over at the end. */
+  capturePath: string | null;
+  /** Stations that the switch has to know. */
+  stations: number;
+}
+
+const MACS_LEAST = 4096;
+
 const errors: string[] = [];
 const scheduler = new EventLoopScheduler((error) => errors.push(String(error)));
 const connectors = new Map<string, WorkerHostConnector>();
@@ -75,11 +86,16 @@ function balance(): FrameBalance {
 }
 
 await serve({
-  async start({ options: given, capturePath: path }: { options: JobOptions; capturePath: string | null }) {
+  async start({ options: given, capturePath: path, stations }: HostStart) {
     options = given;
     capturePath = path;
     memory = await MemorySpace.host();
-    network = new Switch({ scheduler, space: memory, name: "switch0" });
+    network = new Switch({
+      scheduler,
+      space: memory,
+      name: "switch0",
+      maxMacs: Math.max(MACS_LEAST, stations),
+    });
     if (options.captureFrames > 0) {
       let sink: CaptureSink = (chunk) => {
         chunks.push(chunk);

@@ -32,7 +32,8 @@ both at once, then one frame outstanding for latency.
   --json                print the result as JSON on standard output, everything else on standard error
   --help                this text
 
-Exit code 0: every frame arrived unchanged and in order (or faults were asked for) and the frame equation holds.
+Exit code 0: every frame arrived unchanged and in order (or faults were asked for) and the frame equation holds;
+flooded frames that a full port had no room for are told, but no failure: a switch never waits with those.
 1: it did not. 2: the command line, or a file that it names, is wrong.
 `;
 

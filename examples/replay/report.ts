@@ -60,11 +60,14 @@ export const LATENCY_NOTE = "p50 and p99: round trip of one outstanding frame, f
 export function conclusions(result: JobResult): string[] {
   const lines: string[] = [];
   for (const d of result.directions) {
-    const { matched, missing, unexpected } = d.received;
+    const { matched, missing, missingFlooded, unexpected } = d.received;
     lines.push(
       `${d.phase}, ${d.from} to ${d.to}: ${whole(matched)} of ${whole(d.frames)} frames arrived byte for byte and in order` +
         (missing + unexpected > 0
           ? `, ${whole(missing)} missing, ${whole(unexpected)} damaged, doubled or out of order`
+          : "") +
+        (missingFlooded > 0
+          ? ` (${whole(missingFlooded)} of the missing ones were flooded: no port waits with those)`
           : ""),
     );
   }

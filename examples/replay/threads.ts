@@ -36,7 +36,9 @@ interface Endpoint {
   listen(listener: (message: unknown) => void): void;
 }
 
-const isNode = typeof process !== "undefined" && process.versions?.node !== undefined;
+/** Bundlers put an empty `process` into pages. */
+const isNode =
+  (globalThis as { process?: { versions?: { node?: string } } }).process?.versions?.node !== undefined;
 
 async function ownEndpoint(): Promise<Endpoint> {
   if (isNode) {
@@ -141,8 +143,8 @@ export class Thread {
       });
       worker.addEventListener("error", (event) => {
         // a script that cannot be loaded has no message
-        const what: string | undefined = event.message;
-        thread.#end(new Error(`thread ${name}: ${what ?? `${url.href} cannot be loaded`}`));
+        const { message } = event as { message?: string };
+        thread.#end(new Error(`thread ${name}: ${message ?? `${url.href} cannot be loaded`}`));
       });
       if (life !== undefined) {
         thread.#vigil = watchLife({

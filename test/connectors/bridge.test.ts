@@ -1,11 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
-import { Vbus, type Bus } from "vbus/bus";
-import { BridgeHost } from "vbus/connectors/bridge";
-import { allocateGuestMemory, openHostView, type MemorySpace } from "vbus/memory";
-import { VirtualScheduler } from "vbus/scheduler";
-
-import { BareGuest, ILP32, ILP32_NEW_RING, LP64, type WireLayout } from "./bare-guest.js";
+import { ILP32, ILP32_NEW_RING, LP64, type WireLayout } from "./bare-guest.js";
 import {
   ECHO_FAIL,
   ECHO_PLAIN,
@@ -17,9 +12,9 @@ import {
   ECHO_THROW,
   ECHO_TYPE,
   ECHO_VERSION,
-  echoClass,
   echoed,
 } from "./echo.js";
+import { Machine } from "./machine.js";
 
 const EPERM = -1;
 const ENOENT = -2;
@@ -36,69 +31,6 @@ const SHMSIGNAL = 2;
 const SHMCLOSE = 3;
 /** A kernel pointer: more bits than a JavaScript number has. */
 const COOKIE = 0xffff_8801_2345_6789n;
-
-class Machine {
-  readonly scheduler = new VirtualScheduler();
-  readonly vbus = new Vbus({ scheduler: this.scheduler });
-  readonly bus: Bus;
-  interrupts = 0;
-  errors: unknown[] = [];
-  signals = new Set<number>();
-  host!: BridgeHost;
-  guest!: BareGuest;
-  memory!: MemorySpace;
-  /** Free bytes of the host's arena before the bridge was made. */
-  free = 0;
-
-  constructor(devices = 1) {
-    this.vbus.registerClass(echoClass);
-    this.bus = this.vbus.createBus("test");
-    this.bus.admit("guest");
-    for (let i = 0; i < devices; i++) this.plug(`echo${i}`);
-  }
-
-  plug(name: string): void {
-    this.vbus.createDevice(name, "echo");
-    this.bus.connect(name);
-  }
-
-  async boot(layout: WireLayout): Promise<void> {
-    const init = allocateGuestMemory({ size: 1 << 20, arenaSize: 1 << 18 });
-    this.memory = await openHostView(init);
-    this.free = this.memory.arena.available;
-    this.host = new BridgeHost({
-      client: this.bus.openClient({ member: "guest", memory: this.memory }),
-      memory: this.memory,
-      scheduler: this.scheduler,
-      interrupt: () => {
-        this.interrupts++;
-      },
-      onError: (error) => this.errors.push(error),
-      onSignal: (handle, alive) => (alive ? this.signals.add(handle) : this.signals.delete(handle)),
-    });
-    this.guest = new BareGuest(init, this.host, layout);
-  }
-
-  /** Runs the host, then lets the guest handle its events, as long as there is something to do. */
-  events(): { id: number; value: bigint; type: string }[] {
-    const all = [];
-    for (;;) {
-      this.scheduler.run();
-      const { events, ring } = this.guest.takeEvents();
-      if (ring) this.host.eventqDoorbell();
-      if (events.length === 0) return all;
-      all.push(...events);
-    }
-  }
-
-  /** Section 9, steps 3 to 9: returns the devices announced. */
-  bringUp(count = 16): { id: number; value: bigint; type: string }[] {
-    expect(this.guest.negotiate().result).toBe(1);
-    this.guest.makeEventQueue(count);
-    expect(this.guest.qreg()).toBe(0);
-    return this.events();
-  }
-}
 
 let machine: Machine;
 
@@ -534,92 +466,5 @@ describe("the bridge", () => {
       }
     })();
     expect(-(error?.errno ?? 0)).toBe(EPERM);
-  });
-});
-
-describe("a malformed event descriptor", () => {
-  const malformed: [string, (guest: BareGuest) => void][] = [
-    ["a record that is too short", (guest) => guest.setU64(guest.descriptor(0) + 16, 143)],
-    ["a record of no length", (guest) => guest.setU64(guest.descriptor(0) + 16, 0)],
-    ["a record before the array", (guest) => guest.setU64(guest.descriptor(0) + 8, guest.data - 1)],
-    ["a record behind the array", (guest) => guest.setU64(guest.descriptor(0) + 8, guest.data + 4 * 144)],
-    [
-      "a record that is not whole",
-      (guest) => guest.setU64(guest.descriptor(0) + 8, guest.data + 3 * 144 + 1),
-    ],
-    ["a record in the ring itself", (guest) => guest.setU64(guest.descriptor(0) + 8, guest.ring)],
-    ["a record outside memory", (guest) => guest.setU64(guest.descriptor(0) + 8, 0xffff_ffff_ffff_ff00n)],
-    ["an endless record", (guest) => guest.setU64(guest.descriptor(0) + 16, 0xffff_ffff_ffff_ffffn)],
-    ["an owner that is nobody", (guest) => guest.setU8(guest.descriptor(0) + 25, 9)],
-  ];
-
-  it.each(malformed)("%s ends event delivery, is reported, and hurts nothing else", async (_what, change) => {
-    await machine.boot(LP64);
-    const { guest, host } = machine;
-    guest.negotiate();
-    guest.makeEventQueue(4);
-    change(guest);
-    guest.qreg();
-    machine.scheduler.run();
-    expect(["descriptor", "owner"]).toContain(host.eventQueueViolation);
-    expect(machine.errors).toHaveLength(1);
-    expect(machine.errors[0]).toMatchObject({ code: "EPROTO" });
-    expect(machine.interrupts).toBe(0);
-
-    // calls go on, and what devices report is thrown away instead of piling up
-    const { handle } = guest.open(0, ECHO_VERSION);
-    for (let i = 0; i < 100; i++) {
-      guest.shm(handle, ECHO_SIGNALLED, guest.signalSegment(), 64, { offset: 0, cookie: COOKIE });
-      guest.call(handle, ECHO_RELEASE, 0, 0);
-      machine.scheduler.run();
-    }
-    expect(host.counters().discarded).toBeGreaterThanOrEqual(100);
-    host.eventqDoorbell();
-    machine.scheduler.run();
-    expect(machine.errors).toHaveLength(1);
-    expect(guest.close(handle)).toBe(0);
-    // a reset makes everything good
-    expect(machine.bringUp()).toHaveLength(1);
-    expect(host.eventQueueViolation).toBeNull();
-  });
-
-  it("of a 32-bit guest is refused at QREG, when it is one of the first two", async () => {
-    await machine.boot(ILP32);
-    const { guest } = machine;
-    guest.negotiate();
-    for (const i of [0, 1]) {
-      guest.makeEventQueue(4);
-      guest.setU64(guest.descriptor(i) + 16, 144);
-      expect(guest.qreg()).toBe(EINVAL);
-      guest.makeEventQueue(4);
-      guest.setU64(guest.descriptor(i) + 8, guest.data + 1);
-      expect(guest.qreg()).toBe(EINVAL);
-    }
-    expect(machine.bringUp()).toHaveLength(1);
-  });
-});
-
-describe("what a guest rewrites while the host works", () => {
-  it("is read once: the bus is asked with what stood there first", async () => {
-    await machine.boot(LP64);
-    const { guest } = machine;
-    machine.bringUp();
-    const { handle } = guest.open(0, ECHO_VERSION);
-    const seen: number[] = [];
-    let reads = 0;
-    const view = machine.memory.engine.data;
-    const base = machine.memory.translate(guest.base, 4) - guest.base;
-    const original = view.getUint32.bind(view);
-    // a DataView that notes which guest words are read in place
-    view.getUint32 = (at, little) => {
-      reads++;
-      if (at - base >= guest.base) seen.push(at - base);
-      return original(at, little);
-    };
-    guest.call(handle, 77, 0, 0);
-    expect(reads).toBeGreaterThan(0);
-    expect(seen).toEqual([]); // what was read is the private copy
-    machine.memory.engine.data.getUint32(base + guest.base, true);
-    expect(seen).toHaveLength(1); // and the spy does see the guest's memory
   });
 });

@@ -45,31 +45,63 @@ const BAD_RINGS: BadRing[] = [
   { name: "version 3", change: word(4, 3), code: "EINVAL" },
   { name: "version 5", change: word(4, 5), code: "EINVAL" },
   { name: "a count of zero", change: word(48, 0), code: "EINVAL" },
-  { name: "a count of zero and the length that goes with it (D4)", change: word(48, 0), length: 56, code: "EINVAL" },
+  {
+    name: "a count of zero and the length that goes with it (D4)",
+    change: word(48, 0),
+    length: 56,
+    code: "EINVAL",
+  },
   { name: "a count of zero, i386 length", change: word(48, 0), length: 52, code: "EINVAL" },
   { name: "a count one too small", change: word(48, COUNT - 1), code: "EINVAL" },
   { name: "a count one too large", change: word(48, COUNT + 1), code: "EINVAL" },
-  { name: "a count whose length wraps 32 bits", change: word(48, COUNT + 2 ** 27), limit: Infinity, code: "EINVAL" },
+  {
+    name: "a count whose length wraps 32 bits",
+    change: word(48, COUNT + 2 ** 27),
+    limit: Infinity,
+    code: "EINVAL",
+  },
   { name: "the largest count", change: word(48, 0xffffffff), limit: Infinity, code: "EINVAL" },
   { name: "a length one too small", length: LENGTH - 1, code: "EINVAL" },
   { name: "a length one too large", length: LENGTH + 1, code: "EINVAL" },
-  { name: "a length of the other layout for one descriptor less", length: segmentLength(7, "ilp32"), code: "EINVAL" },
+  {
+    name: "a length of the other layout for one descriptor less",
+    length: segmentLength(7, "ilp32"),
+    code: "EINVAL",
+  },
   { name: "a length of nothing", length: 0, code: "EINVAL" },
   { name: "a length shorter than a header", length: 51, code: "EINVAL" },
   { name: "a count above the limit", limit: COUNT - 1, code: "EINVAL" },
   { name: "an address that is not 4-byte aligned", offset: 2, code: "EINVAL" },
   { name: "an address below guest memory", offset: -0x20000, code: "EFAULT" },
   { name: "an address behind guest memory", offset: 1 << 20, code: "EFAULT" },
-  { name: "a segment that ends one descriptor behind guest memory", offset: (1 << 20) - 0x8000 - LENGTH + 32, code: "EFAULT" },
+  {
+    name: "a segment that ends one descriptor behind guest memory",
+    offset: (1 << 20) - 0x8000 - LENGTH + 32,
+    code: "EFAULT",
+  },
   { name: "an address above 4 GiB that means memory in its low half", offset: 2 ** 32, code: "EFAULT" },
   { name: "a length that reaches beyond guest memory", length: 0xffffffff, code: "EFAULT" },
-  { name: "inuse.tail == count, where south pushes", change: word(40, COUNT), role: "southReceive", code: "EPROTO" },
+  {
+    name: "inuse.tail == count, where south pushes",
+    change: word(40, COUNT),
+    role: "southReceive",
+    code: "EPROTO",
+  },
   { name: "inuse.tail of all ones", change: word(40, 0xffffffff), role: "southReceive", code: "EPROTO" },
-  { name: "inuse.head == count, where south pops", change: word(36, COUNT), role: "southTransmit", code: "EPROTO" },
+  {
+    name: "inuse.head == count, where south pops",
+    change: word(36, COUNT),
+    role: "southTransmit",
+    code: "EPROTO",
+  },
   { name: "inuse.head of 2^31", change: word(36, 0x80000000), role: "southFeed", code: "EPROTO" },
 ];
 
-function makeRing(guest: Guest, count = COUNT, ilp32 = false): { gpa: number; length: number; segment: DataView } {
+function makeRing(
+  guest: Guest,
+  count = COUNT,
+  ilp32 = false,
+): { gpa: number; length: number; segment: DataView } {
   const gpa = guest.gpa + 0x8000;
   const length = queueSegmentLength(count, ilp32);
   Queue.create(guest.north, { gpa, count, role: "northTransmit", ilp32 }).close();
@@ -153,15 +185,27 @@ for (const shared of FLAVOURS) {
         expect(error.message).toContain("use 1 to 2048");
       }
       expectError("EFAULT", () => Queue.create(north, { gpa, count: 2 ** 26, role: "northTransmit" }));
-      expect(north.engine.exports.ringCreate(north.allocate(256, 64), north.regionTable, gpa, 0, 0, 0, 15, 0)).toBe(-22);
-      const most = north.engine.exports.ringCreate(north.allocate(256, 64), north.regionTable, gpa, 0, -1, 0, 15, 0);
+      expect(
+        north.engine.exports.ringCreate(north.allocate(256, 64), north.regionTable, gpa, 0, 0, 0, 15, 0),
+      ).toBe(-22);
+      const most = north.engine.exports.ringCreate(
+        north.allocate(256, 64),
+        north.regionTable,
+        gpa,
+        0,
+        -1,
+        0,
+        15,
+        0,
+      );
       expect(most).toBe(-22);
     });
 
     it("refuses odd addresses and ranges outside, takes any multiple of 4", () => {
       const { north, gpa } = openGuest({ shared });
       const role = "northReceive";
-      for (const off of [1, 2, 3]) expectError("EINVAL", () => Queue.create(north, { gpa: gpa + off, count: 4, role }));
+      for (const off of [1, 2, 3])
+        expectError("EINVAL", () => Queue.create(north, { gpa: gpa + off, count: 4, role }));
       for (const off of [0, 4, 8, 60]) Queue.create(north, { gpa: gpa + off, count: 4, role }).close();
       const last = gpa + (1 << 20) - queueSegmentLength(4);
       Queue.create(north, { gpa: last, count: 4, role }).close();
@@ -204,7 +248,11 @@ for (const shared of FLAVOURS) {
   describe(`far addresses, ${shared ? "shared" : "unshared"} engine`, () => {
     const places = [
       { name: "memory above 2 GiB", padding: 2.2 * 2 ** 30, gpa: 0x10000 },
-      { name: "memory above 3 GiB, guest addresses above 4 GiB", padding: 3.1 * 2 ** 30, gpa: 2 ** 32 + 0x10000 },
+      {
+        name: "memory above 3 GiB, guest addresses above 4 GiB",
+        padding: 3.1 * 2 ** 30,
+        gpa: 2 ** 32 + 0x10000,
+      },
       { name: "guest addresses at 2^40", padding: 0, gpa: 2 ** 40 },
       { name: "guest addresses across 2^32", padding: 0, gpa: 2 ** 32 - 0x9000 },
       { name: "guest addresses at 2^52", padding: 0, gpa: 2 ** 52 },

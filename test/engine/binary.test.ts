@@ -25,11 +25,19 @@ for (const flavour of ["unshared", "shared"] as const) {
         },
       ]);
       const compiled = new WebAssembly.Module(file);
-      expect(WebAssembly.Module.imports(compiled)).toEqual([{ module: "env", name: "memory", kind: "memory" }]);
+      expect(WebAssembly.Module.imports(compiled)).toEqual([
+        { module: "env", name: "memory", kind: "memory" },
+      ]);
     });
 
     it("writes nothing when it is instantiated: no data, no start function, no elements", () => {
-      for (const section of [SECTION.data, SECTION.dataCount, SECTION.start, SECTION.element, SECTION.memory]) {
+      for (const section of [
+        SECTION.data,
+        SECTION.dataCount,
+        SECTION.start,
+        SECTION.element,
+        SECTION.memory,
+      ]) {
         expect(module.sections.get(section) ?? 0).toBe(0);
       }
       const memory = new WebAssembly.Memory({

@@ -32,7 +32,7 @@ function* frames(file: string): Generator<Uint8Array> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const magic = view.getUint32(0, true);
   if (magic !== 0xa1b2c3d4 && magic !== 0xa1b23c4d) throw new Error(`${file} is no little-endian pcap file`);
-  for (let at = 24; at < bytes.length; ) {
+  for (let at = 24; at < bytes.length;) {
     const length = view.getUint32(at + 8, true);
     yield bytes.subarray(at + 16, at + 16 + length);
     at += 16 + length;
@@ -55,7 +55,8 @@ for (const shared of [false, true]) {
         for (let length = 0; length <= 300; length++) {
           const at = 4096 + align;
           const sum = checksum.range(base + at, length);
-          if (!same(sum, plainSum(ram.subarray(at, at + length)))) expect({ align, length, sum }).toBe("right");
+          if (!same(sum, plainSum(ram.subarray(at, at + length))))
+            expect({ align, length, sum }).toBe("right");
         }
       }
     });
@@ -99,9 +100,20 @@ for (const shared of [false, true]) {
         const protocol = random() & 0xff;
         const length = random() & 0xffff;
         const four = [...ram.subarray(at, at + 8), 0, protocol, length >>> 8, length & 0xff];
-        expect(same(checksum.pseudo4(base + at, protocol, length), plainSum(Uint8Array.from(four)))).toBe(true);
+        expect(same(checksum.pseudo4(base + at, protocol, length), plainSum(Uint8Array.from(four)))).toBe(
+          true,
+        );
         const long = random() >>> 4;
-        const words = [long >>> 24, (long >>> 16) & 0xff, (long >>> 8) & 0xff, long & 0xff, 0, 0, 0, protocol];
+        const words = [
+          long >>> 24,
+          (long >>> 16) & 0xff,
+          (long >>> 8) & 0xff,
+          long & 0xff,
+          0,
+          0,
+          0,
+          protocol,
+        ];
         const six = Uint8Array.from([...ram.subarray(at, at + 32), ...words]);
         expect(same(checksum.pseudo6(base + at, protocol, long), plainSum(six))).toBe(true);
       }
@@ -162,7 +174,12 @@ describe("checksums of a real capture", () => {
     const checksum = new Checksum(space);
     const at = space.allocate(65536, 64);
     const counts = { frames: 0, ipv4: 0, tcp: 0, udp: 0, icmp: 0, icmp6: 0 };
-    const names: Record<number, "tcp" | "udp" | "icmp" | "icmp6"> = { 6: "tcp", 17: "udp", 1: "icmp", 58: "icmp6" };
+    const names: Record<number, "tcp" | "udp" | "icmp" | "icmp6"> = {
+      6: "tcp",
+      17: "udp",
+      1: "icmp",
+      58: "icmp6",
+    };
     const fields = { tcp: 16, udp: 6, icmp: 2, icmp6: 2 };
     for (const frame of frames("segments.pcap.gz")) {
       counts.frames++;
@@ -191,7 +208,9 @@ describe("checksums of a real capture", () => {
       const name = names[protocol];
       if (name === undefined) continue;
       counts[name]++;
-      expect(checksum.add(pseudo, checksum.range(at + header, end - header)), `frame ${counts.frames}`).toBe(0xffff);
+      expect(checksum.add(pseudo, checksum.range(at + header, end - header)), `frame ${counts.frames}`).toBe(
+        0xffff,
+      );
 
       // and completing it from the partial state gives the same bytes
       const field = header + fields[name];
@@ -201,7 +220,8 @@ describe("checksums of a real capture", () => {
       expect(swap(space.engine.data.getUint16(at + field, true))).toBe(original);
     }
     expect(counts.frames).toBe(1563);
-    for (const kind of ["ipv4", "tcp", "udp", "icmp", "icmp6"] as const) expect(counts[kind]).toBeGreaterThan(0);
+    for (const kind of ["ipv4", "tcp", "udp", "icmp", "icmp6"] as const)
+      expect(counts[kind]).toBeGreaterThan(0);
     expect(counts.tcp).toBeGreaterThan(1000);
   });
 });

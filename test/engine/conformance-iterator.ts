@@ -41,7 +41,13 @@ export const ITERATOR_CASES: ConformanceCase[] = [
       assert.equal(segment.getUint32(48, true), count);
       for (let i = 16; i < 48; i++) assert.equal(segment.getUint8(i), 0);
       for (let i = 0; i < count; i++) {
-        assert.deepEqual(rawDescriptor(segment, layout, i), { cookie: 0n, ptr: 0n, len: 0n, valid: 0, sown: 0 });
+        assert.deepEqual(rawDescriptor(segment, layout, i), {
+          cookie: 0n,
+          ptr: 0n,
+          len: 0n,
+          valid: 0,
+          sown: 0,
+        });
       }
     },
   },
@@ -320,7 +326,13 @@ export const BURST_CASES: ConformanceCase[] = [
       assert.equal(north.reserve("valid", 1), 1);
       assert.equal(north.commit("valid", [item(7)], WRITE_ALL), 0);
       const posted = rawDescriptor(segment, layout, 0);
-      assert.deepEqual(posted, { cookie: 8n, ptr: BigInt(item(7).gpa), len: BigInt(item(7).length), valid: 1, sown: 1 });
+      assert.deepEqual(posted, {
+        cookie: 8n,
+        ptr: BigInt(item(7).gpa),
+        len: BigInt(item(7).length),
+        valid: 1,
+        sown: 1,
+      });
       assert.equal(south.reserve("inuse", 1), 1);
       assert.equal(south.commit("inuse", [{ gpa: 1, length: 5, cookie: 2 }], { length: true }), 0);
       assert.deepEqual(rawDescriptor(segment, layout, 0), { ...posted, len: 5n, sown: 0 });

@@ -10,7 +10,11 @@ import type { Item, Rig } from "./ring-side.js";
 const EINVAL = -22;
 
 /** Checks both indexes as stored. */
-function indexes(rig: Rig, valid: readonly [number, number, number], inuse: readonly [number, number, number]): void {
+function indexes(
+  rig: Rig,
+  valid: readonly [number, number, number],
+  inuse: readonly [number, number, number],
+): void {
   const wrap = ([head, tail, full]: readonly [number, number, number]): readonly number[] => [
     head % rig.count,
     tail % rig.count,
@@ -137,7 +141,11 @@ function receiveLap(rig: Rig, start: number, n: number, each: boolean): void {
     north.disable();
     assert.equal(harvest.seek("head"), 0);
     for (let k = 1; k <= n; k++) {
-      const { cookie, length, owner: who } = harvest.read() as { cookie: number; length: number; owner: number };
+      const {
+        cookie,
+        length,
+        owner: who,
+      } = harvest.read() as { cookie: number; length: number; owner: number };
       assert.deepEqual([cookie, length, who], [item((start + k - 1) % count).cookie, k, 0]);
       assert.equal(harvest.write({ length: 2048 }, { length: true }), 0);
       bells += harvest.pop();

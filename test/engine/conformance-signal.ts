@@ -14,14 +14,62 @@ type Row = {
 
 /** The table of section 2.5, with each x written out. */
 const ROWS: Row[] = [
-  { state: [0, 0, 0], inject: [[0, 0, 1], false], enable: [[1, 0, 0], false], disable: [0, 0, 0], wakeup: [[0, 0, 0], 0] },
-  { state: [0, 0, 1], inject: [[0, 0, 1], false], enable: [[1, 0, 1], true], disable: [0, 0, 1], wakeup: [[0, 0, 1], 0] },
-  { state: [0, 1, 0], inject: [[0, 1, 1], false], enable: [[1, 1, 0], true], disable: [0, 1, 0], wakeup: [[0, 1, 0], 0] },
-  { state: [0, 1, 1], inject: [[0, 1, 1], false], enable: [[1, 1, 1], true], disable: [0, 1, 1], wakeup: [[0, 1, 1], 0] },
-  { state: [1, 0, 0], inject: [[1, 1, 1], true], enable: [[1, 0, 0], false], disable: [0, 0, 0], wakeup: [[1, 0, 0], 0] },
-  { state: [1, 0, 1], inject: [[1, 1, 1], true], enable: [[1, 0, 1], true], disable: [0, 0, 1], wakeup: [[1, 0, 0], 1] },
-  { state: [1, 1, 0], inject: [[1, 1, 1], false], enable: [[1, 1, 0], true], disable: [0, 1, 0], wakeup: [[1, 0, 0], 1] },
-  { state: [1, 1, 1], inject: [[1, 1, 1], false], enable: [[1, 1, 1], true], disable: [0, 1, 1], wakeup: [[1, 0, 0], 1] },
+  {
+    state: [0, 0, 0],
+    inject: [[0, 0, 1], false],
+    enable: [[1, 0, 0], false],
+    disable: [0, 0, 0],
+    wakeup: [[0, 0, 0], 0],
+  },
+  {
+    state: [0, 0, 1],
+    inject: [[0, 0, 1], false],
+    enable: [[1, 0, 1], true],
+    disable: [0, 0, 1],
+    wakeup: [[0, 0, 1], 0],
+  },
+  {
+    state: [0, 1, 0],
+    inject: [[0, 1, 1], false],
+    enable: [[1, 1, 0], true],
+    disable: [0, 1, 0],
+    wakeup: [[0, 1, 0], 0],
+  },
+  {
+    state: [0, 1, 1],
+    inject: [[0, 1, 1], false],
+    enable: [[1, 1, 1], true],
+    disable: [0, 1, 1],
+    wakeup: [[0, 1, 1], 0],
+  },
+  {
+    state: [1, 0, 0],
+    inject: [[1, 1, 1], true],
+    enable: [[1, 0, 0], false],
+    disable: [0, 0, 0],
+    wakeup: [[1, 0, 0], 0],
+  },
+  {
+    state: [1, 0, 1],
+    inject: [[1, 1, 1], true],
+    enable: [[1, 0, 1], true],
+    disable: [0, 0, 1],
+    wakeup: [[1, 0, 0], 1],
+  },
+  {
+    state: [1, 1, 0],
+    inject: [[1, 1, 1], false],
+    enable: [[1, 1, 0], true],
+    disable: [0, 1, 0],
+    wakeup: [[1, 0, 0], 1],
+  },
+  {
+    state: [1, 1, 1],
+    inject: [[1, 1, 1], false],
+    enable: [[1, 1, 1], true],
+    disable: [0, 1, 1],
+    wakeup: [[1, 0, 0], 1],
+  },
 ];
 
 function sides(rig: Rig): { receiver: RingSide; sender: RingSide }[] {
@@ -48,29 +96,27 @@ const small = (count: number): boolean => count <= 8;
 
 /** The state machine and the wakeup loop. */
 export const SIGNAL_CASES: ConformanceCase[] = [
-  ...ROWS.map(
-    (row): ConformanceCase => ({
-      name: `signal state ${row.state.join(",")}: inject, enable, disable, wakeup`,
-      pattern: "feed",
-      sizes: small,
-      run: bothWays((rig, receiver, sender) => {
-        const { segment } = rig;
-        const { locale } = receiver;
-        setRawIrq(segment, locale, row.state);
-        assert.equal(sender.inject(), row.inject[1]);
-        assert.deepEqual(rawIrq(segment, locale), row.inject[0]);
-        setRawIrq(segment, locale, row.state);
-        assert.equal(receiver.enable("none"), row.enable[1]);
-        assert.deepEqual(rawIrq(segment, locale), row.enable[0]);
-        setRawIrq(segment, locale, row.state);
-        receiver.disable();
-        assert.deepEqual(rawIrq(segment, locale), row.disable);
-        setRawIrq(segment, locale, row.state);
-        assert.deepEqual(wake(receiver), { end: "done", runs: row.wakeup[1] });
-        assert.deepEqual(rawIrq(segment, locale), row.wakeup[0]);
-      }),
+  ...ROWS.map((row): ConformanceCase => ({
+    name: `signal state ${row.state.join(",")}: inject, enable, disable, wakeup`,
+    pattern: "feed",
+    sizes: small,
+    run: bothWays((rig, receiver, sender) => {
+      const { segment } = rig;
+      const { locale } = receiver;
+      setRawIrq(segment, locale, row.state);
+      assert.equal(sender.inject(), row.inject[1]);
+      assert.deepEqual(rawIrq(segment, locale), row.inject[0]);
+      setRawIrq(segment, locale, row.state);
+      assert.equal(receiver.enable("none"), row.enable[1]);
+      assert.deepEqual(rawIrq(segment, locale), row.enable[0]);
+      setRawIrq(segment, locale, row.state);
+      receiver.disable();
+      assert.deepEqual(rawIrq(segment, locale), row.disable);
+      setRawIrq(segment, locale, row.state);
+      assert.deepEqual(wake(receiver), { end: "done", runs: row.wakeup[1] });
+      assert.deepEqual(rawIrq(segment, locale), row.wakeup[0]);
     }),
-  ),
+  })),
   {
     name: "any non-zero byte counts as true (R8)",
     pattern: "feed",
@@ -222,7 +268,10 @@ export const SIGNAL_CASES: ConformanceCase[] = [
       );
       assert.deepEqual(ended, { end: "done", runs: 2 });
       feed();
-      assert.deepEqual(wake(south, () => {}, 4, "inuse.head"), { end: "budget", runs: 4 }); // nobody takes it
+      assert.deepEqual(
+        wake(south, () => {}, 4, "inuse.head"),
+        { end: "budget", runs: 4 },
+      ); // nobody takes it
       south.disable();
       assert.deepEqual(wake(south, take, 4, "inuse.head"), { end: "done", runs: 0 }); // masked means masked
     },

@@ -1,5 +1,12 @@
 import { EXT_ACCEPTED, EXT_LAZY_INDEXES, ITER_AUTOUPDATE } from "vbus/abi";
-import { BURST_NOFLIP, BURST_SIGNAL, Queue, queueSegmentLength, RECHECK_NONE, RingIterator } from "vbus/engine";
+import {
+  BURST_NOFLIP,
+  BURST_SIGNAL,
+  Queue,
+  queueSegmentLength,
+  RECHECK_NONE,
+  RingIterator,
+} from "vbus/engine";
 import { describe, expect, it } from "vitest";
 import { expectError, openGuest, type Guest } from "./guest.js";
 import { rawIndex } from "./raw-ring.js";
@@ -16,7 +23,12 @@ interface Pair {
 }
 
 /** A transmit ring with an offer and an acceptance; north has learnt the outcome. */
-function open(shared: boolean, offer: number, accept: number, between: (segment: DataView) => void = () => {}): Pair {
+function open(
+  shared: boolean,
+  offer: number,
+  accept: number,
+  between: (segment: DataView) => void = () => {},
+): Pair {
   const guest = openGuest({ shared });
   const { north, south, gpa } = guest;
   const tx = Queue.create(north, { gpa, count: COUNT, role: "northTransmit", offer });
@@ -61,7 +73,9 @@ for (const shared of [false, true]) {
     });
 
     it("south takes only what it knows and was told to take", () => {
-      const all = open(shared, EXT_LAZY_INDEXES, 0xffffffff, (segment) => segment.setUint32(WORD, 0x7fffffff, true));
+      const all = open(shared, EXT_LAZY_INDEXES, 0xffffffff, (segment) =>
+        segment.setUint32(WORD, 0x7fffffff, true),
+      );
       expect(all.rx.extensions).toBe(EXT_LAZY_INDEXES);
       expect(all.segment.getUint32(WORD, true)).toBe(EXT_ACCEPTED + EXT_LAZY_INDEXES);
       const unknown = open(shared, 0, 0xffffffff, (segment) => segment.setUint32(WORD, 0x7ffffffe, true));
@@ -70,7 +84,9 @@ for (const shared of [false, true]) {
     });
 
     it("a word that already has the top bit offers nothing and is left alone", () => {
-      const { rx, segment } = open(shared, 0, EXT_LAZY_INDEXES, (word) => word.setUint32(WORD, 0x80000001, true));
+      const { rx, segment } = open(shared, 0, EXT_LAZY_INDEXES, (word) =>
+        word.setUint32(WORD, 0x80000001, true),
+      );
       expect(rx.extensions).toBe(0);
       expect(segment.getUint32(WORD, true)).toBe(0x80000001);
     });

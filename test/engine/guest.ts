@@ -48,7 +48,12 @@ export function expectError(code: ErrorCode, call: () => unknown): VbusError {
 /** First position at which two byte ranges differ, or -1. (Comparing a megabyte with `toEqual` takes seconds.) */
 export function firstDifference(a: Uint8Array, b: Uint8Array): number {
   if (a.length !== b.length) return Math.min(a.length, b.length);
-  if (Buffer.compare(Buffer.from(a.buffer, a.byteOffset, a.length), Buffer.from(b.buffer, b.byteOffset, b.length)) === 0) {
+  if (
+    Buffer.compare(
+      Buffer.from(a.buffer, a.byteOffset, a.length),
+      Buffer.from(b.buffer, b.byteOffset, b.length),
+    ) === 0
+  ) {
     return -1;
   }
   return a.findIndex((byte, i) => byte !== b[i]);

@@ -1,6 +1,12 @@
 import fc from "fast-check";
 import { Engine, Queue, VbusError } from "vbus/engine";
-import { allocateGuestMemory, GuestMemory, MemorySpace, RangeAllocator, type MemoryRegion } from "vbus/memory";
+import {
+  allocateGuestMemory,
+  GuestMemory,
+  MemorySpace,
+  RangeAllocator,
+  type MemoryRegion,
+} from "vbus/memory";
 import { describe, expect, it } from "vitest";
 import { expectError, openGuest } from "./guest.js";
 import { seedOr } from "./seed.js";
@@ -28,10 +34,22 @@ describe("regions", () => {
     ["that ends behind the memory", [{ ...good, length: 65537 + 65536 }], "inside the memory"],
     ["that begins behind the memory", [{ ...good, address: 5 * 65536 }], "inside the memory"],
     ["that covers the arena", [{ ...good, address: 1, length: 3 * 65536 }], "overlaps the arena"],
-    ["that ends one byte inside the arena", [{ ...good, address: 16, length: 65536 - 15 }], "overlaps the arena"],
-    ["that starts on the arena's last byte", [{ ...good, address: 2 * 65536 - 1, length: 16 }], "overlaps the arena"],
+    [
+      "that ends one byte inside the arena",
+      [{ ...good, address: 16, length: 65536 - 15 }],
+      "overlaps the arena",
+    ],
+    [
+      "that starts on the arena's last byte",
+      [{ ...good, address: 2 * 65536 - 1, length: 16 }],
+      "overlaps the arena",
+    ],
     ["that share guest addresses", [good, { ...good, gpa: 0x1ffff, length: 16 }], "overlaps another region"],
-    ["of which there are 16", Array.from({ length: 16 }, (_, i) => ({ ...good, gpa: i * 16, length: 16 })), "merge"],
+    [
+      "of which there are 16",
+      Array.from({ length: 16 }, (_, i) => ({ ...good, gpa: i * 16, length: 16 })),
+      "merge",
+    ],
   ];
   for (const [name, regions, says] of bad) {
     it(`${name} are refused`, () => {
@@ -41,7 +59,11 @@ describe("regions", () => {
   }
 
   it("may be fifteen, may touch each other and the arena", () => {
-    const regions = Array.from({ length: 15 }, (_, i) => ({ gpa: i * 16, length: 16, address: 2 * 65536 + i * 16 }));
+    const regions = Array.from({ length: 15 }, (_, i) => ({
+      gpa: i * 16,
+      length: 16,
+      address: 2 * 65536 + i * 16,
+    }));
     const space = MemorySpace.attachSync(memory(4), arena, regions);
     expect(space.translate(14 * 16 + 15, 1)).toBe(2 * 65536 + 239);
     expectError("EFAULT", () => space.translate(15 * 16, 1));
@@ -50,7 +72,12 @@ describe("regions", () => {
 
   it("are replaced as a whole or not at all", () => {
     const space = MemorySpace.attachSync(memory(4), arena, [good]);
-    expectError("EINVAL", () => space.moveRegions([{ ...good, gpa: 0x50000 }, { ...good, address: 0 }]));
+    expectError("EINVAL", () =>
+      space.moveRegions([
+        { ...good, gpa: 0x50000 },
+        { ...good, address: 0 },
+      ]),
+    );
     expect(space.regions).toEqual([good]);
     expect(space.translate(good.gpa, 1)).toBe(good.address);
     expectError("EFAULT", () => space.translate(0x50000, 1));
@@ -83,7 +110,9 @@ describe("translation", () => {
     ] as const) {
       const error = expectError("EFAULT", () => south.translate(address, length));
       expect(error.message).toContain(`0x${address.toString(16)} + ${length}`);
-      expect(expectError("EFAULT", () => south.copyFrom(address, length)).message).toContain(address.toString(16));
+      expect(expectError("EFAULT", () => south.copyFrom(address, length)).message).toContain(
+        address.toString(16),
+      );
       expectError("EFAULT", () => south.view(address, length));
     }
     for (const [address, length] of [
@@ -103,21 +132,31 @@ describe("translation", () => {
   it("never lets a range out of its region (random regions and ranges)", () => {
     const space = MemorySpace.attachSync(memory(16), arena, []);
     const region = fc.record({
-      gpa: fc.oneof(fc.nat(0x4000), fc.nat(0x4000).map((n) => n + 2 ** 32 - 0x2000)),
+      gpa: fc.oneof(
+        fc.nat(0x4000),
+        fc.nat(0x4000).map((n) => n + 2 ** 32 - 0x2000),
+      ),
       length: fc.integer({ min: 1, max: 0x800 }),
       address: fc.integer({ min: 2 * 65536, max: 15 * 65536 }),
     });
     fc.assert(
-      fc.property(fc.array(region, { maxLength: 6 }), fc.nat(0x5000), fc.boolean(), fc.nat(0x900), (list, low, high, n) => {
-        const regions = list.filter(
-          (a, i) => !list.slice(0, i).some((b) => a.gpa < b.gpa + b.length && b.gpa < a.gpa + a.length),
-        );
-        space.moveRegions(regions);
-        const gpa = high ? low + 2 ** 32 - 0x2000 : low;
-        const home = regions.find((each) => gpa >= each.gpa && gpa + n <= each.gpa + each.length);
-        if (home !== undefined && n > 0) expect(space.translate(gpa, n)).toBe(home.address + gpa - home.gpa);
-        else if (n > 0) expectError("EFAULT", () => space.translate(gpa, n));
-      }),
+      fc.property(
+        fc.array(region, { maxLength: 6 }),
+        fc.nat(0x5000),
+        fc.boolean(),
+        fc.nat(0x900),
+        (list, low, high, n) => {
+          const regions = list.filter(
+            (a, i) => !list.slice(0, i).some((b) => a.gpa < b.gpa + b.length && b.gpa < a.gpa + a.length),
+          );
+          space.moveRegions(regions);
+          const gpa = high ? low + 2 ** 32 - 0x2000 : low;
+          const home = regions.find((each) => gpa >= each.gpa && gpa + n <= each.gpa + each.length);
+          if (home !== undefined && n > 0)
+            expect(space.translate(gpa, n)).toBe(home.address + gpa - home.gpa);
+          else if (n > 0) expectError("EFAULT", () => space.translate(gpa, n));
+        },
+      ),
       { seed: SEED, numRuns: 500 },
     );
   });
@@ -185,7 +224,8 @@ describe("growing memory", () => {
     const blocks = Array.from({ length: 8 }, () => space.allocate(100_000, 64));
     expect(space.engine.memory.buffer.byteLength).toBeGreaterThan(before);
     for (const [i, at] of blocks.entries()) space.bytes.fill(i + 1, at, at + 100_000);
-    for (const [i, at] of blocks.entries()) expect([space.bytes[at], space.bytes[at + 99_999]]).toEqual([i + 1, i + 1]);
+    for (const [i, at] of blocks.entries())
+      expect([space.bytes[at], space.bytes[at + 99_999]]).toEqual([i + 1, i + 1]);
     for (const at of blocks) space.free(at);
     expectError("EINVAL", () => space.free(blocks[0] as number));
   });
@@ -249,31 +289,36 @@ describe(`range allocator (seed ${SEED})`, () => {
       free: fc.nat(10),
     });
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 999 }), fc.array(request, { maxLength: 120, size: "max" }), (start, requests) => {
-        const allocator = new RangeAllocator(start, 16384, "test range");
-        const used: { at: number; size: number }[] = [];
-        for (const { size, align, skew, free } of requests) {
-          const offset = skew % align;
-          try {
-            const at = allocator.allocate(size, { align, offset });
-            expect(at % align).toBe(offset);
-            expect(at).toBeGreaterThanOrEqual(start);
-            expect(at + size).toBeLessThanOrEqual(start + 16384);
-            for (const other of used) expect(at >= other.at + other.size || other.at >= at + size).toBe(true);
-            used.push({ at, size });
-          } catch (error) {
-            if (!(error instanceof VbusError) || error.code !== "ENOMEM") throw error;
+      fc.property(
+        fc.integer({ min: 1, max: 999 }),
+        fc.array(request, { maxLength: 120, size: "max" }),
+        (start, requests) => {
+          const allocator = new RangeAllocator(start, 16384, "test range");
+          const used: { at: number; size: number }[] = [];
+          for (const { size, align, skew, free } of requests) {
+            const offset = skew % align;
+            try {
+              const at = allocator.allocate(size, { align, offset });
+              expect(at % align).toBe(offset);
+              expect(at).toBeGreaterThanOrEqual(start);
+              expect(at + size).toBeLessThanOrEqual(start + 16384);
+              for (const other of used)
+                expect(at >= other.at + other.size || other.at >= at + size).toBe(true);
+              used.push({ at, size });
+            } catch (error) {
+              if (!(error instanceof VbusError) || error.code !== "ENOMEM") throw error;
+            }
+            if (free < 4 && used.length > 0) {
+              const [gone] = used.splice(free % used.length, 1);
+              allocator.free((gone as { at: number }).at);
+            }
+            const held = used.reduce((sum, each) => sum + each.size, 0);
+            expect(allocator.available).toBe(16384 - held);
           }
-          if (free < 4 && used.length > 0) {
-            const [gone] = used.splice(free % used.length, 1);
-            allocator.free((gone as { at: number }).at);
-          }
-          const held = used.reduce((sum, each) => sum + each.size, 0);
-          expect(allocator.available).toBe(16384 - held);
-        }
-        for (const { at } of used) allocator.free(at);
-        expect(allocator.allocate(16384, 1)).toBe(start); // one block again
-      }),
+          for (const { at } of used) allocator.free(at);
+          expect(allocator.allocate(16384, 1)).toBe(start); // one block again
+        },
+      ),
       { seed: SEED, numRuns: 200 },
     );
   });

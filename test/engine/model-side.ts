@@ -1,14 +1,16 @@
 /** The reference model as a {@link RingSide}. A burst is, by definition, the same operations done one by one. */
-import { ReferenceRing, type IndexEnd, type ReferenceDescriptor, type ReferenceIterator } from "./reference/ring.js";
+import type { ReferenceRing } from "./reference/ring.js";
+import { type IndexEnd, type ReferenceDescriptor, type ReferenceIterator } from "./reference/ring.js";
 import type { WakeupEnd } from "./reference/signal.js";
 import type { Cursor, Index, Item, Options, Pattern, Recheck, RingSide, Seen, Wakeup } from "./ring-side.js";
 
 /** Which ends each side moves (`docs/abi/ioq.md` section 6). */
-export const MODEL_ENDS: Record<Pattern, readonly [north: readonly IndexEnd[], south: readonly IndexEnd[]]> = {
-  transmit: [["valid.head", "valid.tail", "inuse.tail"], ["inuse.head"]],
-  receive: [["valid.head", "valid.tail", "inuse.head"], ["inuse.tail"]],
-  feed: [["inuse.tail"], ["inuse.head"]],
-};
+export const MODEL_ENDS: Record<Pattern, readonly [north: readonly IndexEnd[], south: readonly IndexEnd[]]> =
+  {
+    transmit: [["valid.head", "valid.tail", "inuse.tail"], ["inuse.head"]],
+    receive: [["valid.head", "valid.tail", "inuse.head"], ["inuse.tail"]],
+    feed: [["inuse.tail"], ["inuse.head"]],
+  };
 
 const EINVAL = -22;
 const EPROTO = -71;

@@ -56,7 +56,11 @@ const patterns = fc.constantFrom<Pattern>("transmit", "receive", "feed");
 const locales = fc.constantFrom<"north" | "south">("north", "south");
 const options = fc.record({ autoupdate: fc.boolean(), noflip: fc.boolean() });
 const items = fc.array(
-  fc.record({ gpa: fc.maxSafeNat(), length: fc.nat({ max: 0xffffffff }), cookie: fc.nat({ max: 0xffffffff }) }),
+  fc.record({
+    gpa: fc.maxSafeNat(),
+    length: fc.nat({ max: 0xffffffff }),
+    cookie: fc.nat({ max: 0xffffffff }),
+  }),
   { minLength: 0, maxLength: 18 },
 );
 const members: fc.Arbitrary<Options> = fc.record(
@@ -97,7 +101,18 @@ const anything: fc.Arbitrary<Operation> = fc.oneof(
       locales,
       fc.constantFrom<Index | "both">("valid", "inuse", "both"),
       options,
-      fc.constantFrom("tail", "head", "next", "set", "push", "pop", "push at tail", "pop at head", "write", "read"),
+      fc.constantFrom(
+        "tail",
+        "head",
+        "next",
+        "set",
+        "push",
+        "pop",
+        "push at tail",
+        "pop at head",
+        "write",
+        "read",
+      ),
       fc.nat(20),
       members,
     )
@@ -135,23 +150,25 @@ const anything: fc.Arbitrary<Operation> = fc.oneof(
 );
 
 /** What the sides of a pattern do: who pushes and pops which index, and with what. */
-const STEPS: Record<Pattern, readonly { who: "north" | "south"; index: Index | "both"; push: boolean; noflip?: true }[]> =
-  {
-    transmit: [
-      { who: "north", index: "both", push: true },
-      { who: "south", index: "inuse", push: false },
-      { who: "north", index: "valid", push: false, noflip: true },
-    ],
-    receive: [
-      { who: "north", index: "valid", push: true },
-      { who: "south", index: "inuse", push: true },
-      { who: "north", index: "inuse", push: false },
-    ],
-    feed: [
-      { who: "north", index: "inuse", push: true },
-      { who: "south", index: "inuse", push: false },
-    ],
-  };
+const STEPS: Record<
+  Pattern,
+  readonly { who: "north" | "south"; index: Index | "both"; push: boolean; noflip?: true }[]
+> = {
+  transmit: [
+    { who: "north", index: "both", push: true },
+    { who: "south", index: "inuse", push: false },
+    { who: "north", index: "valid", push: false, noflip: true },
+  ],
+  receive: [
+    { who: "north", index: "valid", push: true },
+    { who: "south", index: "inuse", push: true },
+    { who: "north", index: "inuse", push: false },
+  ],
+  feed: [
+    { who: "north", index: "inuse", push: true },
+    { who: "south", index: "inuse", push: false },
+  ],
+};
 
 /** What a side can wait for: something at an index end that it moves itself. */
 const WAITS: Record<Pattern, Record<"north" | "south", readonly Recheck[]>> = {
@@ -257,7 +274,8 @@ describe(`random runs, every lane like the model (seed ${SEED}, VBUS_SEED=n for 
           printed(fc.array(orderly(pattern), { maxLength: 80, size: "max" })),
           fc.boolean(),
           (layout, count, operations, full) => {
-            const first = pattern === "receive" || (full && pattern === "transmit") ? [filled(pattern, count)] : [];
+            const first =
+              pattern === "receive" || (full && pattern === "transmit") ? [filled(pattern, count)] : [];
             compare(pattern, layout, count, [...first, ...operations]);
           },
         ),
@@ -270,10 +288,19 @@ describe(`random runs, every lane like the model (seed ${SEED}, VBUS_SEED=n for 
     fc.assert(
       fc.property(
         patterns.chain((pattern) =>
-          fc.tuple(fc.constant(pattern), layouts, printed(fc.array(orderly(pattern), { maxLength: 120, size: "max" }))),
+          fc.tuple(
+            fc.constant(pattern),
+            layouts,
+            printed(fc.array(orderly(pattern), { maxLength: 120, size: "max" })),
+          ),
         ),
         ([pattern, layout, operations]) =>
-          compare(pattern, layout, 256, pattern === "receive" ? [filled(pattern, 256), ...operations] : operations),
+          compare(
+            pattern,
+            layout,
+            256,
+            pattern === "receive" ? [filled(pattern, 256), ...operations] : operations,
+          ),
       ),
       { seed: SEED, numRuns: 25 },
     );

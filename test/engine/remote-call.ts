@@ -15,7 +15,8 @@ export const CALL_BLOCK_SIZE = 1 << 20;
 function put(block: SharedArrayBuffer, value: unknown, state: number): void {
   const words = new Int32Array(block, 0, 2);
   const text = new TextEncoder().encode(JSON.stringify(value));
-  if (text.length > block.byteLength - HEADER) throw new RangeError(`${text.length} bytes do not fit a call block`);
+  if (text.length > block.byteLength - HEADER)
+    throw new RangeError(`${text.length} bytes do not fit a call block`);
   new Uint8Array(block, HEADER).set(text);
   words[1] = text.length;
   Atomics.store(words, 0, state);

@@ -1,5 +1,13 @@
 import { EXT_LAZY_INDEXES } from "vbus/abi";
-import { BURST_NOFLIP, Queue, queueSegmentLength, RingIterator, Signal, VbusError, type QueueRole } from "vbus/engine";
+import {
+  BURST_NOFLIP,
+  Queue,
+  queueSegmentLength,
+  RingIterator,
+  Signal,
+  VbusError,
+  type QueueRole,
+} from "vbus/engine";
 import { MemorySpace, type MemoryRegion } from "vbus/memory";
 import { describe, expect, it } from "vitest";
 import { item, WRITE_ALL } from "./conformance-case.js";
@@ -12,7 +20,11 @@ const SEED = seedOr(272);
 const PAGE = 65536;
 
 /** A memory with a hole: guest RAM can be moved from one half to the other. */
-function movable(shared: boolean): { memory: WebAssembly.Memory; spaces: [MemorySpace, MemorySpace]; halves: MemoryRegion[] } {
+function movable(shared: boolean): {
+  memory: WebAssembly.Memory;
+  spaces: [MemorySpace, MemorySpace];
+  halves: MemoryRegion[];
+} {
   const memory = new WebAssembly.Memory({ initial: 16, maximum: 16, ...(shared ? { shared: true } : {}) });
   const halves = [4, 10].map((page) => ({ gpa: 0x100000, length: 4 * PAGE, address: page * PAGE }));
   const [first] = halves as [MemoryRegion];
@@ -187,7 +199,10 @@ for (const shared of [false, true]) {
       bytes.fill(0xc3, 0, PAGE);
       const outside = (): Uint8Array[] => [
         bytes.slice(0, PAGE + init.layout.link.size),
-        bytes.slice(init.layout.guestArena.address, init.layout.guestArena.address + init.layout.guestArena.size),
+        bytes.slice(
+          init.layout.guestArena.address,
+          init.layout.guestArena.address + init.layout.guestArena.size,
+        ),
         bytes.slice(canary, canary + PAGE),
         bytes.slice(low, low + 64),
       ];
@@ -249,7 +264,8 @@ for (const shared of [false, true]) {
           }
         }
         if (before !== null) {
-          for (const [i, part] of outside().entries()) expect(firstDifference(part, before[i] as Uint8Array)).toBe(-1);
+          for (const [i, part] of outside().entries())
+            expect(firstDifference(part, before[i] as Uint8Array)).toBe(-1);
         }
         cursor.close();
         restored.close();

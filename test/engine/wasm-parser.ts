@@ -74,7 +74,14 @@ function readImports(reader: Reader): WasmImport[] {
     if (kind !== "memory") return { module, name, kind };
     const flags = reader.byte();
     const minimum = reader.leb();
-    return { module, name, kind, minimum, maximum: (flags & 1) !== 0 ? reader.leb() : null, shared: (flags & 2) !== 0 };
+    return {
+      module,
+      name,
+      kind,
+      minimum,
+      maximum: (flags & 1) !== 0 ? reader.leb() : null,
+      shared: (flags & 2) !== 0,
+    };
   });
 }
 
@@ -162,8 +169,10 @@ function vector(reader: Reader): string {
 function bulk(reader: Reader): string {
   const sub = reader.leb();
   if (sub <= 7) return "plain"; // saturating conversions
-  if (sub === 10) reader.at += 2; // memory.copy
-  else if (sub === 11) reader.at += 1; // memory.fill
+  if (sub === 10)
+    reader.at += 2; // memory.copy
+  else if (sub === 11)
+    reader.at += 1; // memory.fill
   else throw new Error(`unknown opcode 0xfc ${sub}`);
   return "bulk";
 }

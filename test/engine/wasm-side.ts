@@ -109,7 +109,14 @@ export class WasmSide implements RingSide {
   }
 
   /** North: creates the ring. */
-  static create(space: MemorySpace, pattern: Pattern, gpa: number, count: number, ilp32: boolean, offer = 0): WasmSide {
+  static create(
+    space: MemorySpace,
+    pattern: Pattern,
+    gpa: number,
+    count: number,
+    ilp32: boolean,
+    offer = 0,
+  ): WasmSide {
     return new WasmSide(Queue.create(space, { gpa, count, role: ROLES[pattern][0], ilp32, offer }), 0);
   }
 

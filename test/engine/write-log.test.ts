@@ -58,7 +58,12 @@ for (const shared of [false, true]) {
         const either = (): RingSide => (random() % 2 === 0 ? tx : rx);
         const burst = (side: RingSide, index: Index, noflip: boolean): void => {
           const found = side.peek(index, 1 + (random() % 5)) as unknown[];
-          side.release(index, found.length, { ...options(), noflip }, found.map((_, i) => item(i)));
+          side.release(
+            index,
+            found.length,
+            { ...options(), noflip },
+            found.map((_, i) => item(i)),
+          );
         };
         const operations: (() => unknown)[] = [
           () => [push.seek("tail"), push.write(item(random() % 9), options())],
@@ -67,7 +72,11 @@ for (const shared of [false, true]) {
           () => [pop.seek("head"), pop.pop()],
           () => {
             const n = tx.reserve("both", 1 + (random() % 5));
-            tx.commit("both", Array.from({ length: n }, (_, i) => item(i + (random() % 50))), options());
+            tx.commit(
+              "both",
+              Array.from({ length: n }, (_, i) => item(i + (random() % 50))),
+              options(),
+            );
           },
           () => burst(rx, "inuse", false),
           () => burst(tx, "valid", true),

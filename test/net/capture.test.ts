@@ -5,10 +5,10 @@ import { join } from "node:path";
 
 import { MemorySpace } from "vbus/memory";
 import { capturePort, PcapngWriter, readCapture, Switch, type CaptureSink } from "vbus/net";
+import { fileSink } from "vbus/net/node-file";
 import { VirtualScheduler } from "vbus/scheduler";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
-import { fileSink } from "../../bindings/net/node-file.js";
 import { BROADCAST, frame, range, realFrames, Station, station } from "./rig.js";
 
 const TSHARK = process.env.VBUS_TSHARK ?? "/usr/bin/tshark";

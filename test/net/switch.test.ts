@@ -1,4 +1,4 @@
-import { FRAME_GSO, FRAME_NEEDS_CSUM, GSO_TCP4 } from "vbus/engine";
+import { FRAME_GSO, FRAME_NEEDS_CSUM, FRAME_TOO_LONG, GSO_TCP4 } from "vbus/engine";
 import { MemorySpace } from "vbus/memory";
 import { HostFrames, OFFLOAD_CSUM, OFFLOAD_TCP4, Switch, type SwitchOptions } from "vbus/net";
 import { VirtualScheduler } from "vbus/scheduler";
@@ -259,6 +259,43 @@ describe("back-pressure", () => {
     b.makeRoom(9);
     scheduler.run();
     expect(b.serials()).toEqual([0, 1]);
+  });
+
+  it("does not show one receiver of a flooded frame what another noted in its flags", () => {
+    const { net, stations } = network(2);
+    const seen: number[] = [];
+    for (const name of ["first", "second"]) {
+      net.addPort(name).attach({
+        receive: (batch, from, to) => {
+          for (let i = from; i < to; i++) {
+            seen.push(batch.table.flags(i) & FRAME_TOO_LONG);
+            batch.table.setFlags(i, batch.table.flags(i) | FRAME_TOO_LONG);
+          }
+          return to - from;
+        },
+        writable: () => undefined,
+      });
+    }
+    stations[0].transmit(frame(BROADCAST, station(0), 1), frame(BROADCAST, station(0), 2));
+    expect(seen).toEqual([0, 0, 0, 0]);
+  });
+
+  it("does not spin with a peer that says ready while it refuses, and gets its frames through later", () => {
+    const { stations } = network(2);
+    const [a, b] = stations;
+    announce(stations);
+    const receive = b.receive.bind(b);
+    b.room = 0;
+    b.receive = (batch, from, to) => {
+      const n = receive(batch, from, to);
+      if (n < to - from) b.port.ready();
+      if (b.receiveCalls === 3) b.room = 100;
+      return n;
+    };
+    a.send(...range(0, 4).map((i) => frame(station(1), station(0), i)));
+    scheduler.run();
+    expect(b.serials()).toEqual(range(0, 4));
+    expect(b.receiveCalls).toBe(4);
   });
 
   it("does not let a flooded or a new frame overtake one that waits", () => {

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { cable } from "./cable.js";
-import { TestMachine, testFrame, type TestGuest } from "./machine.js";
+import { expectFrames, TestMachine, testFrame, type TestGuest } from "./machine.js";
 
 describe("two guests with a cable between their NICs, in one thread", () => {
   let machine: TestMachine;
@@ -32,9 +32,7 @@ describe("two guests with a cable between their NICs, in one thread", () => {
     const received: Uint8Array[] = [];
     while (received.length < frames.length) received.push(...(await b.nic.receive()));
     await sending;
-    expect(received.length).toBe(frames.length);
-    for (const [i, frame] of frames.entries())
-      expect(Buffer.compare(frame, received[i] as Uint8Array)).toBe(0);
+    expectFrames(received, frames);
     const { tx } = machine.statistics("nic0");
     expect(tx).toMatchObject({ frames: 3000, passed: 3000, drops: {} });
     expect(machine.statistics("nic1").rx).toMatchObject({ frames: 3000, passed: 3000, drops: {} });

@@ -256,6 +256,7 @@ export class BridgeHost {
     this.reset();
     this.#closed = true;
     this.#events.close();
+    this.options.client.onEnd = null;
     this.options.client.disconnect();
     this.options.memory.free(this.#scratch);
   }

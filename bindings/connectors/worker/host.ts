@@ -104,6 +104,9 @@ export class WorkerHostConnector {
     this.#page = page;
     this.#guestHeart = new HeartbeatWatch(page, "guest", guestTimeoutMs);
     const client = bus.openClient({ member, memory, ...(label === undefined ? {} : { label }) });
+    client.onEnd = () => {
+      this.#end(new VbusError("ENOTCONN", "the host took this guest off the bus"));
+    };
     try {
       this.bridge = new BridgeHost({
         client,

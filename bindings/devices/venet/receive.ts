@@ -20,6 +20,7 @@ export class ReceiveSide {
   readonly #wakeups: QueueWakeups;
   readonly #table: BurstTable;
   #congested = false;
+  #failed = false;
 
   constructor(
     private readonly queue: Queue,
@@ -39,7 +40,7 @@ export class ReceiveSide {
         signal.notify();
       },
       onBroken: (error) => {
-        environment.failed("rx", error);
+        this.#fail(error);
       },
     });
     signal.onDoorbell = this.#wakeups.wakeup;
@@ -76,7 +77,7 @@ export class ReceiveSide {
       }
     } catch (error) {
       dropFrames(rx, "broken", to - at);
-      this.environment.failed("rx", error);
+      this.#fail(error);
       return to - from;
     }
     return at - from;
@@ -97,8 +98,14 @@ export class ReceiveSide {
     try {
       if (this.#congested || this.queue.countOf("inuse") > 0) this.#wakeups.inject();
     } catch (error) {
-      this.environment.failed("rx", error);
+      this.#fail(error);
     }
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    this.environment.failed("rx", error);
   }
 
   /**
@@ -106,7 +113,6 @@ export class ReceiveSide {
    * @throws VbusError EPROTO when the guest broke the ring
    */
   flush(): number {
-    const known = this.queue.broken !== null;
     let flushed = 0;
     try {
       while (flushed < this.queue.count) {
@@ -117,7 +123,7 @@ export class ReceiveSide {
         flushed += n;
       }
     } catch (error) {
-      if (!known) this.environment.failed("rx", error);
+      this.#fail(error);
       throw error;
     } finally {
       this.environment.statistics.flushed += flushed;

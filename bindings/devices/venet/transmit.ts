@@ -54,6 +54,7 @@ export class TransmitSide {
   #scheduled = false;
   #unsignalled = 0;
   #draining = false;
+  #failed = false;
 
   constructor(
     private readonly queue: Queue,
@@ -73,7 +74,7 @@ export class TransmitSide {
         signal.notify();
       },
       onBroken: (error) => {
-        environment.failed("tx", error);
+        this.#fail(error);
       },
     });
     signal.onDoorbell = this.#wakeups.wakeup;
@@ -82,6 +83,7 @@ export class TransmitSide {
   /** Link up: looks at the ring, then waits for doorbells. */
   start(): void {
     if (this.queue.broken !== null) return; // for good, and reported already
+    this.#failed = false;
     this.#running = true;
     this.#schedule();
   }
@@ -99,7 +101,15 @@ export class TransmitSide {
 
   /** Looks for frames that a guest with the orderings of 2009 announced and nobody heard (defect R1). */
   recheck(): void {
-    if (this.#running && this.queue.broken === null && this.queue.hasPayload) this.#schedule();
+    // a ring that turns out to be broken has no payload, but a drain says why
+    if (this.#running && (this.queue.hasPayload || this.queue.broken !== null)) this.#schedule();
+  }
+
+  #fail(error: unknown): void {
+    this.stop();
+    if (this.#failed) return;
+    this.#failed = true;
+    this.environment.failed("tx", error);
   }
 
   #schedule(): void {
@@ -117,8 +127,7 @@ export class TransmitSide {
     try {
       this.#drainBursts();
     } catch (error) {
-      this.stop();
-      this.environment.failed("tx", error);
+      this.#fail(error);
     } finally {
       this.#draining = false;
     }
@@ -216,7 +225,7 @@ export class TransmitSide {
     try {
       return this.queue.peek("inuse", null, this.queue.count);
     } catch (error) {
-      this.environment.failed("tx", error);
+      this.#fail(error);
       return 0;
     }
   }

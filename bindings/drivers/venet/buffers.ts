@@ -63,6 +63,12 @@ export class RingBuffers {
     this.#address[position] = this.memory.space.translate(gpa, size);
   }
 
+  /** Bytes that the ring takes more when every position has a buffer of `size` bytes. */
+  growth(size: number): number {
+    const each = Math.ceil(size / ALIGN) * ALIGN;
+    return this.#size.reduce((sum, old) => sum + each - old, 0);
+  }
+
   /** Guest-physical address of a position's buffer. */
   gpa(position: number): number {
     return this.#gpa[position] as number;

@@ -90,11 +90,11 @@ export class VenetNic {
     this.mac = mac;
     this.#mtu = options.mtu ?? MTU_DEFAULT;
     this.#backlog = options.receiveBacklog ?? 1024;
-    const frameSize = (): number => this.#mtu + ETH_HEADER_SIZE + VLAN_TAG_SIZE;
+    const size = (): number => frameSize(this.#mtu);
     this.#rx = new ReceiveRing(
       queues.rx,
       device,
-      frameSize,
+      size,
       (batch, from, to) => this.#receive(batch, from, to),
       (error) => {
         this.#fail(error);
@@ -104,7 +104,7 @@ export class VenetNic {
       this.#fail(error);
     };
     try {
-      this.#tx = new TransmitRing(queues.tx, device, frameSize, onError);
+      this.#tx = new TransmitRing(queues.tx, device, size, onError);
     } catch (error) {
       this.#rx.close(true);
       throw error;
@@ -202,12 +202,16 @@ export class VenetNic {
     return this.#mtu;
   }
 
-  /** Changes the MTU: buffers of the new size replace the old ones by FLUSHRX. @throws VbusError EINVAL outside 68 … 65000 */
+  /**
+   * Changes the MTU: buffers of the new size replace the old ones by FLUSHRX.
+   * @throws VbusError EINVAL outside 68 … 65000, ENOMEM when the guest's memory cannot hold the buffers
+   */
   async setMtu(mtu: number): Promise<void> {
     this.#assertUsable();
     checkMtu(mtu);
     const { ram } = this.device.bus.transport.memory;
-    const needed = (mtu - this.#mtu) * (this.queues.rx.queue.count + this.queues.tx.queue.count);
+    const size = frameSize(mtu);
+    const needed = this.#rx.growth(size) + this.#tx.growth(size);
     if (needed > ram.available) {
       throw new VbusError(
         "ENOMEM",
@@ -225,7 +229,7 @@ export class VenetNic {
 
   /** Longest frame that may be sent: MTU, header and one tag. */
   get frameLimit(): number {
-    return this.#mtu + ETH_HEADER_SIZE + VLAN_TAG_SIZE;
+    return frameSize(this.#mtu);
   }
 
   #checkFrames(frames: readonly Uint8Array[]): void {
@@ -369,6 +373,11 @@ function checkOptions({ mtu, rxRing, txRing, receiveBacklog }: VenetOptions): vo
   if (receiveBacklog !== undefined && !(receiveBacklog >= 1)) {
     throw new VbusError("EINVAL", `a receiveBacklog of ${receiveBacklog} frames; use at least 1`);
   }
+}
+
+/** Size of buffers: a frame of the MTU with one tag. */
+function frameSize(mtu: number): number {
+  return mtu + ETH_HEADER_SIZE + VLAN_TAG_SIZE;
 }
 
 function checkMtu(mtu: number): void {

@@ -210,6 +210,11 @@ export class ReceiveRing {
     );
   }
 
+  /** Bytes of guest memory that buffers of `size` bytes take more than those that are there. */
+  growth(size: number): number {
+    return this.#buffers.growth(size);
+  }
+
   /** Ends it; the device is closed already. `released`: the host let go of the buffers, so they are given back. */
   close(released: boolean): void {
     this.#enabled = false;

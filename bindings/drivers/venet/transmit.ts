@@ -178,6 +178,11 @@ export class TransmitRing {
     for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#ended);
   }
 
+  /** Bytes of guest memory that buffers of `size` bytes take more than those that are there. */
+  growth(size: number): number {
+    return this.#buffers.growth(size);
+  }
+
   /** Ends it; the device is closed already. `released`: the host let go of the buffers, so they are given back. */
   close(released: boolean): void {
     this.end(new VbusError("ENOTCONN", "the NIC is closed"));

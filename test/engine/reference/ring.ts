@@ -62,7 +62,13 @@ export class ReferenceRing {
   }
 
   /** North: formats a segment (section 2). */
-  static create(view: DataView, at: number, count: number, layout: LayoutName, ends = ALL_ENDS): ReferenceRing {
+  static create(
+    view: DataView,
+    at: number,
+    count: number,
+    layout: LayoutName,
+    ends = ALL_ENDS,
+  ): ReferenceRing {
     for (let i = 0; i < segmentLength(count, layout); i++) view.setUint8(at + i, 0);
     view.setUint32(at, MAGIC, true);
     view.setUint32(at + 4, VERSION, true);
@@ -169,7 +175,10 @@ export class ReferenceRing {
   }
 
   /** An iterator (section 5). */
-  iterator(index: IteratorIndex, options: { autoupdate?: boolean; noflip?: boolean } = {}): ReferenceIterator {
+  iterator(
+    index: IteratorIndex,
+    options: { autoupdate?: boolean; noflip?: boolean } = {},
+  ): ReferenceIterator {
     return new ReferenceIterator(this, index, options.autoupdate ?? false, options.noflip ?? false);
   }
 }
