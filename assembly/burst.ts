@@ -90,8 +90,6 @@ import {
 import { signalInject } from "./shm-signal";
 
 /** Fills the members of an entry that do not depend on where its buffer lies; neighbours are stored together. */
-// @ts-ignore: decorator
-@inline
 function fillEntry(descriptor: usize, entry: usize, gpa: u64, position: u32): void {
   store<u64>(entry, gpa, ENTRY_OFF_GPA);
   store<u64>(entry, load<u64>(descriptor, DESC_OFF_COOKIE), ENTRY_OFF_COOKIE);
@@ -100,8 +98,6 @@ function fillEntry(descriptor: usize, entry: usize, gpa: u64, position: u32): vo
 }
 
 /** A descriptor's length as a table entry holds it. */
-// @ts-ignore: decorator
-@inline
 function clampLength(length: u64): u64 {
   return length > <u64>u32.MAX_VALUE ? <u64>u32.MAX_VALUE : length;
 }
@@ -187,7 +183,7 @@ function gatherTranslated(
       v128.store(entry, v128.load(<usize>address), ENTRY_OFF_HEAD);
     }
     fillEntry(descriptor, entry, gpa, position);
-    store<u64>(entry, <u64>address | (length << 32), ENTRY_OFF_ADDRESS); // inside a region: below 4 GiB
+    store<u64>(entry, (<u64>address) | (length << 32), ENTRY_OFF_ADDRESS); // inside a region: below 4 GiB
     position++;
     descriptor += stride;
     entry += ENTRY_SIZE;
@@ -208,7 +204,7 @@ function gatherOne(endpoint: usize, descriptor: usize, position: u32, entry: usi
     if (address == 0 && (flags & BURST_STRICT) != 0) return violate(endpoint, VIOLATION_ADDRESS);
     if ((flags & BURST_HEAD) != 0 && address != 0) readHead(entry, address, length);
   }
-  store<u64>(entry, <u64>address | (clampLength(length) << 32), ENTRY_OFF_ADDRESS);
+  store<u64>(entry, (<u64>address) | (clampLength(length) << 32), ENTRY_OFF_ADDRESS);
   return 1;
 }
 
@@ -322,7 +318,8 @@ function writeDescriptors(endpoint: usize, first: u32, n: u32, table: usize, fla
   } else {
     for (let i: u32 = 0; i < n; i++) {
       if ((what & BURST_POINTER) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_GPA), DESC_OFF_PTR);
-      if ((what & BURST_COOKIE) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_COOKIE), DESC_OFF_COOKIE);
+      if ((what & BURST_COOKIE) != 0)
+        store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_COOKIE), DESC_OFF_COOKIE);
       if ((what & BURST_LENGTH) != 0) {
         const length = <u64>load<u32>(entry, ENTRY_OFF_LENGTH);
         store<u64>(descriptor, length, DESC_OFF_LEN);
@@ -380,8 +377,6 @@ function wrap(endpoint: usize, position: u32, n: u32): u32 {
 }
 
 /** True when somebody listens to the write log. A test at the call costs less than a call that tests. */
-// @ts-ignore: decorator
-@inline
 function isLogging(endpoint: usize): bool {
   return load<u32>(load<u32>(endpoint, SIG_OFF_REGIONS), REGIONS_OFF_WRITE_LOG) != 0;
 }
@@ -428,7 +423,7 @@ export function pushCommit(endpoint: usize, index: u32, table: usize, n: u32, fl
     if (!owns(endpoint, IDX_INUSE, 1)) return -EINVAL;
     if (load<u32>(privateIndex(endpoint, IDX_INUSE, 1)) != first) return violate(endpoint, VIOLATION_TAILS);
   }
-  if (movesInuse && !lazy) {
+  if (movesInuse && !lazy && loadByte(descriptorAt(endpoint, tail) + DESC_OFF_SOWN) != load<u32>(endpoint, SIG_OFF_LOCALE)) {
     head = indexValue(endpoint, IDX_INUSE, 0); // checked before anything is published
     if (head < 0) return head;
   }
@@ -453,7 +448,7 @@ export function pushCommit(endpoint: usize, index: u32, table: usize, n: u32, fl
   addCounter(endpoint + EP_OFF_PUSHED, n);
   if (isLogging(endpoint)) logBurst(endpoint, first, n);
   if ((flags & BURST_SIGNAL) == 0) return 0;
-  return <i32>((flags & BURST_NOFLIP) == 0 && lazy ? announce(endpoint) : signalInject(endpoint));
+  return <i32>((flags & BURST_NOFLIP) == 0 ? announce(endpoint) : signalInject(endpoint));
 }
 
 /**
@@ -485,5 +480,5 @@ export function popRelease(endpoint: usize, index: u32, table: usize, n: u32, fl
   addCounter(endpoint + EP_OFF_POPPED, n);
   if (isLogging(endpoint)) logBurst(endpoint, first, n);
   if ((flags & BURST_SIGNAL) == 0) return 0;
-  return <i32>((flags & BURST_NOFLIP) == 0 && lazy ? announce(endpoint) : signalInject(endpoint));
+  return <i32>((flags & BURST_NOFLIP) == 0 ? announce(endpoint) : signalInject(endpoint));
 }

@@ -32,4 +32,5 @@ export {
   checksumRange,
   checksumSwap,
 } from "./checksum";
+export { checksumFinish, segmentBegin, segmentNext } from "./segment";
 export { ringExport, ringImport, ringRebase, signalRebase } from "./state";

@@ -7,38 +7,15 @@
 import {
   ENTRY_OFF_ADDRESS,
   ENTRY_OFF_FLAGS,
+  ENTRY_OFF_FRAGMENTS,
   ENTRY_OFF_GPA,
   ENTRY_OFF_LENGTH,
   ENTRY_SIZE,
   FRAME_TOO_LONG,
 } from "./abi/arena";
+import { copyBytes } from "./copy";
+import { copyPieces, gatherBytes, scatterBytes } from "./pieces";
 import { logWrite } from "./regions";
-
-/** Copies bytes: inline vectors where a call of the copy routine would cost more than the copy. */
-export function copyBytes(target: usize, source: usize, length: usize): void {
-  if (length > 256) {
-    memory.copy(target, source, length);
-    return;
-  }
-  if (length >= 16) {
-    const last = length - 16;
-    const tail = v128.load(source + last); // read first: the last vector may overlap the one before it
-    let i: usize = 0;
-    while (i < last) {
-      v128.store(target + i, v128.load(source + i));
-      i += 16;
-    }
-    v128.store(target + last, tail);
-    return;
-  }
-  if (length >= 8) {
-    const tail = load<u64>(source + length - 8);
-    store<u64>(target, load<u64>(source));
-    store<u64>(target + length - 8, tail);
-    return;
-  }
-  for (let i: usize = 0; i < length; i++) store<u8>(target + i, load<u8>(source + i));
-}
 
 /**
  * Copies frames into posted buffers of the same memory, in order. A frame longer than the next buffer is flagged
@@ -62,9 +39,13 @@ export function framesDeliver(
     if (length > load<u32>(buffer, ENTRY_OFF_LENGTH)) {
       store<u32>(frame, load<u32>(frame, ENTRY_OFF_FLAGS) | FRAME_TOO_LONG, ENTRY_OFF_FLAGS);
     } else {
-      copyBytes(load<u32>(buffer, ENTRY_OFF_ADDRESS), load<u32>(frame, ENTRY_OFF_ADDRESS), length);
+      if ((load<u16>(frame, ENTRY_OFF_FRAGMENTS) | load<u16>(buffer, ENTRY_OFF_FRAGMENTS)) > 1) {
+        copyPieces(buffer, frame, length, regions);
+      } else {
+        copyBytes(load<u32>(buffer, ENTRY_OFF_ADDRESS), load<u32>(frame, ENTRY_OFF_ADDRESS), length);
+        logWrite(regions, load<u64>(buffer, ENTRY_OFF_GPA), length);
+      }
       store<u32>(buffer, length, ENTRY_OFF_LENGTH);
-      logWrite(regions, load<u64>(buffer, ENTRY_OFF_GPA), length);
       buffer += ENTRY_SIZE;
       filled++;
     }
@@ -86,7 +67,7 @@ export function framesGather(frames: usize, n: u32, staging: usize): u32 {
   let frame = frames;
   for (let i: u32 = 0; i < n; i++) {
     const length = load<u32>(frame, ENTRY_OFF_LENGTH);
-    copyBytes(at, load<u32>(frame, ENTRY_OFF_ADDRESS), length);
+    gatherBytes(frame, 0, at, length);
     at += stagedSize(length);
     frame += ENTRY_SIZE;
   }
@@ -99,8 +80,7 @@ export function framesScatter(buffers: usize, n: u32, staging: usize, regions: u
   let buffer = buffers;
   for (let i: u32 = 0; i < n; i++) {
     const length = load<u32>(buffer, ENTRY_OFF_LENGTH);
-    copyBytes(load<u32>(buffer, ENTRY_OFF_ADDRESS), at, length);
-    logWrite(regions, load<u64>(buffer, ENTRY_OFF_GPA), length);
+    scatterBytes(buffer, at, length, regions);
     at += stagedSize(length);
     buffer += ENTRY_SIZE;
   }

@@ -80,7 +80,9 @@ async function measure(options: BenchOptions): Promise<Report> {
     command: ["npm run bench --", ...process.argv.slice(2)].join(" ").replace(/ --$/, ""),
     machine,
     native:
-      native instanceof NativeBench ? `${native.compiler}: ${NATIVE_FLAGS.join(" ")}` : `not measured: ${native.reason}`,
+      native instanceof NativeBench
+        ? `${native.compiler}: ${NATIVE_FLAGS.join(" ")}`
+        : `not measured: ${native.reason}`,
     method: [...METHOD],
     rows,
     operations,
@@ -111,7 +113,9 @@ async function main(): Promise<number> {
     return 0;
   }
   const { machine } = report;
-  console.log(`${machine.cpu}, ${machine.cores} cores (${machine.caches}); Node ${machine.node}, V8 ${machine.v8}`);
+  console.log(
+    `${machine.cpu}, ${machine.cores} cores (${machine.caches}); Node ${machine.node}, V8 ${machine.v8}`,
+  );
   console.log(`native: ${report.native}`);
   console.log(`load average at the beginning: ${machine.load}; took ${report.seconds.toFixed(0)} s`);
   console.log(`${summarySentence(report.rows)} Report: bench/report/report.html`);

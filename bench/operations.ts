@@ -33,7 +33,7 @@ const IDX_BOTH = 2;
 interface Operation {
   name: string;
   per: number;
-  run(): void;
+  run: () => void;
 }
 
 function openSpace(shared: boolean): MemorySpace {
@@ -43,7 +43,11 @@ function openSpace(shared: boolean): MemorySpace {
 
 function openRing(space: MemorySpace): { north: Queue; south: Queue } {
   const north = Queue.create(space, { gpa: RING_GPA, count: 256, role: "northTransmit" });
-  const south = Queue.attach(space, { gpa: RING_GPA, length: queueSegmentLength(256), role: "southTransmit" });
+  const south = Queue.attach(space, {
+    gpa: RING_GPA,
+    length: queueSegmentLength(256),
+    role: "southTransmit",
+  });
   return { north, south };
 }
 
@@ -177,7 +181,7 @@ function moveOperations(): Operation[] {
   });
 }
 
-const SUITES: readonly { name: string; operations(): Operation[] }[] = [
+const SUITES: readonly { name: string; operations: () => Operation[] }[] = [
   { name: "bursts", operations: () => [...burstOperations(false), ...burstOperations(true)] },
   { name: "iterators", operations: iteratorOperations },
   { name: "signals and translation", operations: signalOperations },
@@ -193,7 +197,8 @@ export function measureOperations(maxTime: number, progress: (what: string) => v
     for (const { name, per, run } of operations()) {
       const benchmark = new Benchmark(name, run, { maxTime, minSamples: 5, minTime: 0.02, initCount: 1000 });
       benchmark.run();
-      const failure = (benchmark as Benchmark & { error?: Error }).error;
+      // Benchmark.js notes what an operation throws, and its types do not know that there may be nothing
+      const { error: failure } = benchmark as unknown as { error?: Error };
       if (failure !== undefined) throw new Error(`${name}: ${failure.message}`, { cause: failure });
       results.push({
         suite,

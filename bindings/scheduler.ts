@@ -96,11 +96,15 @@ export class EventLoopScheduler implements Scheduler {
   }
 
   after(ms: number, task: () => void): Timer {
+    let live = true; // the time may be over, but the task not have had its turn yet
     const handle = setTimeout(() => {
-      this.post(task);
+      this.post(() => {
+        if (live) task();
+      });
     }, ms);
     return {
       cancel: () => {
+        live = false;
         clearTimeout(handle);
       },
     };

@@ -205,6 +205,57 @@ export const ENTRY_SIZE = 64;
 /** Bytes of a frame that are copied to {@link ENTRY_OFF_HEAD}. */
 export const ENTRY_HEAD_SIZE = 16;
 
+/* ---- pieces: a frame that is scattered over several buffers ------------------------------------ */
+
+/** Piece: absolute address, u32. */
+export const PIECE_OFF_ADDRESS = 0;
+/** Piece: length in bytes, u32. */
+export const PIECE_OFF_LENGTH = 4;
+/** Piece: guest-physical address, u64 (0 in private memory). */
+export const PIECE_OFF_GPA = 8;
+/** Size of a piece. */
+export const PIECE_SIZE = 16;
+
+/* ---- segmentation state ------------------------------------------------------------------------ */
+
+/** Frame headers kept: the longest that a superframe may have. */
+export const HEADERS_MAX = 512;
+/** Most segments of one superframe. */
+export const SEGMENTS_MAX = 2048;
+/** Address of the superframe's table entry. */
+export const SEG_OFF_ENTRY = 0;
+/** Number of segments. */
+export const SEG_OFF_COUNT = 4;
+/** Next segment. */
+export const SEG_OFF_NEXT = 8;
+/** Length of all headers. */
+export const SEG_OFF_HEADER_LENGTH = 12;
+/** Payload bytes per segment. */
+export const SEG_OFF_SIZE = 16;
+/** Offset of the network header. */
+export const SEG_OFF_NETWORK = 20;
+/** Offset of the transport header. */
+export const SEG_OFF_TRANSPORT = 24;
+/** Segmentation kind. */
+export const SEG_OFF_KIND = 28;
+/** 4 or 6. */
+export const SEG_OFF_VERSION = 32;
+/** Pseudo-header sum without the length. */
+export const SEG_OFF_PSEUDO = 36;
+/** Sum of the constant words of the transport header. */
+export const SEG_OFF_PAYLOAD = 40;
+/** Private copy of the headers. */
+export const SEG_OFF_HEADERS = 64;
+/** Size of a segmentation state. */
+export const SEG_STATE_SIZE = 576;
+
+/** Superframe refused: headers that are not those of the kind, or do not fit. */
+export const SEG_BAD_HEADERS = 1;
+/** Superframe refused: segment size 0, no payload, or more than {@link SEGMENTS_MAX} segments. */
+export const SEG_BAD_SIZE = 2;
+/** Superframe refused: the checksum positions contradict the headers. */
+export const SEG_BAD_CHECKSUM = 3;
+
 /** Frame flag: the checksum is partial (csum start and offset are set). */
 export const FRAME_NEEDS_CSUM = 1;
 /** Frame flag: a superframe (gso kind and size are set). */

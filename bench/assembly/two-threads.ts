@@ -17,7 +17,7 @@ import {
 } from "../../assembly/abi/arena";
 import { IDX_BOTH, IDX_INUSE, IDX_VALID } from "../../assembly/abi/ioq";
 import { popPeek, popRelease, pushCommit, pushReserve } from "../../assembly/burst";
-import { copyBytes } from "../../assembly/frames";
+import { copyBytes } from "../../assembly/copy";
 import { ringWakeupBegin, ringWakeupNext } from "../../assembly/ring";
 import { complete, NEW_BUFFERS, poll, post, prepare, reap, SAME_BUFFERS } from "./sides";
 
@@ -127,7 +127,14 @@ export function roundTrips(
 }
 
 /** South: uses and completes `target` descriptors, up to n at a time. */
-export function southRounds(endpoint: usize, table: usize, n: u32, target: u32, progress: usize, polls: u32): i32 {
+export function southRounds(
+  endpoint: usize,
+  table: usize,
+  n: u32,
+  target: u32,
+  progress: usize,
+  polls: u32,
+): i32 {
   let finished = load<u32>(progress, FINISHED);
   let left = polls;
   let outcome = LOOP_AGAIN;

@@ -39,7 +39,9 @@ export async function measureChecksum(context: BenchContext): Promise<Row[]> {
     const known = await native.ask(`sum ${length}`);
     const ourSum = loops.checksumRounds(STAGE.ram, length, 1);
     if (known["sum"] !== ourSum || known["sum2"] !== ourSum) {
-      throw new Error(`checksums of ${length} bytes differ: wasm ${ourSum}, native ${known["sum"] ?? "none"}`);
+      throw new Error(
+        `checksums of ${length} bytes differ: wasm ${ourSum}, native ${known["sum"] ?? "none"}`,
+      );
     }
     // short ranges cost far more per byte: the same number of calls would take too long
     const times = Math.ceil(Math.min(BYTES_PER_SAMPLE / length, 60_000));

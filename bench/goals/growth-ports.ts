@@ -106,7 +106,8 @@ export async function measurePorts(context: BenchContext): Promise<Row[]> {
       const ns = time(() => {
         ports.run(BATCHES_PER_SAMPLE);
       }, BATCHES_PER_SAMPLE * BATCH);
-      if (ports.arrived - before !== BATCHES_PER_SAMPLE * BATCH) throw new Error("frames were lost on the switch");
+      if (ports.arrived - before !== BATCHES_PER_SAMPLE * BATCH)
+        throw new Error("frames were lost on the switch");
       return ns;
     };
     const [large = [], few = []] = await inTurn([sample(a), sample(b)], context.effort);

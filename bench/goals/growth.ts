@@ -75,7 +75,13 @@ class Rings {
 /** Measures the growth of rings. */
 export async function measureGrowth(context: BenchContext): Promise<Row[]> {
   const rows: Row[] = [];
-  const compare = async (name: string, large: Rings, small: Rings, judged: boolean, note: string): Promise<void> => {
+  const compare = async (
+    name: string,
+    large: Rings,
+    small: Rings,
+    judged: boolean,
+    note: string,
+  ): Promise<void> => {
     context.progress(`G12 ${name}`);
     const rounds = DESCRIPTORS_PER_SAMPLE / BURST;
     const sample = (rings: Rings) => (): number =>
@@ -89,7 +95,13 @@ export async function measureGrowth(context: BenchContext): Promise<Row[]> {
   };
   const one = new Rings(1, 256);
   await compare("ring of 16384 vs ring of 64", new Rings(1, 16384), new Rings(1, 64), true, "bursts of 32");
-  await compare("1024 rings of 64 vs 1", new Rings(1024, 64), new Rings(1, 64), true, "a burst of 32 on each in turn");
+  await compare(
+    "1024 rings of 64 vs 1",
+    new Rings(1024, 64),
+    new Rings(1, 64),
+    true,
+    "a burst of 32 on each in turn",
+  );
   const large = "more than 8 MiB of descriptors: beyond most second-level caches";
   await compare("1024 rings of 256 vs 1", new Rings(1024, 256), one, false, large);
   return rows;

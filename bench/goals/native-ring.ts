@@ -46,7 +46,15 @@ export async function measureNativeRing(context: BenchContext): Promise<Row[]> {
     const ours = (): number =>
       time(() => {
         const { northEndpoint, southEndpoint, northTable, southTable } = STAGE;
-        const result = loops.ringRounds(northEndpoint, southEndpoint, northTable, southTable, burst, rounds, BUFFERS_GPA);
+        const result = loops.ringRounds(
+          northEndpoint,
+          southEndpoint,
+          northTable,
+          southTable,
+          burst,
+          rounds,
+          BUFFERS_GPA,
+        );
         if (result !== 0) throw new Error(`${name}: the engine answers ${result}`);
       }, rounds * burst);
     const rival = async (): Promise<number> =>
@@ -58,10 +66,23 @@ export async function measureNativeRing(context: BenchContext): Promise<Row[]> {
   const barriers = "shared flavour: the same barriers as C";
   await oneThread("burst 32, one thread", loops, memory, 32, false, ONE_THREAD, barriers);
   await oneThread("burst 32, one thread, lazy indexes", loops, memory, 32, true, null, barriers);
-  await oneThread("burst 32, one thread, unshared", unshared, plain, 32, false, null, "no barriers, C keeps its own");
+  await oneThread(
+    "burst 32, one thread, unshared",
+    unshared,
+    plain,
+    32,
+    false,
+    null,
+    "no barriers, C keeps its own",
+  );
   await oneThread("per op, one thread", loops, memory, 1, false, null, barriers);
 
-  const twoThreads = async (name: string, burst: number, lazy: boolean, target: Target | null): Promise<void> => {
+  const twoThreads = async (
+    name: string,
+    burst: number,
+    lazy: boolean,
+    target: Target | null,
+  ): Promise<void> => {
     context.progress(`G1 ${name}`);
     const descriptors = burst === 1 ? 10_000 : 64_000;
     const ours = async (): Promise<BracketedSample> => {
@@ -70,7 +91,9 @@ export async function measureNativeRing(context: BenchContext): Promise<Row[]> {
     };
     const rival = async (): Promise<BracketedSample> =>
       bracketed(await native.ask(`two ${burst} ${RING} ${descriptors} ${lazy ? 1 : 0}`));
-    rows.push(...(await pairedRows({ ...base, name, target, note: "" }, ours, rival, "ours/rival", context.effort)));
+    rows.push(
+      ...(await pairedRows({ ...base, name, target, note: "" }, ours, rival, "ours/rival", context.effort)),
+    );
   };
   await twoThreads("burst 32, two threads", 32, false, TWO_THREADS);
   await twoThreads("burst 32, two threads, lazy indexes", 32, true, null);

@@ -36,7 +36,9 @@ export async function measureRoundTrip(context: BenchContext): Promise<Row[]> {
       return context.pair.sample({ kind: "trip", target: TRIPS, same }, TRIPS);
     };
     const rival = async (): Promise<BracketedSample> => bracketed(await native.ask(`line ${TRIPS}`));
-    rows.push(...(await pairedRows({ ...base, name, target, note: "" }, ours, rival, "ours/rival", context.effort)));
+    rows.push(
+      ...(await pairedRows({ ...base, name, target, note: "" }, ours, rival, "ours/rival", context.effort)),
+    );
   }
   if (native !== null) {
     context.progress("G3 a bare cache line from wasm");

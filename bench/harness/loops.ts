@@ -120,7 +120,7 @@ export const LOOP_DOORBELL = 2;
 
 function instantiate(target: string, memory: WebAssembly.Memory): WebAssembly.Exports {
   const file = fileURLToPath(new URL(`../wasm/${target}.wasm`, import.meta.url));
-  const module = new WebAssembly.Module(fs.readFileSync(file) as Uint8Array<ArrayBuffer>);
+  const module = new WebAssembly.Module(fs.readFileSync(file));
   return new WebAssembly.Instance(module, { env: { memory } }).exports;
 }
 

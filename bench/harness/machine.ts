@@ -19,7 +19,8 @@ export interface MachineFacts {
 function caches(): string {
   const folder = "/sys/devices/system/cpu/cpu0/cache";
   if (!fs.existsSync(folder)) return "unknown";
-  const read = (name: string, file: string): string => fs.readFileSync(`${folder}/${name}/${file}`, "utf8").trim();
+  const read = (name: string, file: string): string =>
+    fs.readFileSync(`${folder}/${name}/${file}`, "utf8").trim();
   return fs
     .readdirSync(folder)
     .filter((name) => name.startsWith("index"))

@@ -4,7 +4,15 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 
 /** Flags of the native contestants: the baseline of x86-64, which has SSE2 and nothing newer. */
-export const NATIVE_FLAGS = ["-std=gnu11", "-O3", "-march=x86-64", "-Wall", "-Wextra", "-Werror", "-pthread"] as const;
+export const NATIVE_FLAGS = [
+  "-std=gnu11",
+  "-O3",
+  "-march=x86-64",
+  "-Wall",
+  "-Wextra",
+  "-Werror",
+  "-pthread",
+] as const;
 
 const SOURCES = ["main.c", "ring.c", "checksum.c"];
 const COMPILERS = ["cc", "gcc", "clang"];
@@ -52,15 +60,19 @@ export class NativeBench {
 
   /** Compiles `bench/native` into `folder` when a compiler is there, and starts it. */
   static start(sources: string, folder: string): NativeBench | NativeAbsent {
-    if (process.arch !== "x64") return { reason: `the native contestants are x86-64 code, this machine is ${process.arch}` };
-    const compiler = COMPILERS.find((name) => spawnSync(name, ["--version"], { stdio: "ignore" }).status === 0);
+    if (process.arch !== "x64")
+      return { reason: `the native contestants are x86-64 code, this machine is ${process.arch}` };
+    const compiler = COMPILERS.find(
+      (name) => spawnSync(name, ["--version"], { stdio: "ignore" }).status === 0,
+    );
     if (compiler === undefined) return { reason: `no compiler: none of ${COMPILERS.join(", ")} runs here` };
     fs.mkdirSync(folder, { recursive: true });
     const binary = path.join(folder, "bench");
     const args = [...NATIVE_FLAGS, ...SOURCES.map((file) => path.join(sources, file)), "-o", binary];
     const built = spawnSync(compiler, args, { encoding: "utf8" });
     if (built.status !== 0) throw new Error(`${compiler} does not compile bench/native:\n${built.stderr}`);
-    const version = spawnSync(compiler, ["--version"], { encoding: "utf8" }).stdout.split("\n")[0] ?? compiler;
+    const version =
+      spawnSync(compiler, ["--version"], { encoding: "utf8" }).stdout.split("\n")[0] ?? compiler;
     return new NativeBench(spawn(binary, { stdio: ["pipe", "pipe", "pipe"] }), version);
   }
 

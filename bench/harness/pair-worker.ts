@@ -44,7 +44,8 @@ function pingPong(rounds: number): number {
   const deadline = new Deadline();
   meet();
   const begin = performance.now();
-  if (loops.pingPong(STAGE.line, side, lineBase, rounds, 0x7fffffff) !== LOOP_DONE) deadline.check("cache line probe");
+  if (loops.pingPong(STAGE.line, side, lineBase, rounds, 0x7fffffff) !== LOOP_DONE)
+    deadline.check("cache line probe");
   const ns = (performance.now() - begin) * 1e6;
   lineBase += 2 * rounds;
   meet();
@@ -85,7 +86,9 @@ function ringHalf(job: PairJob & { kind: "ring" }): void {
     );
   } else {
     const { southEndpoint, southTable, southProgress } = STAGE;
-    drive("consuming", () => loops.southRounds(southEndpoint, southTable, job.burst, job.target, southProgress, POLLS));
+    drive("consuming", () =>
+      loops.southRounds(southEndpoint, southTable, job.burst, job.target, southProgress, POLLS),
+    );
   }
 }
 
@@ -94,7 +97,16 @@ function tripHalf(job: PairJob & { kind: "trip" }): void {
   const { southEndpoint, southTable, southProgress } = STAGE;
   if (side === 0) {
     drive("sending", () =>
-      loops.roundTrips(northEndpoint, northTable, reapTable, job.target, BUFFERS_GPA, job.same ? 1 : 0, northProgress, POLLS),
+      loops.roundTrips(
+        northEndpoint,
+        northTable,
+        reapTable,
+        job.target,
+        BUFFERS_GPA,
+        job.same ? 1 : 0,
+        northProgress,
+        POLLS,
+      ),
     );
   } else {
     drive("answering", () => loops.answerTrips(southEndpoint, southTable, job.target, southProgress, POLLS));
@@ -105,7 +117,16 @@ function feedHalf(job: PairJob & { kind: "feed" }): void {
   if (side === 0) {
     const { northEndpoint, northTable, northProgress, source } = STAGE;
     drive("feeding", () =>
-      loops.feedRounds(northEndpoint, northTable, job.burst, job.target, source, job.length, northProgress, POLLS),
+      loops.feedRounds(
+        northEndpoint,
+        northTable,
+        job.burst,
+        job.target,
+        source,
+        job.length,
+        northProgress,
+        POLLS,
+      ),
     );
   } else {
     const { southEndpoint, southTable, southProgress, sink } = STAGE;
@@ -116,11 +137,22 @@ function feedHalf(job: PairJob & { kind: "feed" }): void {
 }
 
 function doorbellHalf(job: PairJob & { kind: "doorbell" }, answer: PairAnswer): void {
-  const { northEndpoint, northTable, northProgress, source, southEndpoint, southTable, southProgress, sink } = STAGE;
+  const { northEndpoint, northTable, northProgress, source, southEndpoint, southTable, southProgress, sink } =
+    STAGE;
   if (side === 0) {
     drive(
       "feeding",
-      () => loops.feedRounds(northEndpoint, northTable, job.burst, job.target, source, job.length, northProgress, POLLS),
+      () =>
+        loops.feedRounds(
+          northEndpoint,
+          northTable,
+          job.burst,
+          job.target,
+          source,
+          job.length,
+          northProgress,
+          POLLS,
+        ),
       () => {
         answer.doorbells++;
         Atomics.add(words, DOORBELL, 1);
@@ -150,13 +182,14 @@ function doorbellHalf(job: PairJob & { kind: "doorbell" }, answer: PairAnswer): 
       answer.sleeps++;
       // a sleeper that is never rung although the producer has finished would be a lost wake-up: it shows as a failure
       const woken = Atomics.wait(words, DOORBELL, seen, PATIENCE_MS / 4);
-      if (woken === "timed-out" && Atomics.load(words, FINISHED) !== 0) throw new Error("taking: a wake-up was lost");
+      if (woken === "timed-out" && Atomics.load(words, FINISHED) !== 0)
+        throw new Error("taking: a wake-up was lost");
     }
   }
 }
 
 function ringbufHalf(job: PairJob & { kind: "ringbuf" }): void {
-  const ring = new RingBuffer(job.storage, Uint8Array as never);
+  const ring = new RingBuffer(job.storage, Uint8Array);
   const chunk = new Uint8Array(job.burst * job.length);
   const deadline = new Deadline();
   const bytes = job.target * job.length;
@@ -165,9 +198,9 @@ function ringbufHalf(job: PairJob & { kind: "ringbuf" }): void {
   while (moved < bytes) {
     // whole chunks only: a record is never torn, and each call moves exactly one burst
     if (side === 0) {
-      if (ring.available_write() >= chunk.length) moved += ring.push(chunk, chunk.length, 0);
+      if (ring.availableWrite() >= chunk.length) moved += ring.push(chunk, chunk.length, 0);
       else spins++;
-    } else if (ring.available_read() >= chunk.length) {
+    } else if (ring.availableRead() >= chunk.length) {
       moved += ring.pop(chunk, chunk.length, 0);
     } else {
       spins++;

@@ -38,7 +38,9 @@ export interface PairedSamples {
 }
 
 /** Sorts pairs by class. A pair counts only when both of its samples are of the same class. */
-export function pairByPlacement(pairs: readonly (readonly [BracketedSample, BracketedSample])[]): PairedSamples {
+export function pairByPlacement(
+  pairs: readonly (readonly [BracketedSample, BracketedSample])[],
+): PairedSamples {
   const result: PairedSamples = { pairs: { near: { a: [], b: [] }, far: { a: [], b: [] } }, dropped: 0 };
   for (const [a, b] of pairs) {
     const placement = placementOf(a);

@@ -1,6 +1,14 @@
 import type { MachineFacts } from "./machine.js";
 import { FAR_ABOVE_NS, NEAR_BELOW_NS } from "./placement.js";
-import { describeSpread, describeTarget, describeVerdict, GOALS, verdictOf, type GoalName, type Row } from "./result.js";
+import {
+  describeSpread,
+  describeTarget,
+  describeVerdict,
+  GOALS,
+  verdictOf,
+  type GoalName,
+  type Row,
+} from "./result.js";
 import { figureText, judgedText } from "./text-table.js";
 
 /** One Benchmark.js figure of a single operation. */
@@ -35,6 +43,7 @@ export interface Report {
 /** How the figures were taken; part of every report. */
 export const METHOD: readonly string[] = [
   "Contestants are sampled in turn (A B A B …); a ratio is the median of the ratios of neighbours, its spread half the interquartile range.",
+  "“At best” is the ratio of what each contestant reaches in its best tenth. When it differs much from the figure, the machine was busy: run again.",
   "The first samples of each are thrown away: V8 compiles wasm with Liftoff first and replaces it while the loops run. The loops are bounded and return to JavaScript.",
   `Two-thread samples are bracketed by a ping-pong on one cache line and classed near (below ${NEAR_BELOW_NS} ns one way) or far (above ${FAR_ABOVE_NS} ns); others are dropped, and classes are never compared.`,
   "All ring figures contain the notification path: dirty is stored fully ordered after the owner, then enabled and pending are read.",
@@ -129,7 +138,8 @@ function tableRow(row: Row): string {
     `<tr><td>${escapeHtml(row.name)}${row.note === "" ? "" : `<div class="note">${escapeHtml(row.note)}</div>`}</td>` +
     `<td>${row.placement ?? ""}</td><td class="n">${summary(row.ours, row.unit)}</td>` +
     `<td class="n">${summary(row.rival, row.unit)}</td><td class="n">${escapeHtml(judgedText(row))}</td>` +
-    `<td class="n">${escapeHtml(describeSpread(row.figure))}</td><td class="n">${escapeHtml(describeTarget(row.target))}</td>` +
+    `<td class="n">${escapeHtml(describeSpread(row.figure))}</td>` +
+    `<td class="n">${row.atBest === null ? "—" : `${figureText(row.atBest)}×`}</td><td class="n">${escapeHtml(describeTarget(row.target))}</td>` +
     `<td class="${verdict.kind}">${escapeHtml(describeVerdict(verdict))}</td></tr>`
   );
 }
@@ -138,7 +148,7 @@ function goalSection(goal: GoalName, rows: readonly Row[]): string {
   return (
     `<section><h2>${goal} · ${escapeHtml(GOALS[goal])}</h2>${goalChart(rows)}` +
     `<div class="wide"><table><thead><tr><th>what</th><th>cores</th><th class="n">ours</th><th class="n">rival</th>` +
-    `<th class="n">figure</th><th class="n">spread</th><th class="n">goal</th><th>verdict</th></tr></thead>` +
+    `<th class="n">figure</th><th class="n">spread</th><th class="n">at best</th><th class="n">goal</th><th>verdict</th></tr></thead>` +
     `<tbody>${rows.map(tableRow).join("")}</tbody></table></div></section>`
   );
 }
@@ -186,7 +196,9 @@ export function reportHtml(report: Report): string {
     ["date", report.date],
     ["took", `${report.seconds.toFixed(0)} s`],
   ];
-  const goals = (Object.keys(GOALS) as GoalName[]).filter((goal) => report.rows.some((row) => row.goal === goal));
+  const goals = (Object.keys(GOALS) as GoalName[]).filter((goal) =>
+    report.rows.some((row) => row.goal === goal),
+  );
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -200,7 +212,14 @@ export function reportHtml(report: Report): string {
 <p class="sum">${escapeHtml(summarySentence(report.rows))}</p>
 <dl class="facts">${facts.map(([name, value]) => `<dt>${name}</dt><dd>${escapeHtml(value)}</dd>`).join("")}</dl>
 <ul>${report.method.map((line) => `<li>${escapeHtml(line)}</li>`).join("")}</ul>
-${goals.map((goal) => goalSection(goal, report.rows.filter((row) => row.goal === goal))).join("\n")}
+${goals
+  .map((goal) =>
+    goalSection(
+      goal,
+      report.rows.filter((row) => row.goal === goal),
+    ),
+  )
+  .join("\n")}
 ${operationsSection(report.operations)}
 </body>
 </html>

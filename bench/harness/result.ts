@@ -1,5 +1,5 @@
 import type { Placement } from "./placement.js";
-import { pairedRatios, relativeSpread, summarize, type Summary } from "./statistics.js";
+import { pairedRatios, quantile, relativeSpread, summarize, type Summary } from "./statistics.js";
 
 /** The goals that this benchmark looks at. */
 export const GOALS = {
@@ -38,6 +38,8 @@ export interface Row {
   rival: Summary | null;
   /** The figure that is judged: a ratio, or a count; null when it could not be measured. */
   figure: Summary | null;
+  /** The same ratio of what each contestant reaches undisturbed (its best tenth); tells how much the machine was busy. */
+  atBest: number | null;
   /** Unit of the figure: "×", or what is counted. */
   figureUnit: string;
   /** What the goal asks; null for rows that are shown for comparison only. */
@@ -48,10 +50,7 @@ export interface Row {
 
 /** Judgement of a row. */
 export type Verdict =
-  | { kind: "reached" }
-  | { kind: "missed"; by: number }
-  | { kind: "shown" }
-  | { kind: "not measured" };
+  { kind: "reached" } | { kind: "missed"; by: number } | { kind: "shown" } | { kind: "not measured" };
 
 /** Whether a row reaches its goal; `by` is the factor that is lacking (1.2: a fifth too slow). */
 export function verdictOf(row: Pick<Row, "figure" | "target">): Verdict {
@@ -89,6 +88,18 @@ export type RatioSense = "ours/rival" | "rival/ours";
 /** Fewest paired samples of one class that a row is made of. */
 export const FEWEST_PAIRS = 3;
 
+/** Ratio of the best tenths: low times, high rates. */
+function undisturbed(
+  unit: string,
+  ours: readonly number[],
+  rival: readonly number[],
+  sense: RatioSense,
+): number {
+  const best = unit.endsWith("/s") ? 0.9 : 0.1;
+  const ratio = quantile(ours, best) / quantile(rival, best);
+  return sense === "ours/rival" ? ratio : 1 / ratio;
+}
+
 /** A row from samples that were taken in turn. Too few samples: a row that says so. */
 export function ratioRow(
   base: Pick<Row, "goal" | "name" | "placement" | "unit" | "target" | "note">,
@@ -98,7 +109,7 @@ export function ratioRow(
 ): Row {
   if (ours.length < FEWEST_PAIRS) {
     const note = `${base.note === "" ? "" : `${base.note}; `}only ${ours.length} pairs of this class`;
-    return { ...base, note, ours: null, rival: null, figure: null, figureUnit: "×" };
+    return { ...base, note, ours: null, rival: null, figure: null, atBest: null, figureUnit: "×" };
   }
   const ratios = sense === "ours/rival" ? pairedRatios(ours, rival) : pairedRatios(rival, ours);
   return {
@@ -106,6 +117,7 @@ export function ratioRow(
     ours: summarize(ours),
     rival: summarize(rival),
     figure: summarize(ratios),
+    atBest: undisturbed(base.unit, ours, rival, sense),
     figureUnit: "×",
   };
 }
@@ -118,6 +130,7 @@ export function missingRow(base: Pick<Row, "goal" | "name" | "unit" | "target">,
     ours: null,
     rival: null,
     figure: null,
+    atBest: null,
     figureUnit: "×",
     note: reason,
   };

@@ -1,4 +1,12 @@
-import { describeSpread, describeTarget, describeVerdict, GOALS, verdictOf, type GoalName, type Row } from "./result.js";
+import {
+  describeSpread,
+  describeTarget,
+  describeVerdict,
+  GOALS,
+  verdictOf,
+  type GoalName,
+  type Row,
+} from "./result.js";
 
 /** A number with three significant digits or so. */
 export function figureText(value: number): string {
@@ -22,26 +30,36 @@ function cells(row: Row): string[] {
     row.rival === null ? "—" : figureText(row.rival.median),
     judgedText(row),
     describeSpread(row.figure),
+    row.atBest === null ? "—" : `${figureText(row.atBest)}×`,
     describeTarget(row.target),
     describeVerdict(verdictOf(row)),
   ];
 }
 
-const HEAD = ["", "cores", "ours", "rival", "figure", "spread", "goal", "verdict"];
+const HEAD = ["", "cores", "ours", "rival", "figure", "spread", "at best", "goal", "verdict"];
 
 /** The rows of one goal as a table for a terminal. */
 export function goalTable(goal: GoalName, rows: readonly Row[]): string {
   const lines = [HEAD, ...rows.map(cells)];
   const widths = HEAD.map((_, column) => Math.max(...lines.map((line) => (line[column] as string).length)));
-  const text = lines.map((line) => line.map((cell, i) => pad(cell, widths[i] as number, i)).join("  ").trimEnd());
+  const text = lines.map((line) =>
+    line
+      .map((cell, i) => pad(cell, widths[i] as number, i))
+      .join("  ")
+      .trimEnd(),
+  );
   const notes = [...new Set(rows.filter((row) => row.figure === null).map((row) => row.note))].filter(
     (note) => note !== "",
   );
-  return [`${goal}  ${GOALS[goal]}`, ...text.map((line) => `  ${line}`), ...notes.map((note) => `  ! ${note}`)].join(
-    "\n",
-  );
+  return [
+    `${goal}  ${GOALS[goal]}`,
+    ...text.map((line) => `  ${line}`),
+    ...notes.map((note) => `  ! ${note}`),
+  ].join("\n");
 }
 
 function pad(cell: string, width: number, column: number): string {
-  return column === 0 || column === 1 || column === HEAD.length - 1 ? cell.padEnd(width) : cell.padStart(width);
+  return column === 0 || column === 1 || column === HEAD.length - 1
+    ? cell.padEnd(width)
+    : cell.padStart(width);
 }

@@ -205,9 +205,10 @@ static void flip_owners(struct endpoint *endpoint, uint32_t first, uint32_t n) {
   store_byte(&ring[first].sown, peer);
 }
 
+/* Always right after an owner was published by a full store, so a negotiated peer's dirty needs no second one while set. */
 static int inject(struct endpoint *endpoint) {
   struct irq *remote = endpoint->remote;
-  store_byte(&remote->dirty, 1);
+  if ((endpoint->extensions & EXT_LAZY) == 0 || load_byte(&remote->dirty) == 0) store_byte(&remote->dirty, 1);
   if (load_byte(&remote->enabled) == 0) {
     endpoint->masked++;
     return 0;

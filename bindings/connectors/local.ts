@@ -43,19 +43,19 @@ export class LocalConnector implements GuestTransport {
     if (!this.#connected) throw new VbusError("ENOTCONN", "this guest left the bus; connect again");
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- the interface is asynchronous, this carrier is not
+  /** {@inheritDoc GuestTransport.open} */
   async open(id: number, version: number): Promise<number> {
     this.#assertConnected();
     return this.#verb(this.client.open(id, version), `device ${id} does not open with version ${version}`);
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- as above
+  /** {@inheritDoc GuestTransport.close} */
   async close(handle: DeviceHandle): Promise<void> {
     this.#assertConnected();
     this.#verb(this.client.close(handle as number), "no such session");
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- as above
+  /** {@inheritDoc GuestTransport.call} */
   async call(
     handle: DeviceHandle,
     func: number,
@@ -70,7 +70,7 @@ export class LocalConnector implements GuestTransport {
     );
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- as above
+  /** {@inheritDoc GuestTransport.shm} */
   async shm(
     handle: DeviceHandle,
     id: number,
@@ -86,6 +86,7 @@ export class LocalConnector implements GuestTransport {
     );
   }
 
+  /** {@inheritDoc GuestTransport.ring} */
   ring(signalHandle: number): void {
     if (!this.#connected) return;
     if (this.#rung.size === 0) {
@@ -98,7 +99,7 @@ export class LocalConnector implements GuestTransport {
     this.#rung.add(signalHandle);
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- as above
+  /** {@inheritDoc GuestTransport.start} */
   async start(): Promise<void> {
     this.#assertConnected();
     this.client.listen();
@@ -127,6 +128,7 @@ export class LocalConnector implements GuestTransport {
     this.onLost?.(error);
   }
 
+  /** {@inheritDoc GuestTransport.disconnect} */
   disconnect(): void {
     if (!this.#connected) return;
     this.#connected = false;

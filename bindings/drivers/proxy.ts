@@ -39,7 +39,7 @@ export class ProxyQueue {
   readonly wakeups: QueueWakeups;
   /** Handle to ring, once the host accepted the segment. */
   signalHandle: number | null = null;
-  readonly #onBroken: (error: unknown) => void;
+  readonly #onBroken: ((error: unknown) => void) | undefined;
 
   /** @internal */
   constructor(
@@ -49,16 +49,12 @@ export class ProxyQueue {
     device: ProxyDevice,
     options: ProxyQueueOptions,
   ) {
-    this.#onBroken =
-      options.onBroken ??
-      ((error) => {
-        throw error;
-      });
+    this.#onBroken = options.onBroken;
     this.wakeups = new QueueWakeups(queue, {
       scheduler: device.bus.transport.scheduler,
       recheck: options.recheck,
       notifier: options.notifier,
-      onBroken: this.#onBroken,
+      ...(options.onBroken === undefined ? {} : { onBroken: options.onBroken }),
       ring: () => {
         if (this.signalHandle !== null) device.bus.transport.ring(this.signalHandle);
       },
@@ -68,7 +64,9 @@ export class ProxyQueue {
   /** The host released the signal of a queue that the driver still has: it never wakes up again. @internal */
   released(): void {
     this.wakeups.close();
-    this.#onBroken(new VbusError("ENOTCONN", "the host let the queue go; close the device and open it again"));
+    this.#onBroken?.(
+      new VbusError("ENOTCONN", "the host let the queue go; close the device and open it again"),
+    );
   }
 }
 

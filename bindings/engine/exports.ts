@@ -66,6 +66,24 @@ export interface EngineExports {
   checksumPseudo4(addresses: number, protocol: number, length: number): number;
   checksumPseudo6(addresses: number, protocol: number, length: number): number;
   checksumComplete(frame: number, length: number, start: number, offset: number, zeroIsOnes: number): number;
+  segmentBegin(entry: number, state: number): number;
+  segmentNext(
+    state: number,
+    table: number,
+    max: number,
+    headers: number,
+    headerBytes: number,
+    list: number,
+    pieces: number,
+  ): number;
+  checksumFinish(
+    entry: number,
+    target: number,
+    headers: number,
+    headerBytes: number,
+    list: number,
+    pieces: number,
+  ): number;
   ringExport(endpoint: number, out: number): void;
   ringImport(endpoint: number, regions: number, state: number): number;
   ringRebase(endpoint: number): number;

@@ -101,7 +101,8 @@ export class BurstTable {
     const words = this.space.engine.words;
     words[at + (ENTRY_OFF_ADDRESS >>> 2)] = address;
     words[at + (ENTRY_OFF_LENGTH >>> 2)] = length;
-    words[at + (ENTRY_OFF_FLAGS >>> 2)] = 0;
+    // flags, checksum positions, segmentation, fragments: an ordinary frame in one piece
+    words.fill(0, at + (ENTRY_OFF_FLAGS >>> 2), at + (ENTRY_OFF_POSITION >>> 2));
   }
 
   /** Byte `offset` (0 … 15) of the private copy of the frame's head (filled by peeks with `BURST_HEAD`). */

@@ -50,7 +50,7 @@ export class QueueWakeups {
     this.#running = true;
     const { queue } = this;
     const { recheck, notifier } = this.options;
-    let turn = 0;
+    let turn: number;
     try {
       turn = queue.wakeupBegin(BUDGET, recheck);
       while (turn === WAKEUP_RUN) {
@@ -81,7 +81,10 @@ export class QueueWakeups {
     if (reason === null) return;
     this.#toldBroken = true;
     this.options.onBroken?.(
-      new VbusError("EPROTO", `the peer broke the protocol of this queue (${reason}); close the device and open it again`),
+      new VbusError(
+        "EPROTO",
+        `the peer broke the protocol of this queue (${reason}); close the device and open it again`,
+      ),
     );
   }
 

@@ -37,6 +37,8 @@ export interface HostStart {
 }
 
 const MACS_LEAST = 4096;
+/** More than the default: with fewer cores than threads a guest that is alive may not get to run for a while. */
+const STALL_MS = 1000;
 
 const errors: string[] = [];
 const scheduler = new EventLoopScheduler((error) => errors.push(String(error)));
@@ -95,6 +97,7 @@ await serve({
       space: memory,
       name: "switch0",
       maxMacs: Math.max(MACS_LEAST, stations),
+      stallMs: STALL_MS,
     });
     if (options.captureFrames > 0) {
       let sink: CaptureSink = (chunk) => {

@@ -22,6 +22,8 @@ export interface JobEnvironment {
   capture: Uint8Array<ArrayBuffer>;
   /** Where the host writes its capture: a path in Node, null in a page (it comes back as bytes). */
   capturePath: string | null;
+  /** How long a receiver waits for a frame that does not come, in ms; default 3000. */
+  quietMs?: number;
   /** Told what happens. */
   log: (line: string) => void;
   /** Told how far a phase is (0 … 1). */
@@ -103,7 +105,6 @@ const NAMES = ["A", "B"] as const;
 /** Guest RAM beside frame buffers, and the least that a guest gets. */
 const RAM_BESIDE = 4 << 20;
 const RAM_LEAST = 32 << 20;
-/** How long a receiver waits for a frame that does not come. */
 const QUIET_MS = 3000;
 /** How long a latency run waits for an answer, and may take in all. */
 const ANSWER_MS = 1000;
@@ -127,6 +128,11 @@ export class Job {
     private readonly options: JobOptions,
     private readonly environment: JobEnvironment,
   ) {}
+
+  /** The guests' threads that run so far, A's first. Ending one ends the run with an error. */
+  get guests(): readonly Thread[] {
+    return this.#guests;
+  }
 
   /** Starts the threads, brings the links up, runs all phases. */
   async run(): Promise<JobResult> {
@@ -220,6 +226,7 @@ export class Job {
     packs: readonly [FramePack | null, FramePack | null],
   ): Promise<DirectionResult[]> {
     const { repetitions, batch, faults } = this.options;
+    const { quietMs = QUIET_MS } = this.environment;
     const active = packs.flatMap((pack, from) =>
       pack === null || pack.lengths.length === 0 ? [] : [{ pack, from, to: 1 - from }],
     );
@@ -235,7 +242,7 @@ export class Job {
       );
       const sent = await Promise.all(sending);
       const received = await Promise.all(
-        active.map(({ to }) => this.#guest(to).call<ReceiveResult>("received", { quietMs: QUIET_MS })),
+        active.map(({ to }) => this.#guest(to).call<ReceiveResult>("received", { quietMs })),
       );
       const after = await this.#snapshot();
       for (const [i, { from, to, pack }] of active.entries()) {

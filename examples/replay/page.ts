@@ -8,8 +8,6 @@ import { Job, type JobResult } from "./job.js";
 import { DEFAULT_OPTIONS, type JobOptions } from "./options.js";
 import { conclusions, directionRows, LATENCY_NOTE } from "./report.js";
 
-/** A page's user waits, and its tab is not the only one. */
-const PAGE_REPETITIONS = 100;
 const CAPTURE_URL = new URL("./segments.pcap.gz", import.meta.url);
 
 type State = "idle" | "running" | "done" | "failed";
@@ -57,8 +55,7 @@ const NUMBERS = [
 const FAULTS = ["loss", "duplicate", "reorder", "corrupt", "delay"] as const;
 
 function fillForm(query: URLSearchParams): void {
-  const defaults = { ...DEFAULT_OPTIONS, repetitions: PAGE_REPETITIONS };
-  for (const name of NUMBERS) field(name).value = query.get(name) ?? String(defaults[name]);
+  for (const name of NUMBERS) field(name).value = query.get(name) ?? String(DEFAULT_OPTIONS[name]);
   for (const name of [...FAULTS, "delayMs", "seed"]) {
     const value = query.get(name);
     if (value !== null) field(name).value = value;
@@ -99,6 +96,7 @@ async function readCaptureFile(): Promise<Uint8Array<ArrayBuffer>> {
 function progress(phase: string, done: number, framesPerSecond: number): void {
   let row = phases.querySelector<HTMLElement>(`[data-phase="${CSS.escape(phase)}"]`);
   if (row === null) {
+    for (const ended of phases.querySelectorAll("progress")) ended.value = 1;
     const name = document.createElement("dt");
     name.textContent = phase;
     row = document.createElement("dd");
@@ -167,7 +165,6 @@ function showResult(result: JobResult): void {
 }
 
 async function run(): Promise<void> {
-  current.stopped = false;
   show("running", "starting");
   log.textContent = "";
   phases.replaceChildren();
@@ -182,6 +179,7 @@ async function run(): Promise<void> {
       capture: await readCaptureFile(),
       capturePath: null,
       log: (line) => {
+        if (current.stopped) current.job?.close(); // threads that were only starting when the user said so
         if (line.startsWith("vbus\n")) element("tree", HTMLPreElement).textContent = line;
         else log.append(`${line}\n`);
         element("bus", HTMLElement).hidden = element("tree", HTMLPreElement).textContent === "";
@@ -191,7 +189,14 @@ async function run(): Promise<void> {
     current.job = job;
     const result = await job.run();
     showResult(result);
-    for (const bar of phases.querySelectorAll("progress")) bar.value = 1;
+    for (const phase of new Set(result.directions.map((direction) => direction.phase))) {
+      const both = result.directions.filter((direction) => direction.phase === phase);
+      progress(
+        phase,
+        1,
+        both.reduce((sum, direction) => sum + direction.framesPerSecond, 0),
+      );
+    }
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     if (result.ok) show("done", `ok: every frame accounted for, in ${seconds} s`);
     else show("failed", `failed: ${result.complaints[0] ?? "see below"}`);
@@ -201,6 +206,7 @@ async function run(): Promise<void> {
   } finally {
     current.job?.close();
     current.job = null;
+    current.stopped = false;
   }
 }
 

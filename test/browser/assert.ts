@@ -4,10 +4,10 @@
  */
 
 function text(value: unknown): string {
-  return (
-    JSON.stringify(value, (_key, part: unknown) => (typeof part === "bigint" ? `${part}n` : part)) ??
-    "undefined"
+  const json: unknown = JSON.stringify(value, (_key, part: unknown) =>
+    typeof part === "bigint" ? `${part}n` : part,
   );
+  return typeof json === "string" ? json : typeof value;
 }
 
 /** Same value, same structure; arrays, typed arrays, plain objects, primitives. */

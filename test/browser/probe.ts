@@ -129,12 +129,13 @@ async function startGuest(
   name: string,
   mac: string,
   onDeath?: (reason: Error) => void,
+  program = "guest",
 ): Promise<[Thread, number]> {
   const init = allocateGuestMemory({ size: 16 << 20, shared: true });
   const life = `probe-${name}-${Math.random()}`;
   if (onDeath !== undefined) watchLife({ name: life, onDeath });
   await host.call("addGuest", { name, init, mac, mtu: 1500 });
-  const guest = await Thread.start(new URL("./guest.js", import.meta.url), name);
+  const guest = await Thread.start(new URL(`./${program}.js`, import.meta.url), name);
   const { id } = await guest.call<{ id: number }>("start", {
     name,
     life,
@@ -151,11 +152,14 @@ async function death(): Promise<DeathOutcome> {
   const host = await Thread.start(new URL("./host.js", import.meta.url), "host");
   const options = { ...DEFAULT_OPTIONS, captureFrames: 0 };
   await host.call("start", { options, capturePath: null, stations: 3 } satisfies HostStart);
+  const never = new Promise<string>(() => {});
   let died: (reason: Error) => void = () => {};
-  const told = new Promise<Error>((resolve) => {
-    died = resolve;
+  const told = new Promise<string>((resolve) => {
+    died = (reason) => {
+      resolve(reason.message);
+    };
   });
-  const [a, device] = await startGuest(host, "A", "02:00:00:00:00:0a", died);
+  const [a, device] = await startGuest(host, "A", "02:00:00:00:00:0a", died, "mortal-guest");
   const [b] = await startGuest(host, "B", "02:00:00:00:00:0b");
   const report = (): Promise<HostReport> => host.call<HostReport>("report");
   const nic = (from: HostReport, name: string): VenetStatistics => {
@@ -169,21 +173,19 @@ async function death(): Promise<DeathOutcome> {
   const frames = Array.from({ length: 256 }, (_, n) =>
     testFrame([2, 0, 0, 0, 0, 0xb], [2, 0, 0, 0, 0, 0xa], 60 + 5 * n, n),
   );
-  let finished = false;
-  const sent = (): void => {
-    finished = true;
-  };
-  // its end cuts the command off, or leaves it without an answer
-  a.call("send", { pack: packFrames(frames), repetitions: 1e6, batch: 64 }).then(sent, () => undefined);
+  const order = { pack: packFrames(frames), repetitions: 1e6, batch: 64 };
+  const finished = a.call("send", order).then(
+    () => "the guest finished before it ended",
+    () => never, // the end that was asked for
+  );
   let before = await report();
   while (nic(before, "nic0").tx.frames < 2000) {
     await pause(5);
     before = await report();
   }
-  if (query.get("end") === "close") void a.call("crash", { phase: "now" });
+  if (query.get("end") === "close") new BroadcastChannel("mortal-guest").postMessage("end");
   else a.terminate();
-  const { message: reason } = await told;
-  if (finished) throw new Error("the guest finished before it ended");
+  const reason = await Promise.race([told, finished]);
   await host.call("guestDied", { name: "A", reason });
 
   // what was on its way to the other guest arrives

@@ -322,8 +322,11 @@ describe(`a peer that rewrites the ring while it is used (seed ${SEED})`, () => 
       const verdicts = new Map<string, number>();
       let completed = 0;
       let laps = 0;
-      const until = Date.now() + 400;
-      while (Date.now() < until || laps < 200) {
+      let hits = 0;
+      // on a busy machine the threads seldom run at once: go on until they did, at most ten seconds
+      const start = Date.now();
+      const elapsed = (): number => Date.now() - start;
+      while (elapsed() < 300 || ((laps < 200 || hits <= 10) && elapsed() < 10_000)) {
         completed += scene.healthyLap();
         laps++;
         let pair: [Queue, Queue];
@@ -332,6 +335,7 @@ describe(`a peer that rewrites the ring while it is used (seed ${SEED})`, () => 
         } catch (error) {
           if (!(error instanceof VbusError)) throw error;
           verdicts.set(error.code, (verdicts.get(error.code) ?? 0) + 1);
+          hits++;
           continue;
         }
         const queue = victim.side === "north" ? pair[0] : pair[1];
@@ -341,6 +345,7 @@ describe(`a peer that rewrites the ring while it is used (seed ${SEED})`, () => 
         for (let i = 0; i < 40 && queue.broken === null; i++)
           attempt(list[random() % list.length] as () => unknown);
         const verdict = expectVerdict(queue) ?? "alive";
+        if (verdict !== "alive") hits++;
         verdicts.set(verdict, (verdicts.get(verdict) ?? 0) + 1);
         for (const each of [...cursors, ...pair]) each.close();
       }
@@ -350,10 +355,7 @@ describe(`a peer that rewrites the ring while it is used (seed ${SEED})`, () => 
       expect(writes).toBeGreaterThan(1000);
       expect(completed).toBe(4 * laps);
       scene.expectIntact();
-      const violations = [...verdicts]
-        .filter(([kind]) => kind !== "alive")
-        .reduce((sum, [, n]) => sum + n, 0);
-      expect(violations).toBeGreaterThan(10);
+      expect(hits, JSON.stringify([...verdicts])).toBeGreaterThan(10);
     });
   }
 });

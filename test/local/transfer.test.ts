@@ -4,7 +4,13 @@ import { allocateGuestMemory, MemorySpace } from "vbus/memory";
 import { beforeAll, describe, expect, it } from "vitest";
 
 /** Where frames come from, and where they go. */
-const PLACES = ["same memory", "two guests", "host to guest", "guest to host", "two arenas of one memory"] as const;
+const PLACES = [
+  "same memory",
+  "two guests",
+  "host to guest",
+  "guest to host",
+  "two arenas of one memory",
+] as const;
 type Place = (typeof PLACES)[number];
 
 function guestSpace(): MemorySpace {
@@ -41,7 +47,11 @@ beforeAll(async () => {
 });
 
 /** Fills a table with buffers one after the other. */
-function table({ space, base, guest }: Side, lengths: readonly number[], fill: (i: number) => number): BurstTable {
+function table(
+  { space, base, guest }: Side,
+  lengths: readonly number[],
+  fill: (i: number) => number,
+): BurstTable {
   const entries = BurstTable.allocate(space, Math.max(lengths.length, 1));
   space.bytes.fill(0, entries.address, entries.address + entries.capacity * 64);
   let at = base;
@@ -56,7 +66,14 @@ function table({ space, base, guest }: Side, lengths: readonly number[], fill: (
 }
 
 /** What moving means, in ten lines. */
-function model(frames: readonly number[], from: number, to: number, buffers: readonly number[], start: number, end: number) {
+function model(
+  frames: readonly number[],
+  from: number,
+  to: number,
+  buffers: readonly number[],
+  start: number,
+  end: number,
+) {
   const placed: { frame: number; buffer: number }[] = [];
   const tooLong: number[] = [];
   let frame = from;
@@ -85,9 +102,12 @@ function check(
     });
     const lengths = [...buffers];
     for (const { frame, buffer } of expected.placed) lengths[buffer] = frames[frame] as number;
-    for (const [i, length] of lengths.entries()) expect(output.length(i), `length of buffer ${i}`).toBe(length);
+    for (const [i, length] of lengths.entries())
+      expect(output.length(i), `length of buffer ${i}`).toBe(length);
     for (const [i] of frames.entries()) {
-      expect((input.flags(i) & FRAME_TOO_LONG) !== 0, `frame ${i} too long`).toBe(expected.tooLong.includes(i));
+      expect((input.flags(i) & FRAME_TOO_LONG) !== 0, `frame ${i} too long`).toBe(
+        expected.tooLong.includes(i),
+      );
     }
     // every byte of every buffer, and the gap behind it
     const filled = new Map(expected.placed.map(({ frame, buffer }) => [buffer, frame]));
@@ -96,8 +116,12 @@ function check(
       const bytes = target.space.bytes.subarray(address, address + capacity);
       const frame = filled.get(i);
       const length = frame === undefined ? 0 : (frames[frame] as number);
-      if (frame !== undefined) expect(bytes.subarray(0, length).every((b) => b === (frame % 250) + 1)).toBe(true);
-      expect(bytes.subarray(length).every((b) => b === 0xff), `buffer ${i} behind its frame`).toBe(true);
+      if (frame !== undefined)
+        expect(bytes.subarray(0, length).every((b) => b === (frame % 250) + 1)).toBe(true);
+      expect(
+        bytes.subarray(length).every((b) => b === 0xff),
+        `buffer ${i} behind its frame`,
+      ).toBe(true);
     }
     const writes = target.space.takeWrites();
     if (writes === "everything") {
@@ -117,11 +141,14 @@ function check(
 }
 
 describe.each(PLACES)("moving frames: %s", (place) => {
-  it.each([0, 1, 7, 8, 15, 16, 17, 255, 256, 257, 511, 512, 513, 1514, 65535])("one of %i bytes", (length) => {
-    check(place, [length], [length]);
-    check(place, [length], [length + 1]);
-    check(place, [length + 1], [length]);
-  });
+  it.each([0, 1, 7, 8, 15, 16, 17, 255, 256, 257, 511, 512, 513, 1514, 65535])(
+    "one of %i bytes",
+    (length) => {
+      check(place, [length], [length]);
+      check(place, [length], [length + 1]);
+      check(place, [length + 1], [length]);
+    },
+  );
 
   it("small and large ones in turn keep their order", () => {
     check(
@@ -158,21 +185,32 @@ describe.each(PLACES)("moving frames: %s", (place) => {
   });
 
   const lengths = (max: number): fc.Arbitrary<number[]> =>
-    fc.array(fc.oneof(fc.integer({ min: 0, max: 64 }), fc.integer({ min: 500, max: 520 }), fc.integer({ min: 0, max })), {
-      maxLength: 48,
-    });
-  test.prop({ frames: lengths(3000), buffers: lengths(3000), cut: fc.array(fc.nat(), { minLength: 4, maxLength: 4 }) }, { numRuns: 60 })(
-    "any lengths, any capacities, any ranges: as the plain model says",
-    ({ frames, buffers, cut }) => {
-      const range = (a: number, b: number, n: number): [number, number] => {
-        const [low, high] = [a % (n + 1), b % (n + 1)];
-        return low <= high ? [low, high] : [high, low];
-      };
-      const [from, to] = range(cut[0] ?? 0, cut[1] ?? 0, frames.length);
-      const [start, end] = range(cut[2] ?? 0, cut[3] ?? 0, buffers.length);
-      check(place, frames, buffers, [from, to, start, end]);
+    fc.array(
+      fc.oneof(
+        fc.integer({ min: 0, max: 64 }),
+        fc.integer({ min: 500, max: 520 }),
+        fc.integer({ min: 0, max }),
+      ),
+      {
+        maxLength: 48,
+      },
+    );
+  test.prop(
+    {
+      frames: lengths(3000),
+      buffers: lengths(3000),
+      cut: fc.array(fc.nat(), { minLength: 4, maxLength: 4 }),
     },
-  );
+    { numRuns: 60 },
+  )("any lengths, any capacities, any ranges: as the plain model says", ({ frames, buffers, cut }) => {
+    const range = (a: number, b: number, n: number): [number, number] => {
+      const [low, high] = [a % (n + 1), b % (n + 1)];
+      return low <= high ? [low, high] : [high, low];
+    };
+    const [from, to] = range(cut[0] ?? 0, cut[1] ?? 0, frames.length);
+    const [start, end] = range(cut[2] ?? 0, cut[3] ?? 0, buffers.length);
+    check(place, frames, buffers, [from, to, start, end]);
+  });
 });
 
 describe("the memory that moving needs", () => {

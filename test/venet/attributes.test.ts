@@ -15,7 +15,8 @@ let ports: TestPort[];
 let guest: RawGuest;
 
 const read = (attribute: string): string => machine.bus.read(`devices/nic0/${attribute}`);
-const write = (attribute: string, value: string): void => machine.bus.write(`devices/nic0/${attribute}`, value);
+const write = (attribute: string, value: string): void =>
+  machine.bus.write(`devices/nic0/${attribute}`, value);
 const refused = (attribute: string, value: string): string => {
   try {
     write(attribute, value);
@@ -78,7 +79,12 @@ describe("the attributes of a NIC", () => {
   });
 
   it.each([
-    ["mtu", "1500", ["68", "1500", "9000", "65000"], ["67", "65001", "-1", "1e3", "x", "", " 1500", "99999999999"]],
+    [
+      "mtu",
+      "1500",
+      ["68", "1500", "9000", "65000"],
+      ["67", "65001", "-1", "1e3", "x", "", " 1500", "99999999999"],
+    ],
     ["txmitigation", "10", ["0", "1", "4294967295"], ["-1", "4294967296", "1.5"]],
     ["lazy_indexes", "0", ["1", "0"], ["2", "yes"]],
   ])("%s starts as %s and takes only whole numbers in its range", (name, initial, good, bad) => {
@@ -145,7 +151,11 @@ describe("the attributes of a NIC", () => {
     const frame = testFrame([2, 0, 0, 0, 0, 1], MAC, 60);
     nic.send(frame);
     scheduler.run();
-    expect(machine.assertBalanced()["nic0"]?.tx).toMatchObject({ frames: 1, passed: 0, drops: { "no-link": 1 } });
+    expect(machine.assertBalanced()["nic0"]?.tx).toMatchObject({
+      frames: 1,
+      passed: 0,
+      drops: { "no-link": 1 },
+    });
     write("enabled", "1");
     nic.send(frame);
     scheduler.run();
@@ -183,7 +193,10 @@ describe("the attributes of a NIC", () => {
     guest.open();
     expect(JSON.parse(read("queues"))).toEqual({ rx: null, tx: null });
     guest.rings();
-    expect(JSON.parse(read("queues"))).toMatchObject({ rx: { pushed: 0 }, tx: { popped: 0, violations: {} } });
+    expect(JSON.parse(read("queues"))).toMatchObject({
+      rx: { pushed: 0 },
+      tx: { popped: 0, violations: {} },
+    });
     guest.client.close(guest.handle);
     expect(JSON.parse(read("queues"))).toBeNull();
   });

@@ -37,10 +37,13 @@ beforeEach(() => {
 });
 
 describe("opening a NIC", () => {
-  it.each([0, 2, 0xffffffff])("refuses version %i with EINVAL and stays free for the right one", (version) => {
-    expect(guest.open(0, version)).toBe(-EINVAL);
-    expect(guest.open()).toBeGreaterThan(0);
-  });
+  it.each([0, 2, 0xffffffff])(
+    "refuses version %i with EINVAL and stays free for the right one",
+    (version) => {
+      expect(guest.open(0, version)).toBe(-EINVAL);
+      expect(guest.open()).toBeGreaterThan(0);
+    },
+  );
 
   it("refuses a second guest with EBUSY until the first has closed", () => {
     const other = new RawGuest(machine, "other");
@@ -134,11 +137,14 @@ describe("the calls of a NIC", () => {
     expect([...mac]).toEqual(MAC);
   });
 
-  it.each([0, 1, 2, 3, 77, 0xffffffff])("NEGCAP answers group %i with no bits and leaves gid alone", (gid) => {
-    const capabilities = block(gid, 0xffffffff);
-    expect(guest.callWith(VENET_NEGCAP, capabilities)).toBe(0);
-    expect(words(capabilities)).toEqual([gid, 0]);
-  });
+  it.each([0, 1, 2, 3, 77, 0xffffffff])(
+    "NEGCAP answers group %i with no bits and leaves gid alone",
+    (gid) => {
+      const capabilities = block(gid, 0xffffffff);
+      expect(guest.callWith(VENET_NEGCAP, capabilities)).toBe(0);
+      expect(words(capabilities)).toEqual([gid, 0]);
+    },
+  );
 
   it("NEGCAP refuses other lengths and a link that is up with EINVAL, bad memory with EFAULT", () => {
     expect(guest.callWith(VENET_NEGCAP, new Uint8Array(4))).toBe(-EINVAL);
@@ -190,15 +196,18 @@ describe("the calls of a NIC", () => {
   it.each([
     ["EVQQUERY", VENET_EVQQUERY],
     ["L4ROQUERY", VENET_L4ROQUERY],
-  ])("%s refuses flags, other lengths and a link that is up with EINVAL, bad memory with EFAULT", (_name, func) => {
-    expect(guest.callWith(func, block(1, 0, 0, 0, 0, 0, 0, 0))).toBe(-EINVAL);
-    expect(guest.callWith(func, block(0x80000000, 0, 0, 0, 0, 0, 0, 0))).toBe(-EINVAL);
-    for (const length of [8, 28, 36]) expect(guest.callWith(func, new Uint8Array(length))).toBe(-EINVAL);
-    expect(guest.call(func, OUTSIDE, 32)).toBe(-EFAULT);
-    guest.rings();
-    guest.call(VENET_LINKUP);
-    expect(guest.callWith(func, new Uint8Array(32))).toBe(-EINVAL);
-  });
+  ])(
+    "%s refuses flags, other lengths and a link that is up with EINVAL, bad memory with EFAULT",
+    (_name, func) => {
+      expect(guest.callWith(func, block(1, 0, 0, 0, 0, 0, 0, 0))).toBe(-EINVAL);
+      expect(guest.callWith(func, block(0x80000000, 0, 0, 0, 0, 0, 0, 0))).toBe(-EINVAL);
+      for (const length of [8, 28, 36]) expect(guest.callWith(func, new Uint8Array(length))).toBe(-EINVAL);
+      expect(guest.call(func, OUTSIDE, 32)).toBe(-EFAULT);
+      guest.rings();
+      guest.call(VENET_LINKUP);
+      expect(guest.callWith(func, new Uint8Array(32))).toBe(-EINVAL);
+    },
+  );
 
   it.each([8, 99, 0xffffffff])("call %i does not exist: EINVAL", (func) => {
     expect(guest.call(func)).toBe(-EINVAL);
@@ -233,17 +242,20 @@ describe("the segments of a NIC", () => {
     expect(guest.client.shm(guest.handle, id, ring.gpa, ring.length, null, 0)).toBe(-EINVAL);
   });
 
-  it.each([0, 1, 104])("segment %i without a signal, or with one elsewhere than in its header, is EINVAL", (id) => {
-    const ring = guest.ring("northReceive");
-    expect(guest.client.shm(guest.handle, id, ring.gpa, ring.length, null, 0)).toBe(-EINVAL);
-    // a valid signal record at another place of the segment
-    const at = 56 + 32;
-    guest.memory.space.copyTo(ring.gpa + at, guest.memory.space.copyFrom(ring.gpa + 8, 32));
-    const signal = { offset: at, prio: 0, cookie: 5 };
-    expect(guest.client.shm(guest.handle, id, ring.gpa, ring.length, signal, 0)).toBe(-EINVAL);
-    expect(guest.events().some((e) => e.kind === "shmclose")).toBe(false);
-    expect(guest.share(id, guest.ring("northReceive"))).toBeGreaterThanOrEqual(0);
-  });
+  it.each([0, 1, 104])(
+    "segment %i without a signal, or with one elsewhere than in its header, is EINVAL",
+    (id) => {
+      const ring = guest.ring("northReceive");
+      expect(guest.client.shm(guest.handle, id, ring.gpa, ring.length, null, 0)).toBe(-EINVAL);
+      // a valid signal record at another place of the segment
+      const at = 56 + 32;
+      guest.memory.space.copyTo(ring.gpa + at, guest.memory.space.copyFrom(ring.gpa + 8, 32));
+      const signal = { offset: at, prio: 0, cookie: 5 };
+      expect(guest.client.shm(guest.handle, id, ring.gpa, ring.length, signal, 0)).toBe(-EINVAL);
+      expect(guest.events().some((e) => e.kind === "shmclose")).toBe(false);
+      expect(guest.share(id, guest.ring("northReceive"))).toBeGreaterThanOrEqual(0);
+    },
+  );
 
   it.each([
     ["magic", 0, 1],

@@ -23,7 +23,9 @@ async function start(count = 2, options: VenetOptions = { txRing: 16, rxRing: 16
 
 const guest = (i: number): TestGuest => guests[i] as TestGuest;
 const frames = (from: number, to: number, count: number): Uint8Array[] =>
-  Array.from({ length: count }, (_, n) => testFrame(guest(to).nic.mac, guest(from).nic.mac, 60 + (n % 1000), n));
+  Array.from({ length: count }, (_, n) =>
+    testFrame(guest(to).nic.mac, guest(from).nic.mac, 60 + (n % 1000), n),
+  );
 
 async function receive(nic: VenetNic, count: number): Promise<Uint8Array[]> {
   const received: Uint8Array[] = [];
@@ -168,14 +170,20 @@ describe("a guest without enough memory", () => {
   ])("%s is told ENOMEM by the probe, which leaves nothing behind", async (_what, options) => {
     const { nic, memory, host } = guest(0);
     await nic.close();
-    const before = { ram: memory.ram.available, arena: host.arena.available, own: memory.space.arena.available };
+    const before = {
+      ram: memory.ram.available,
+      arena: host.arena.available,
+      own: memory.space.arena.available,
+    };
     for (let i = 0; i < 3; i++) {
       const hold = memory.ram.allocate(memory.ram.available - (1 << 20), 64);
       await expect(probe(guest(0), 0, options)).rejects.toMatchObject({ code: "ENOMEM" });
       memory.ram.free(hold);
-      expect({ ram: memory.ram.available, arena: host.arena.available, own: memory.space.arena.available }).toEqual(
-        before,
-      );
+      expect({
+        ram: memory.ram.available,
+        arena: host.arena.available,
+        own: memory.space.arena.available,
+      }).toEqual(before);
     }
     const again = await probe(guest(0), 0);
     await again.open();
@@ -214,13 +222,16 @@ describe("a guest without enough memory", () => {
     await sending;
   });
 
-  it.each([0, -1, 2049, 1.5, NaN, Infinity])("a ring of %d descriptors is refused with a message that says why", async (count) => {
-    await guest(0).nic.close();
-    await expect(probe(guest(0), 0, { rxRing: count })).rejects.toThrow(/EINVAL: rxRing: .*1 to 2048/);
-    await expect(probe(guest(0), 0, { txRing: count })).rejects.toThrow(/EINVAL: txRing: .*1 to 2048/);
-    await expect(probe(guest(0), 0, { receiveBacklog: 0 })).rejects.toThrow(/EINVAL/);
-    await expect(probe(guest(0), 0, { mtu: 67 })).rejects.toThrow(/EINVAL/);
-  });
+  it.each([0, -1, 2049, 1.5, NaN, Infinity])(
+    "a ring of %d descriptors is refused with a message that says why",
+    async (count) => {
+      await guest(0).nic.close();
+      await expect(probe(guest(0), 0, { rxRing: count })).rejects.toThrow(/EINVAL: rxRing: .*1 to 2048/);
+      await expect(probe(guest(0), 0, { txRing: count })).rejects.toThrow(/EINVAL: txRing: .*1 to 2048/);
+      await expect(probe(guest(0), 0, { receiveBacklog: 0 })).rejects.toThrow(/EINVAL/);
+      await expect(probe(guest(0), 0, { mtu: 67 })).rejects.toThrow(/EINVAL/);
+    },
+  );
 });
 
 describe("a guest that breaks its rings", () => {
@@ -240,37 +251,43 @@ describe("a guest that breaks its rings", () => {
     ["rx", "an owner 7 everywhere", 25, 7, "owner"],
     ["tx", "an owner 7 everywhere", 25, 7, "owner"],
     ["rx", "inuse.head out of range", -20, 0xff, "index"],
-  ] as const)("%s with %s: reported once, the other NICs' traffic is unchanged, a reopened device works", async (queue, _what, offset, value, violation) => {
-    const sent = frames(0, 1, 2000);
-    const unaffected = Promise.all([receive(guest(1).nic, sent.length), guest(0).nic.send(sent)]);
-    await guest(3).nic.send(frames(3, 2, 10));
-    await receive(guest(2).nic, 10);
-    const ring = ringOf(queue);
-    const { space } = guest(2).memory;
-    if (offset < 0) space.copyTo(ring + 36, new Uint8Array([value, value, value, value]));
-    else for (let i = 0; i < 16; i++) space.copyTo(ring + 56 + i * 32 + offset, new Uint8Array([value]));
-    if (queue === "rx") await guest(3).nic.send(frames(3, 2, 5));
-    const [received] = await unaffected;
-    expectFrames(received, sent);
-    await machine.settle(250); // nobody announces anything on TX: the recheck finds it
-    const { violations } = (
-      JSON.parse(machine.bus.read("devices/nic2/queues")) as Record<string, { violations: Record<string, number> }>
-    )[queue] ?? { violations: {} };
-    expect(violations[violation]).toBeGreaterThan(0);
-    const reports = machine.errors.splice(0);
-    expect(reports).toHaveLength(1);
-    expect(reports[0]).toMatchObject({ source: "devices/nic2", error: { code: "EPROTO" } });
-    expect(machine.assertBalanced()["nic1"]?.rx).toMatchObject({ frames: 2000, passed: 2000, drops: {} });
-    await guest(2).nic.close();
-    const again = await probe(guest(2), 2, { txRing: 16, rxRing: 16 });
-    await again.open();
-    const echo = frames(3, 2, 30);
-    const [back] = await Promise.all([receive(again, 30), guest(3).nic.send(echo)]);
-    expectFrames(back, echo);
-    await again.send(frames(2, 3, 10));
-    expectFrames(await receive(guest(3).nic, 10), frames(2, 3, 10));
-    await again.close();
-  });
+  ] as const)(
+    "%s with %s: reported once, the other NICs' traffic is unchanged, a reopened device works",
+    async (queue, _what, offset, value, violation) => {
+      const sent = frames(0, 1, 2000);
+      const unaffected = Promise.all([receive(guest(1).nic, sent.length), guest(0).nic.send(sent)]);
+      await guest(3).nic.send(frames(3, 2, 10));
+      await receive(guest(2).nic, 10);
+      const ring = ringOf(queue);
+      const { space } = guest(2).memory;
+      if (offset < 0) space.copyTo(ring + 36, new Uint8Array([value, value, value, value]));
+      else for (let i = 0; i < 16; i++) space.copyTo(ring + 56 + i * 32 + offset, new Uint8Array([value]));
+      if (queue === "rx") await guest(3).nic.send(frames(3, 2, 5));
+      const [received] = await unaffected;
+      expectFrames(received, sent);
+      await machine.settle(250); // nobody announces anything on TX: the recheck finds it
+      const { violations } = (
+        JSON.parse(machine.bus.read("devices/nic2/queues")) as Record<
+          string,
+          { violations: Record<string, number> }
+        >
+      )[queue] ?? { violations: {} };
+      expect(violations[violation]).toBeGreaterThan(0);
+      const reports = machine.errors.splice(0);
+      expect(reports).toHaveLength(1);
+      expect(reports[0]).toMatchObject({ source: "devices/nic2", error: { code: "EPROTO" } });
+      expect(machine.assertBalanced()["nic1"]?.rx).toMatchObject({ frames: 2000, passed: 2000, drops: {} });
+      await guest(2).nic.close();
+      const again = await probe(guest(2), 2, { txRing: 16, rxRing: 16 });
+      await again.open();
+      const echo = frames(3, 2, 30);
+      const [back] = await Promise.all([receive(again, 30), guest(3).nic.send(echo)]);
+      expectFrames(back, echo);
+      await again.send(frames(2, 3, 10));
+      expectFrames(await receive(guest(3).nic, 10), frames(2, 3, 10));
+      await again.close();
+    },
+  );
 
   it("link down and up over a broken ring reports nothing again", async () => {
     const ring = ringOf("tx");

@@ -5,7 +5,8 @@ import { LocalConnector } from "vbus/connectors/local";
 import { venetClass, type VenetStatistics } from "vbus/devices/venet";
 import { ProxyBus } from "vbus/drivers";
 import { VenetDriver, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
-import { allocateGuestMemory, GuestMemory, MemorySpace, openHostView } from "vbus/memory";
+import type { MemorySpace } from "vbus/memory";
+import { allocateGuestMemory, GuestMemory, openHostView } from "vbus/memory";
 import { totalDrops, type Port } from "vbus/net";
 import { EventLoopScheduler, type Scheduler } from "vbus/scheduler";
 
@@ -61,7 +62,7 @@ export class TestMachine {
         remove: (instance) => (instance as VenetNic).close(),
       });
       proxy.events.error = (device, error) => {
-        if (device.id === nicId) reject(error as Error);
+        if (device.id === nicId) reject(error instanceof Error ? error : new Error(String(error)));
       };
       proxy.start().catch(reject);
     });

@@ -42,7 +42,14 @@ export class TestPort implements Port {
   }
 
   counters(): PortCounters {
-    return { received: this.sent.length, receivedBytes: 0, delivered: 0, deliveredBytes: 0, drops: {}, inFlight: 0 };
+    return {
+      received: this.sent.length,
+      receivedBytes: 0,
+      delivered: 0,
+      deliveredBytes: 0,
+      drops: {},
+      inFlight: 0,
+    };
   }
 
   close(): void {

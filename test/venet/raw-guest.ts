@@ -21,7 +21,11 @@ export class RawGuest {
   readonly client: Client;
   handle = 0;
 
-  constructor(private readonly machine: TestMachine, name = "raw", options: GuestMemoryOptions = {}) {
+  constructor(
+    private readonly machine: TestMachine,
+    name = "raw",
+    options: GuestMemoryOptions = {},
+  ) {
     const init = allocateGuestMemory({ size: 2 << 20, ...options });
     this.memory = GuestMemory.openSync(init);
     this.host = MemorySpace.attachSync(init.memory, init.layout.hostArena, init.layout.regions);

@@ -91,7 +91,11 @@ describe("frames for a guest", () => {
     await deliver(frame(60, 3));
     expect(nic.poll()).toBe(1);
     expect(nic.received).toEqual([frame(60, 1), frame(60, 3)]);
-    expect(machine.assertBalanced()["nic0"]?.rx).toMatchObject({ frames: 3, passed: 2, drops: { "no-link": 1 } });
+    expect(machine.assertBalanced()["nic0"]?.rx).toMatchObject({
+      frames: 3,
+      passed: 2,
+      drops: { "no-link": 1 },
+    });
   });
 
   it.each([
@@ -114,9 +118,16 @@ describe("frames for a guest", () => {
     scheduler.run();
     expect(await deliver(frame(60), frame(61))).toBe(2);
     expect(await deliver(frame(60))).toBe(1);
-    const queues = JSON.parse(machine.bus.read("devices/nic0/queues")) as Record<string, { violations: object }>;
+    const queues = JSON.parse(machine.bus.read("devices/nic0/queues")) as Record<
+      string,
+      { violations: object }
+    >;
     expect(queues["rx"]?.violations).toEqual({ address: 1 });
-    expect(machine.assertBalanced()["nic0"]?.rx).toMatchObject({ frames: 3, passed: 0, drops: { broken: 3 } });
+    expect(machine.assertBalanced()["nic0"]?.rx).toMatchObject({
+      frames: 3,
+      passed: 0,
+      drops: { broken: 3 },
+    });
     expect(machine.errors.splice(0)).toMatchObject([{ source: "devices/nic0" }]);
     expect(guest.memory.space.copyFrom(0x10000, 64)).toEqual(before);
     // the other ring goes on

@@ -8,7 +8,11 @@ let machine: TestMachine;
 let a: TestGuest;
 let b: TestGuest;
 
-async function start(options: VenetOptions = {}, receiver: VenetOptions = options, memory: GuestMemoryOptions = {}): Promise<void> {
+async function start(
+  options: VenetOptions = {},
+  receiver: VenetOptions = options,
+  memory: GuestMemoryOptions = {},
+): Promise<void> {
   const [left, right] = cable();
   machine = new TestMachine((name) => (name === "nic0" ? left : right));
   machine.addNic("nic0", { client_mac: "02:00:00:00:00:0a", mtu: "65000" });
@@ -226,7 +230,9 @@ describe("two drivers over a cable", () => {
     expect(txQueue.sent + txQueue.suppressed + txQueue.masked).toBe(40); // one announcement per burst of 64
     expect(txQueue.sent).toBeLessThanOrEqual(40);
     expect(txQueue.wakeups).toBeLessThanOrEqual(20);
-    const host = JSON.parse(machine.bus.read("devices/nic0/queues")) as { tx: { sent: number; masked: number } };
+    const host = JSON.parse(machine.bus.read("devices/nic0/queues")) as {
+      tx: { sent: number; masked: number };
+    };
     expect(host.tx.sent).toBe(0);
     expect(host.tx.masked).toBeGreaterThan(0);
   });

@@ -39,7 +39,11 @@ beforeEach(() => {
 });
 
 /** The one and only frame between two good ones is dropped for a reason, and all descriptors come back. */
-function expectDrop(reason: string, bad: Uint8Array, descriptor: { gpa?: number; length?: number } = {}): void {
+function expectDrop(
+  reason: string,
+  bad: Uint8Array,
+  descriptor: { gpa?: number; length?: number } = {},
+): void {
   const neighbours = [testFrame(TO, MAC, 60, 1), testFrame(TO, MAC, 61, 2)] as const;
   nic.send(neighbours[0]);
   nic.send(bad, descriptor);
@@ -64,9 +68,12 @@ describe("frames that a guest sends", () => {
     expectDrop("undersize", testFrame(TO, MAC, 14).subarray(0, length));
   });
 
-  it.each([1515, 9000, 65535])("are dropped as oversize with %i bytes, their neighbours delivered", (length) => {
-    expectDrop("oversize", testFrame(TO, MAC, length));
-  });
+  it.each([1515, 9000, 65535])(
+    "are dropped as oversize with %i bytes, their neighbours delivered",
+    (length) => {
+      expectDrop("oversize", testFrame(TO, MAC, length));
+    },
+  );
 
   it.each([
     ["one 802.1Q tag", 0x8100, 1518],
@@ -155,7 +162,11 @@ describe("frames that a guest sends", () => {
     }
     expect(port.sent.map((f) => f.length)).toEqual([60, 62, 64, 66]);
     expect(nic.reap()).toBe(8);
-    expect(machine.assertBalanced()["nic0"]?.tx).toMatchObject({ frames: 8, passed: 4, drops: { oversize: 4 } });
+    expect(machine.assertBalanced()["nic0"]?.tx).toMatchObject({
+      frames: 8,
+      passed: 4,
+      drops: { oversize: 4 },
+    });
   });
 
   it("stay in the ring at LINKDOWN and are sent after the next LINKUP, at the same indexes", () => {
@@ -178,7 +189,11 @@ describe("frames that a guest sends", () => {
     for (let n = 0; n < 5; n++) nic.send(testFrame(TO, MAC, 60));
     scheduler.run();
     guest.client.close(guest.handle);
-    expect(machine.assertBalanced()["nic0"]?.tx).toMatchObject({ frames: 5, passed: 2, drops: { closed: 3 } });
+    expect(machine.assertBalanced()["nic0"]?.tx).toMatchObject({
+      frames: 5,
+      passed: 2,
+      drops: { closed: 3 },
+    });
   });
 
   it("leave other work of the thread its turn however many there are", () => {
@@ -225,18 +240,21 @@ describe("notifications of the TX ring", () => {
     [64, 4],
     [100, 2],
     [100_000, 1],
-  ])("with txmitigation %i, 256 frames in bursts of 64 are completed with %i signals", (mitigation, signals) => {
-    start(256);
-    machine.bus.write("devices/nic0/txmitigation", String(mitigation));
-    nic.signals = false;
-    for (let n = 0; n < 256; n++) nic.send(testFrame(TO, MAC, 60));
-    guest.client.signal(1);
-    scheduler.run();
-    expect(port.sent).toHaveLength(256);
-    const { sent, masked, suppressed } = host();
-    expect(sent + masked + suppressed).toBe(signals);
-    expect(guest.events().filter((e) => e.kind === "shmsignal")).toHaveLength(1); // coalesced
-  });
+  ])(
+    "with txmitigation %i, 256 frames in bursts of 64 are completed with %i signals",
+    (mitigation, signals) => {
+      start(256);
+      machine.bus.write("devices/nic0/txmitigation", String(mitigation));
+      nic.signals = false;
+      for (let n = 0; n < 256; n++) nic.send(testFrame(TO, MAC, 60));
+      guest.client.signal(1);
+      scheduler.run();
+      expect(port.sent).toHaveLength(256);
+      const { sent, masked, suppressed } = host();
+      expect(sent + masked + suppressed).toBe(signals);
+      expect(guest.events().filter((e) => e.kind === "shmsignal")).toHaveLength(1); // coalesced
+    },
+  );
 
   it("the last completion is signalled whatever the mitigation says", () => {
     machine.bus.write("devices/nic0/txmitigation", "4294967295");

@@ -51,7 +51,9 @@ describe.each([
   it("exchange frames in both directions at once, far more than the rings hold, without a loss", () => {
     const mac = [0x0a, 0x0b].map((last) => [2, 0, 0, 0, 0, last]) as [number[], number[]];
     const frames = [0, 1].map((me) =>
-      Array.from({ length: 300 }, (_, n) => testFrame(mac[1 - me] ?? [], mac[me] ?? [], 60 + ((n * 13) % 1400), n)),
+      Array.from({ length: 300 }, (_, n) =>
+        testFrame(mac[1 - me] ?? [], mac[me] ?? [], 60 + ((n * 13) % 1400), n),
+      ),
     ) as [Uint8Array[], Uint8Array[]];
     const sent: [number, number] = [0, 0];
     for (let rounds = 0; sent[0] + sent[1] < 600; rounds++) {
@@ -74,7 +76,9 @@ describe.each([
 
   it("wait for a receiver that polls one buffer at a time", () => {
     nics[1].rx.queue.disable();
-    const frames = Array.from({ length: 40 }, (_, n) => testFrame([2, 0, 0, 0, 0, 0x0b], [2, 0, 0, 0, 0, 0x0a], 60, n));
+    const frames = Array.from({ length: 40 }, (_, n) =>
+      testFrame([2, 0, 0, 0, 0, 0x0b], [2, 0, 0, 0, 0, 0x0a], 60, n),
+    );
     let sent = 0;
     for (let rounds = 0; nics[1].received.length < frames.length; rounds++) {
       expect(rounds).toBeLessThan(1000);
@@ -87,7 +91,8 @@ describe.each([
   });
 
   it("go on at the same indexes after LINKDOWN and LINKUP, and after FLUSHRX", () => {
-    const frame = (n: number): Uint8Array => testFrame([2, 0, 0, 0, 0, 0x0b], [2, 0, 0, 0, 0, 0x0a], 100 + n, n);
+    const frame = (n: number): Uint8Array =>
+      testFrame([2, 0, 0, 0, 0, 0x0b], [2, 0, 0, 0, 0, 0x0a], 100 + n, n);
     const expected: Uint8Array[] = [];
     for (let n = 0; n < 20; n++) {
       if (n % 3 === 0) {

@@ -72,6 +72,7 @@ export class VenetConnection implements Connection, PortPeer {
     return { rx: this.#rx?.counters() ?? null, tx: this.#tx?.counters() ?? null };
   }
 
+  /** {@inheritDoc Connection.call} */
   call(func: number, gpa: number, length: number): number {
     switch (func) {
       case VENET_LINKUP:
@@ -158,6 +159,7 @@ export class VenetConnection implements Connection, PortPeer {
     });
   }
 
+  /** {@inheritDoc Connection.shm} */
   shm(id: number, segment: SharedSegment, signal: HostSignal | null): number {
     switch (id) {
       case VENET_QUEUE_RX:
@@ -222,6 +224,7 @@ export class VenetConnection implements Connection, PortPeer {
     }
   }
 
+  /** {@inheritDoc PortPeer.receive} */
   receive(batch: Batch, from: number, to: number): number {
     if (this.#rx === null || !this.#linkUp) {
       dropFrames(this.environment.statistics.rx, "no-link", to - from);
@@ -230,6 +233,7 @@ export class VenetConnection implements Connection, PortPeer {
     return this.#rx.deliver(batch, from, to);
   }
 
+  /** {@inheritDoc PortPeer.writable} */
   writable(): void {
     this.#tx?.resume();
   }
@@ -242,6 +246,7 @@ export class VenetConnection implements Connection, PortPeer {
     this.#tx?.resume(); // frames that nobody took while there was no port (V9), or that wait for one that went
   }
 
+  /** {@inheritDoc Connection.close} */
   close(): void {
     try {
       if (this.#linkUp) this.#down();

@@ -22,6 +22,7 @@ export class VenetDriver implements Driver<VenetNic> {
     private readonly options: VenetOptions = {},
   ) {}
 
+  /** {@inheritDoc Driver.probe} */
   async probe(device: ProxyDevice): Promise<VenetNic> {
     const nic = await VenetNic.probe(device, this.options);
     try {
@@ -33,6 +34,7 @@ export class VenetDriver implements Driver<VenetNic> {
     return nic;
   }
 
+  /** {@inheritDoc Driver.remove} */
   async remove(nic: VenetNic): Promise<void> {
     await nic.close();
   }

@@ -187,9 +187,15 @@ export class VenetNic {
     this.onLink?.(false);
   }
 
+  #reasonUnusable(): Error | null {
+    return this.#closed
+      ? new VbusError("ENOTCONN", "the NIC is closed; probe the device again")
+      : this.#failure;
+  }
+
   #assertUsable(): void {
-    if (this.#closed) throw new VbusError("ENOTCONN", "the NIC is closed; probe the device again");
-    if (this.#failure !== null) throw this.#failure;
+    const reason = this.#reasonUnusable();
+    if (reason !== null) throw reason;
   }
 
   /** True between {@link VenetNic.open} and {@link VenetNic.stop}. */
@@ -286,13 +292,9 @@ export class VenetNic {
       this.#takeLeft();
       return Promise.resolve(this.#received.splice(0));
     }
+    const reason = this.#reasonUnusable();
+    if (reason !== null) return Promise.reject(reason);
     return new Promise((resolve, reject) => {
-      try {
-        this.#assertUsable();
-      } catch (error) {
-        reject(error as Error);
-        return;
-      }
       this.#receivers.push({ resolve, reject });
     });
   }

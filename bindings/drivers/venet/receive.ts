@@ -140,7 +140,7 @@ export class ReceiveRing {
           return;
         }
         const taken = this.#handUp(n);
-        if (this.proxy.queue.closed) return; // the receiver closed the NIC
+        if (this.#isClosed()) return; // the receiver closed the NIC
         this.#repost(taken); // also when it stopped the NIC: what was handed up must not come again
         if (!this.#isEnabled()) return;
         polled += taken;
@@ -153,6 +153,10 @@ export class ReceiveRing {
     } finally {
       this.#polling = false;
     }
+  }
+
+  #isClosed(): boolean {
+    return this.proxy.queue.closed;
   }
 
   #isEnabled(): boolean {

@@ -127,17 +127,10 @@ export class TransmitRing {
   }
 
   /** Sends frames in order, waiting for room; behind everybody who waits already. */
-  send(frames: readonly Uint8Array[]): Promise<void> {
-    if (this.#ended !== null) return Promise.reject(this.#ended);
-    let sent = 0;
-    if (this.#waiters.length === 0) {
-      try {
-        sent = this.push(frames, 0);
-      } catch (error) {
-        return Promise.reject(error as Error);
-      }
-      if (sent === frames.length) return Promise.resolve();
-    }
+  async send(frames: readonly Uint8Array[]): Promise<void> {
+    if (this.#ended !== null) throw this.#ended;
+    const sent = this.#waiters.length === 0 ? this.push(frames, 0) : 0;
+    if (sent === frames.length) return;
     this.statistics.tx_queue_stopped++;
     return new Promise((resolve, reject) => {
       this.#waiters.push({ frames, sent, resolve, reject });

@@ -1,0 +1,266 @@
+import fs from "node:fs";
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import { inTurn } from "../bench/harness/interleave.js";
+import { escapeHtml, METHOD, reportHtml, summarySentence, type Report } from "../bench/harness/report.js";
+import { pairByPlacement, placementOf, type BracketedSample } from "../bench/harness/placement.js";
+import {
+  describeTarget,
+  describeVerdict,
+  GOALS,
+  missingRow,
+  ratioRow,
+  verdictOf,
+  type GoalName,
+  type Row,
+} from "../bench/harness/result.js";
+import { pairedRatios, quantile, relativeSpread, summarize } from "../bench/harness/statistics.js";
+import { figureText, goalTable } from "../bench/harness/text-table.js";
+import { bytePairSum } from "../bench/rivals/byte-pairs.js";
+import { parseOptions } from "../bench/options.js";
+
+const base = { goal: "G1", name: "burst 32", placement: null, unit: "ns", note: "" } as const;
+const atMost = (value: number): Row["target"] => ({ sense: "at most", value });
+const atLeast = (value: number): Row["target"] => ({ sense: "at least", value });
+const sample = (ns: number, before: number, after = before): BracketedSample => ({ ns, before, after });
+
+describe("statistics of the benchmarks", () => {
+  it("interpolates quantiles between samples in any order", () => {
+    expect(quantile([4, 1, 3, 2], 0.5)).toBe(2.5);
+    expect(quantile([5], 0.9)).toBe(5);
+    expect(quantile([1, 2, 3, 4, 5], 0.25)).toBe(2);
+  });
+
+  it("refuses quantiles of nothing and outside of 0 to 1", () => {
+    expect(() => quantile([], 0.5)).toThrow(RangeError);
+    expect(() => quantile([1], 1.5)).toThrow(RangeError);
+  });
+
+  it("summarizes by median, quartiles and a low percentile, and leaves the samples as they were", () => {
+    const samples = [5, 1, 4, 2, 3];
+    expect(summarize(samples)).toEqual({ median: 3, low: 2, high: 4, best: 1.4, count: 5 });
+    expect(samples).toEqual([5, 1, 4, 2, 3]);
+    expect(relativeSpread(summarize(samples))).toBeCloseTo(2 / 3);
+  });
+
+  it("pairs samples that were taken one after the other", () => {
+    expect(pairedRatios([2, 9], [1, 3])).toEqual([2, 3]);
+    expect(() => pairedRatios([1], [])).toThrow(RangeError);
+  });
+});
+
+describe("placement of the cores", () => {
+  it("classes a sample only when both probes agree", () => {
+    expect(placementOf(sample(1, 60))).toBe("near");
+    expect(placementOf(sample(1, 219))).toBe("far");
+    expect(placementOf(sample(1, 60, 219))).toBeNull();
+    expect(placementOf(sample(1, 130))).toBeNull();
+  });
+
+  it("keeps pairs of one class together and drops those of different classes", () => {
+    const sorted = pairByPlacement([
+      [sample(10, 60), sample(5, 70)],
+      [sample(90, 200), sample(30, 200)],
+      [sample(10, 60), sample(30, 200)],
+      [sample(10, 130), sample(5, 60)],
+    ]);
+    expect(sorted.pairs.near).toEqual({ a: [10], b: [5] });
+    expect(sorted.pairs.far).toEqual({ a: [90], b: [30] });
+    expect(sorted.dropped).toBe(2);
+  });
+});
+
+describe("sampling in turn", () => {
+  it("alternates the contestants and throws the first samples away", async () => {
+    const order: string[] = [];
+    let n = 0;
+    const contestant = (name: string) => () => {
+      order.push(name);
+      return ++n;
+    };
+    const samples = await inTurn([contestant("a"), contestant("b")], {
+      samples: 2,
+      pairs: 0,
+      warm: 1,
+      rowMs: 1000,
+    });
+    expect(order).toEqual(["a", "b", "a", "b", "a", "b"]);
+    expect(samples).toEqual([
+      [3, 5],
+      [4, 6],
+    ]);
+  });
+});
+
+describe("verdicts", () => {
+  const row = (figure: number, target: Row["target"]): Row =>
+    ratioRow({ ...base, target }, [figure, figure, figure], [1, 1, 1], "ours/rival");
+
+  it("reaches a goal at its edge and says by which factor it is missed", () => {
+    expect(verdictOf(row(1.15, atMost(1.15)))).toEqual({ kind: "reached" });
+    expect(verdictOf(row(2.3, atMost(1.15)))).toEqual({ kind: "missed", by: 2 });
+    expect(verdictOf(row(4, atLeast(4)))).toEqual({ kind: "reached" });
+    expect(verdictOf(row(2, atLeast(4)))).toEqual({ kind: "missed", by: 2 });
+    expect(describeVerdict(verdictOf(row(2, atLeast(4))))).toBe("missed by 2.00×");
+  });
+
+  it("judges nothing that has no goal, and nothing that was not measured", () => {
+    expect(verdictOf(row(3, null))).toEqual({ kind: "shown" });
+    const missing = missingRow({ ...base, target: atMost(1) }, "no compiler");
+    expect(verdictOf(missing)).toEqual({ kind: "not measured" });
+    expect(goalTable("G1", [missing])).toContain("no compiler");
+    expect(describeTarget(atLeast(4))).toBe("≥ 4");
+  });
+
+  it("turns the ratio round where more is better", () => {
+    const faster = ratioRow({ ...base, target: null }, [1, 2, 4], [4, 8, 16], "rival/ours");
+    expect(faster.figure?.median).toBe(4);
+    expect(faster.ours?.median).toBe(2);
+    expect(faster.atBest).toBeCloseTo(4);
+  });
+
+  it("makes no ratio of fewer than three pairs and says so", () => {
+    const thin = ratioRow({ ...base, target: atMost(1) }, [1, 2], [1, 1], "ours/rival");
+    expect(thin.figure).toBeNull();
+    expect(thin.note).toContain("only 2 pairs");
+  });
+});
+
+describe("the report", () => {
+  const rows: Row[] = [
+    ratioRow(
+      { ...base, name: `<b>"evil" & co</b>`, target: atMost(1.2) },
+      [1, 1.1, 1.2],
+      [1, 1, 1],
+      "ours/rival",
+    ),
+    ratioRow(
+      { ...base, goal: "G6", name: "64 bytes", target: atLeast(10) },
+      [1, 1, 1],
+      [8, 9, 10],
+      "rival/ours",
+    ),
+    missingRow(
+      { goal: "G7", name: "1500 bytes", unit: "GB/s", target: atLeast(0.9) },
+      "no compiler: none runs here",
+    ),
+    {
+      ...base,
+      goal: "G9",
+      name: "burst 32",
+      placement: "near",
+      ours: null,
+      rival: null,
+      figure: summarize([0, 0, 0]),
+      atBest: null,
+      figureUnit: "doorbells per 1000",
+      target: atMost(0.1),
+    },
+  ];
+  const report: Report = {
+    format: 1,
+    date: "2026-01-01T00:00:00.000Z",
+    command: "npm run bench",
+    machine: {
+      cpu: "a <processor>",
+      cores: 2,
+      caches: "L1 48K",
+      memory: "8 GiB",
+      system: "Linux",
+      node: "20",
+      v8: "11",
+      load: "0 0 0",
+    },
+    native: "cc -O3",
+    method: [...METHOD],
+    rows,
+    operations: [{ suite: "bursts", name: "post 32", ns: 12.3, margin: 1.5, samples: 20 }],
+    seconds: 12,
+  };
+  const html = reportHtml(report);
+
+  it("is well-formed: every element that is opened is closed, in order", () => {
+    const open: string[] = [];
+    const isVoid = new Set(["meta", "!doctype"]);
+    for (const [, closing, rawName, selfClosing] of html.matchAll(
+      /<(\/?)([a-z!][a-z0-9]*)(?:\s[^<>]*?)?(\/?)>/gi,
+    )) {
+      const name = (rawName as string).toLowerCase();
+      if (isVoid.has(name) || selfClosing === "/") continue;
+      if (closing === "/") expect(open.pop()).toBe(name);
+      else open.push(name);
+    }
+    expect(open).toEqual([]);
+  });
+
+  it("needs nothing from outside: no scripts, no links, no addresses", () => {
+    expect(html).not.toMatch(/<script|<link|<img|https?:|url\(|@import|src=/i);
+    expect(html).toContain("prefers-color-scheme: dark");
+  });
+
+  it("escapes whatever names and machines contain", () => {
+    expect(html).not.toContain("<b>");
+    expect(html).toContain("a &lt;processor&gt;");
+    expect(escapeHtml(`<a href="x">&`)).toBe("&lt;a href=&quot;x&quot;&gt;&amp;");
+  });
+
+  it("shows every figure, its goal and its verdict, and draws finite shapes", () => {
+    expect(html).toContain("reached");
+    expect(html).toContain("missed by 1.11×");
+    expect(html).toContain("not measured");
+    expect(html).toContain("no compiler: none runs here");
+    expect(html).not.toMatch(/NaN|Infinity|undefined/);
+    expect(summarySentence(rows)).toBe("2 figures reach their goal, 1 miss it, 1 could not be measured.");
+  });
+
+  it("survives a round trip through JSON", () => {
+    expect(reportHtml(JSON.parse(JSON.stringify(report)) as Report)).toBe(html);
+  });
+});
+
+describe("options", () => {
+  it("measures everything by default", () => {
+    const options = parseOptions([]);
+    expect([...options.goals]).toEqual(Object.keys(GOALS));
+    expect(options).toMatchObject({ quick: false, json: false, operations: true });
+  });
+
+  it("takes a list of goals in any case", () => {
+    const options = parseOptions(["--quick", "--only", "g1, G7"]);
+    expect([...options.goals]).toEqual(["G1", "G7"] satisfies GoalName[]);
+    expect(options).toMatchObject({ quick: true, operations: false });
+    expect(parseOptions(["--only", "operations"]).operations).toBe(true);
+  });
+
+  it("refuses goals that do not exist and options that nobody knows", () => {
+    expect(() => parseOptions(["--only", "G99"])).toThrow(/G99: use G1, /);
+    expect(() => parseOptions(["--fast"])).toThrow(TypeError);
+  });
+});
+
+describe("the rivals", () => {
+  it("sum byte pairs as RFC 1071 does, odd lengths and carries included", () => {
+    const bytes = new Uint8Array(65536).fill(255);
+    expect(bytePairSum(bytes)).toBe(0xffff);
+    expect(bytePairSum(Uint8Array.of(0x00, 0x01, 0xf2))).toBe(0xf201);
+    expect(bytePairSum(Uint8Array.of(0xff, 0xff, 0x00, 0x01))).toBe(1);
+  });
+
+  it("name their compiler flags where the sources are, and all sources exist", () => {
+    const folder = path.join(import.meta.dirname, "../bench/native");
+    for (const file of ["main.c", "ring.c", "ring.h", "checksum.c", "checksum.h"]) {
+      expect(fs.existsSync(path.join(folder, file)), file).toBe(true);
+    }
+  });
+
+  it("print figures with a few significant digits", () => {
+    expect([0, 0.0061, 0.25, 9.999, 12.34, 123.4].map(figureText)).toEqual([
+      "0",
+      "0.006",
+      "0.25",
+      "10.00",
+      "12.3",
+      "123",
+    ]);
+  });
+});
