@@ -353,8 +353,13 @@ function flipOwners(endpoint: usize, first: u32, n: u32): void {
 }
 
 /**
- * {@link signalInject} right after a [P3] of this call, towards a peer that negotiated extensions and so has full
- * orderings: when `dirty` is still set, storing it again is left out, and the header's line stays where it is.
+ * {@link signalInject} right after a [P3] of this call, towards a peer that negotiated extensions and so has the full
+ * orderings O4, O5 and O6: while `dirty` is still set it is not stored again, and the header's line stays where it is.
+ *
+ * Why no wake-up is lost: [P3] is fully ordered before the load of `dirty`. If that finds 1, the peer's next [W1] comes
+ * later, and its [C1] after that sees what [P3] published. And there is such a [W1]: the inject that set `dirty` found
+ * the peer about to look (masked: [E2] sees `dirty`; pending: [W4] does) or rang. If it finds 0, [S1] follows as ever.
+ * A peer of 2009 gets the unconditional store: its late `dirty = 0` (defect R1b) would be overwritten less often.
  */
 function announce(endpoint: usize): u32 {
   const remote = <usize>load<u32>(endpoint, SIG_OFF_REMOTE);
@@ -423,7 +428,7 @@ export function pushCommit(endpoint: usize, index: u32, table: usize, n: u32, fl
     if (!owns(endpoint, IDX_INUSE, 1)) return -EINVAL;
     if (load<u32>(privateIndex(endpoint, IDX_INUSE, 1)) != first) return violate(endpoint, VIOLATION_TAILS);
   }
-  if (movesInuse && !lazy && loadByte(descriptorAt(endpoint, tail) + DESC_OFF_SOWN) != load<u32>(endpoint, SIG_OFF_LOCALE)) {
+  if (movesInuse && !lazy) {
     head = indexValue(endpoint, IDX_INUSE, 0); // checked before anything is published
     if (head < 0) return head;
   }
@@ -448,7 +453,7 @@ export function pushCommit(endpoint: usize, index: u32, table: usize, n: u32, fl
   addCounter(endpoint + EP_OFF_PUSHED, n);
   if (isLogging(endpoint)) logBurst(endpoint, first, n);
   if ((flags & BURST_SIGNAL) == 0) return 0;
-  return <i32>((flags & BURST_NOFLIP) == 0 ? announce(endpoint) : signalInject(endpoint));
+  return <i32>((flags & BURST_NOFLIP) == 0 && lazy ? announce(endpoint) : signalInject(endpoint));
 }
 
 /**
@@ -480,5 +485,5 @@ export function popRelease(endpoint: usize, index: u32, table: usize, n: u32, fl
   addCounter(endpoint + EP_OFF_POPPED, n);
   if (isLogging(endpoint)) logBurst(endpoint, first, n);
   if ((flags & BURST_SIGNAL) == 0) return 0;
-  return <i32>((flags & BURST_NOFLIP) == 0 ? announce(endpoint) : signalInject(endpoint));
+  return <i32>((flags & BURST_NOFLIP) == 0 && lazy ? announce(endpoint) : signalInject(endpoint));
 }

@@ -33,4 +33,5 @@ export {
   checksumSwap,
 } from "./checksum";
 export { checksumFinish, segmentBegin, segmentNext } from "./segment";
+export { vsgExtend, vsgFinish, vsgPeek, vsgReserve } from "./vsg";
 export { ringExport, ringImport, ringRebase, signalRebase } from "./state";

@@ -9,6 +9,8 @@ import {
   ENTRY_OFF_FLAGS,
   ENTRY_OFF_FRAGMENTS,
   ENTRY_OFF_GPA,
+  ENTRY_OFF_GSO_KIND,
+  ENTRY_OFF_HEADER_LENGTH,
   ENTRY_OFF_LENGTH,
   ENTRY_SIZE,
   FRAME_TOO_LONG,
@@ -46,6 +48,10 @@ export function framesDeliver(
         logWrite(regions, load<u64>(buffer, ENTRY_OFF_GPA), length);
       }
       store<u32>(buffer, length, ENTRY_OFF_LENGTH);
+      // what the frame needs goes with it: flags, checksum positions, segmentation, header length
+      store<u64>(buffer, load<u64>(frame, ENTRY_OFF_FLAGS), ENTRY_OFF_FLAGS);
+      store<u32>(buffer, load<u32>(frame, ENTRY_OFF_GSO_KIND), ENTRY_OFF_GSO_KIND);
+      store<u16>(buffer, load<u16>(frame, ENTRY_OFF_HEADER_LENGTH), ENTRY_OFF_HEADER_LENGTH);
       buffer += ENTRY_SIZE;
       filled++;
     }

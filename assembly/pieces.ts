@@ -126,7 +126,12 @@ export function slicePieces(entry: usize, offset: u32, length: u32, list: usize,
     if (n == max) return 0;
     const part = size - skip < left ? size - skip : left;
     const gpa = pieceGpa(entry, i);
-    putPiece(list + <usize>n * PIECE_SIZE, pieceAddress(entry, i) + <usize>skip, part, gpa == 0 ? 0 : gpa + skip);
+    putPiece(
+      list + <usize>n * PIECE_SIZE,
+      pieceAddress(entry, i) + <usize>skip,
+      part,
+      gpa == 0 ? 0 : gpa + skip,
+    );
     n++;
     skip = 0;
     left -= part;

@@ -122,7 +122,7 @@ function transport4(headers: usize, network: u32, available: u32, protocol: u32)
 function transport6(headers: usize, network: u32, available: u32, protocol: u32): u32 {
   if (available < network + 40) return 0;
   const ip = headers + <usize>network;
-  if (<u32>load<u8>(ip) >> 4 != 6) return 0;
+  if ((<u32>load<u8>(ip)) >> 4 != 6) return 0;
   let next = <u32>load<u8>(ip, 6);
   let offset = network + 40;
   for (let n: u32 = 0; n < EXTENSIONS_MAX; n++) {
@@ -164,7 +164,7 @@ export function segmentBegin(entry: usize, state: usize): i32 {
   if (transport == 0 || kind == 0 || kind > <u32>GSO_UDP_L4) return -SEG_BAD_HEADERS;
   if (available < transport + (tcp ? TCP_HEADER : UDP_HEADER)) return -SEG_BAD_HEADERS;
   const th = headers + <usize>transport;
-  const transportLength = tcp ? (<u32>load<u8>(th + TCP_OFF_DATA_OFFSET) >> 4) << 2 : UDP_HEADER;
+  const transportLength = tcp ? ((<u32>load<u8>(th + TCP_OFF_DATA_OFFSET)) >> 4) << 2 : UDP_HEADER;
   if (tcp && transportLength < TCP_HEADER) return -SEG_BAD_HEADERS;
   const headerLength = transport + transportLength;
   if (headerLength > available) return -SEG_BAD_HEADERS;
@@ -302,7 +302,14 @@ function finishHeader(state: usize, header: usize, entry: usize, index: u32, off
  * `headers` and completed there; the entry in `target` is that copy followed by the rest of the frame (pieces in `list`).
  * Returns the pieces used, or the negated reason. `headerBytes` must hold the bytes up to the checksum.
  */
-export function checksumFinish(entry: usize, target: usize, headers: usize, headerBytes: u32, list: usize, pieces: u32): i32 {
+export function checksumFinish(
+  entry: usize,
+  target: usize,
+  headers: usize,
+  headerBytes: u32,
+  list: usize,
+  pieces: u32,
+): i32 {
   const length = load<u32>(entry, ENTRY_OFF_LENGTH);
   const start = <u32>load<u16>(entry, ENTRY_OFF_CSUM_START);
   const field = start + <u32>load<u16>(entry, ENTRY_OFF_CSUM_OFFSET);

@@ -6,5 +6,6 @@ export * from "../assembly/abi/shm-signal.js";
 export * from "../assembly/abi/ioq.js";
 export * from "../assembly/abi/vbus.js";
 export * from "../assembly/abi/venet.js";
+export * from "../assembly/abi/vblk.js";
 export * from "../assembly/abi/errno.js";
 export * from "../assembly/abi/worker-wire.js";

@@ -267,6 +267,15 @@ export const FRAME_CSUM_VALID = 8;
 /** Result flag: did not fit into the posted buffer; dropped. */
 export const FRAME_TOO_LONG = 0x10000;
 
+/** Result flag: the scatter-gather descriptor contradicts itself, or is too short or too long. */
+export const FRAME_BAD_DESCRIPTOR = 0x20000;
+/** Result flag: a piece, or the descriptor itself, lies outside the guest's memory. */
+export const FRAME_BAD_ADDRESS = 0x40000;
+/** Result flag: checksum or segmentation data that contradicts itself, or was not negotiated. */
+export const FRAME_BAD_OFFLOAD = 0x80000;
+/** Result flag: the entry's cookie is that of the scatter-gather descriptor. */
+export const FRAME_COOKIE_READ = 0x100000;
+
 /** Segmentation kind: none. */
 export const GSO_NONE = 0;
 /** Segmentation kind: TCP over IPv4. */

@@ -22,6 +22,8 @@ export const ENODEV = 19;
 export const EINVAL = 22;
 /** A number space is exhausted. */
 export const ENOSPC = 28;
+/** The medium cannot be written. */
+export const EROFS = 30;
 /** The peer broke the protocol. */
 export const EPROTO = 71;
 /** Not supported in this place. */

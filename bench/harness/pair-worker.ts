@@ -189,13 +189,13 @@ function doorbellHalf(job: PairJob & { kind: "doorbell" }, answer: PairAnswer): 
 }
 
 function ringbufHalf(job: PairJob & { kind: "ringbuf" }): void {
-  const ring = new RingBuffer(job.storage, Uint8Array);
-  const chunk = new Uint8Array(job.burst * job.length);
+  const ring = new RingBuffer(job.storage, Uint32Array);
+  const chunk = new Uint32Array((job.burst * job.length) / 4);
   const deadline = new Deadline();
-  const bytes = job.target * job.length;
+  const elements = (job.target * job.length) / 4;
   let moved = 0;
   let spins = 0;
-  while (moved < bytes) {
+  while (moved < elements) {
     // whole chunks only: a record is never torn, and each call moves exactly one burst
     if (side === 0) {
       if (ring.availableWrite() >= chunk.length) moved += ring.push(chunk, chunk.length, 0);

@@ -46,7 +46,7 @@ export const METHOD: readonly string[] = [
   "“At best” is the ratio of what each contestant reaches in its best tenth. When it differs much from the figure, the machine was busy: run again.",
   "The first samples of each are thrown away: V8 compiles wasm with Liftoff first and replaces it while the loops run. The loops are bounded and return to JavaScript.",
   `Two-thread samples are bracketed by a ping-pong on one cache line and classed near (below ${NEAR_BELOW_NS} ns one way) or far (above ${FAR_ABOVE_NS} ns); others are dropped, and classes are never compared.`,
-  "All ring figures contain the notification path: dirty is stored fully ordered after the owner, then enabled and pending are read.",
+  "All ring figures contain the notification path: dirty is stored fully ordered after the owner (with negotiated extensions: unless it is still set), then enabled and pending are read. C does the same.",
   "Absolute times belong to this machine and this hour. Ratios are the message; nothing here passes or fails a test.",
 ];
 

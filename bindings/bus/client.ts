@@ -345,7 +345,10 @@ export class Client implements BusClient {
   #number(announcement: Announcement, id: number): void {
     if (id > this.host.interfaces.lastId) {
       const { device } = announcement.published;
-      const error = new VbusError("ENOSPC", "this guest has used all its interface numbers; let it connect anew");
+      const error = new VbusError(
+        "ENOSPC",
+        "this guest has used all its interface numbers; let it connect anew",
+      );
       this.#failed(device.name, "an interface cannot be announced to a guest", error);
       return;
     }

@@ -150,7 +150,9 @@ function line(name: string, node: TreeNode, path: readonly string[]): string {
 function fileText(get: () => string): string {
   try {
     const text = get();
-    return text.length <= VALUE_MAX ? text : `${text.slice(0, VALUE_MAX)}… (${text.length} characters; read() it)`;
+    return text.length <= VALUE_MAX
+      ? text
+      : `${text.slice(0, VALUE_MAX)}… (${text.length} characters; read() it)`;
   } catch (error) {
     return `<${error instanceof VbusError ? error.code : "EIO"}>`;
   }

@@ -84,6 +84,28 @@ export interface EngineExports {
     list: number,
     pieces: number,
   ): number;
+  vsgPeek(
+    endpoint: number,
+    table: number,
+    max: number,
+    lists: number,
+    poolLow: number,
+    poolHigh: number,
+    poolLength: number,
+    scratch: number,
+    granted: number,
+  ): number;
+  vsgReserve(
+    endpoint: number,
+    table: number,
+    max: number,
+    poolLow: number,
+    poolHigh: number,
+    poolLength: number,
+    slotSize: number,
+  ): number;
+  vsgExtend(entry: number, list: number, pages: number, count: number): void;
+  vsgFinish(endpoint: number, table: number, n: number, pages: number): void;
   ringExport(endpoint: number, out: number): void;
   ringImport(endpoint: number, regions: number, state: number): number;
   ringRebase(endpoint: number): number;

@@ -25,5 +25,6 @@ export { BurstTable } from "./table.js";
 export { copyOffload, moveFrames, type Moved } from "./transfer.js";
 export { QueueWakeups, type QueueWakeupOptions } from "./wakeup.js";
 export { Checksum } from "./checksum.js";
+export { ChecksumFinisher, Segmenter } from "./offload.js";
 export * from "../../assembly/abi/arena.js";
 export { errorCode, VbusError, type ErrorCode } from "../errors.js";

@@ -22,7 +22,7 @@ export function packFrames(frames: readonly Uint8Array[]): FramePack {
     size += (frame.length + 7) & ~7;
   }
   const bytes = new Uint8Array(size);
-  for (const [i, frame] of frames.entries()) bytes.set(frame, offsets[i] as number);
+  for (const [i, frame] of frames.entries()) bytes.set(frame, offsets[i]);
   return { bytes, offsets, lengths };
 }
 

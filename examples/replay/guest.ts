@@ -107,7 +107,8 @@ let nic: VenetNic | undefined;
 let failure: unknown;
 
 function theNic(): VenetNic {
-  if (failure !== undefined) throw failure instanceof Error ? failure : new Error(String(failure));
+  if (failure !== undefined)
+    throw failure instanceof Error ? failure : new Error("the NIC failed", { cause: failure });
   if (nic === undefined) throw new Error("start the guest first");
   return nic;
 }
@@ -162,6 +163,11 @@ class Checker {
     }
   }
 
+  /** True when the whole sequence has come, or what came after its last parts. */
+  get complete(): boolean {
+    return this.#next >= this.#total;
+  }
+
   /** Nothing comes any more: what has not come is missing. */
   finish(): ReceiveResult {
     this.#skip(this.#total);
@@ -203,7 +209,7 @@ class Checker {
         result.complaint ??= `frame ${this.#next} of ${this.#total}: got ${batch.length(i)} bytes that are not the ones sent`;
       }
     }
-    if (this.#next >= this.#total) this.onComplete();
+    if (this.complete) this.onComplete();
     return to - from;
   }
 }
@@ -281,12 +287,8 @@ await serve({
   async received({ quietMs }: { quietMs: number }): Promise<ReceiveResult> {
     const current = checker;
     if (current === undefined) throw new Error("expect a sequence first");
-    let done = false;
-    void completed.then(() => {
-      done = true;
-    });
     let last = -1;
-    for (let waited = 0; !done && waited < quietMs;) {
+    for (let waited = 0; !current.complete && waited < quietMs;) {
       theNic();
       await Promise.race([completed, new Promise((resolve) => setTimeout(resolve, 20))]);
       const seen = current.result.matched + current.result.unexpected;

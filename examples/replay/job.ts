@@ -119,7 +119,7 @@ function guestRam({ rxRing, txRing, mtu }: JobOptions): number {
 
 /** A running job; stop it by {@link Job.close}. */
 export class Job {
-  #host!: Thread;
+  #started: Thread | null = null;
   #guests: Thread[] = [];
   #workload!: Workload;
   #complaints: string[] = [];
@@ -132,6 +132,11 @@ export class Job {
   /** The guests' threads that run so far, A's first. Ending one ends the run with an error. */
   get guests(): readonly Thread[] {
     return this.#guests;
+  }
+
+  get #host(): Thread {
+    if (this.#started === null) throw new Error("the job has not started its host yet");
+    return this.#started;
   }
 
   /** Starts the threads, brings the links up, runs all phases. */
@@ -186,7 +191,7 @@ export class Job {
 
   async #start(): Promise<void> {
     const { options, environment } = this;
-    this.#host = await Thread.start(environment.host, "vbus-host");
+    this.#started = await Thread.start(environment.host, "vbus-host");
     const { a, b } = this.#workload;
     await this.#host.call("start", {
       options,
@@ -312,7 +317,7 @@ export class Job {
     const sum = (
       list: (QueueCounters | null | undefined)[],
       value: (counters: QueueCounters) => number,
-    ): number => list.reduce((total, counters) => total + (counters == null ? 0 : value(counters)), 0);
+    ): number => list.reduce((total, counters) => total + (counters ? value(counters) : 0), 0);
     const suppressed = (counters: QueueCounters): number => counters.suppressed + counters.masked;
     return {
       sent: sum(ends(after), (c) => c.sent) - sum(ends(before), (c) => c.sent),
@@ -408,6 +413,6 @@ export class Job {
       guest.onExit = null;
       guest.terminate();
     }
-    this.#host?.terminate();
+    this.#started?.terminate();
   }
 }

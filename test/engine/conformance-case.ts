@@ -8,6 +8,8 @@ export interface ConformanceCase {
   pattern: Pattern;
   /** Ring sizes that the row makes sense for; all by default. */
   sizes?: (count: number) => boolean;
+  /** True: thousands of operations on a large ring, too many to have each one done in another thread. */
+  oneByOne?: true;
   run(rig: Rig): void;
 }
 

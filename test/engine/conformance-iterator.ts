@@ -192,6 +192,7 @@ export const ITERATOR_CASES: ConformanceCase[] = [
   },
   {
     name: "full, count and remain follow section 3 on both sides through a whole turn",
+    oneByOne: true,
     pattern: "transmit",
     run(rig) {
       const { north, south, count } = rig;
@@ -271,6 +272,22 @@ export const BURST_CASES: ConformanceCase[] = [
       refused(rig, EINVAL, () => north.commit("valid", items.slice(0, 1), WRITE_ALL));
       refused(rig, EINVAL, () => south.commit("inuse", items.slice(0, 1), {}));
       refused(rig, EINVAL, () => north.release("inuse", 1, {}));
+    },
+  },
+  {
+    name: "what is in service is not granted again before it was reclaimed, though north owns it",
+    pattern: "transmit",
+    run(rig) {
+      const { north, south, count } = rig;
+      const items = Array.from({ length: count }, (_, i) => item(i));
+      assert.equal(north.reserve("both", count), count);
+      assert.equal(north.commit("both", items, WRITE_ALL), 0);
+      assert.deepEqual(south.peek("inuse", count), items);
+      assert.equal(south.release("inuse", count, {}), 0);
+      assert.equal(north.reserve("both", count), 0);
+      assert.deepEqual(north.peek("valid", 1), [item(0)]);
+      assert.equal(north.release("valid", 1, { mark: 0, noflip: true }), 0);
+      assert.equal(north.reserve("both", count), 1);
     },
   },
   {

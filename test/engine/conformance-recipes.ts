@@ -195,6 +195,7 @@ function laps(rig: Rig, lap: (start: number, n: number) => void): void {
 export const RECIPE_CASES: ConformanceCase[] = [
   {
     name: "(a) transmit with reclaim, one by one",
+    oneByOne: true,
     pattern: "transmit",
     run: (rig) => laps(rig, (start, n) => transmitLap(rig, start, n)),
   },
@@ -205,6 +206,7 @@ export const RECIPE_CASES: ConformanceCase[] = [
   },
   {
     name: "(b) receive: post, fill, harvest and repost, one by one",
+    oneByOne: true,
     pattern: "receive",
     run(rig) {
       postAll(rig);
@@ -225,6 +227,7 @@ export const RECIPE_CASES: ConformanceCase[] = [
   },
   {
     name: "(b) teardown as in 2009: popping what south owns is refused (D6)",
+    oneByOne: true,
     pattern: "receive",
     run(rig) {
       postAll(rig);
@@ -237,6 +240,7 @@ export const RECIPE_CASES: ConformanceCase[] = [
   },
   {
     name: "(c) events: fixed buffers, one signal after the loop",
+    oneByOne: true,
     pattern: "receive",
     run(rig) {
       postAll(rig);
@@ -245,6 +249,7 @@ export const RECIPE_CASES: ConformanceCase[] = [
   },
   {
     name: "(d) feed through inuse alone: valid is never used",
+    oneByOne: true,
     pattern: "feed",
     run(rig) {
       laps(rig, (start, n) => {

@@ -20,8 +20,9 @@ for (const implementation of IMPLEMENTATIONS) {
     for (const layout of ["lp64", "ilp32"] as const) {
       for (const count of SIZES) {
         describe(`${layout}, ${count} descriptors`, () => {
-          for (const { name, pattern, sizes, run } of CONFORMANCE) {
+          for (const { name, pattern, sizes, oneByOne, run } of CONFORMANCE) {
             if (sizes?.(count) === false) continue;
+            if (oneByOne === true && count > implementation.largest) continue;
             it(name, () => run(implementation.open(pattern, layout, count)));
           }
         });

@@ -23,6 +23,7 @@ function modelSouth(view: DataView, pattern: Pattern): RingSide {
 export function modelOnly(): Implementation {
   return {
     name: "reference model",
+    largest: 2048,
     open(pattern, layout, count) {
       const segment = new DataView(new ArrayBuffer(segmentLength(count, layout)));
       const north = modelNorth(segment, pattern, layout, count);
@@ -50,6 +51,7 @@ export function engine(shared: boolean, sides: EngineSides): Implementation {
   let last: Rig | undefined;
   return {
     name: names[sides],
+    largest: 2048,
     open(pattern, layout, count) {
       last?.north.close();
       last?.south.close();
@@ -76,6 +78,7 @@ export function twoThreads(): Implementation {
   let last: Rig | undefined;
   return {
     name: "shared wasm across two threads",
+    largest: 256,
     open(pattern, layout, count) {
       last?.north.close();
       last?.south.close();

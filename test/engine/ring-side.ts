@@ -89,6 +89,8 @@ export interface Rig {
 /** One of the implementations under test. */
 export interface Implementation {
   readonly name: string;
+  /** Largest ring for rows that work one by one: each call into another thread costs two context switches. */
+  readonly largest: number;
   /** Creates north and attaches south on fresh memory. */
   open(pattern: Pattern, layout: Layout, count: number): Rig;
   /** Frees threads and memory. */

@@ -146,7 +146,15 @@ function atomic(reader: Reader): string {
   }
   reader.leb();
   reader.leb();
-  return sub === 0x01 || sub === 0x02 ? "atomic.wait" : "atomic";
+  const names: Record<number, string> = {
+    0x01: "atomic.wait",
+    0x02: "atomic.wait",
+    0x10: "atomic.load32",
+    0x12: "atomic.load8",
+    0x17: "atomic.store32",
+    0x19: "atomic.store8",
+  };
+  return names[sub] ?? "atomic";
 }
 
 function vector(reader: Reader): string {

@@ -80,8 +80,8 @@ describe("a guest's thread ends", () => {
     await phase.reach?.(victim);
     await progress(100);
     if (phase.how.startsWith("exit")) {
-      await victim.ask("end", { how: phase.how, to: mac(A) }).catch((error: Error) => {
-        expect(error.message).toContain("ended with code 1");
+      await victim.ask("end", { how: phase.how, to: mac(A) }).catch((error: unknown) => {
+        expect((error as Error).message).toContain("ended with code 1");
       });
     } else {
       if (phase.how !== "none") await victim.ask("end", { how: phase.how, to: mac(A) });

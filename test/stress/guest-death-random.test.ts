@@ -41,8 +41,8 @@ describe("a host whose guests come, go, die and change their minds", () => {
       async kill(guest) {
         const how = pick(["none", "bursts", "calls", "exit", "exit after a burst", "exit in a call", "hang"]);
         if (how !== "none") {
-          await guest.ask("end", { how, to: pick([ALL, ...NICS.map(mac)]) }).catch((error: Error) => {
-            expect(error.message).toMatch(/ended with code 1/);
+          await guest.ask("end", { how, to: pick([ALL, ...NICS.map(mac)]) }).catch((error: unknown) => {
+            expect((error as Error).message).toMatch(/ended with code 1/);
           });
         }
         await new Promise((resolve) => setTimeout(resolve, random.fraction() * 150));

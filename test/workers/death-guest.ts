@@ -152,7 +152,7 @@ const handlers = {
     bus = new ProxyBus(transport, { lost: (error) => (outcomes.lost = textOf(error)) });
     nic = await new Promise<VenetNic>((resolve, reject) => {
       bus.events.error = (device, error) => {
-        if (device.id === wanted) reject(error as Error);
+        if (device.id === wanted) reject(new Error("the NIC cannot be taken", { cause: error }));
       };
       bus.registerDriver({
         type: driver.type,
