@@ -310,6 +310,7 @@ function hasWork(endpoint: usize, recheck: u32): bool {
   if (recheck == RECHECK_NONE || load<u32>(endpoint, EP_OFF_BROKEN) != 0) return false;
   const index: u32 = recheck <= <u32>RECHECK_INUSE_TAIL ? IDX_INUSE : IDX_VALID;
   const end: u32 = recheck == RECHECK_INUSE_TAIL ? 1 : 0;
+  if (!owns(endpoint, index, end)) return false;
   if (recheck > <u32>RECHECK_INUSE_TAIL && load<u32>(endpoint, EP_OFF_VALID_COUNT) == 0) return false;
   return ownedHere(endpoint, descriptorAt(endpoint, load<u32>(privateIndex(endpoint, index, end)))) == 1;
 }

@@ -116,4 +116,4 @@ export const VBLK_DEFAULT_DEPTH = 64;
 /** Longest read or write of this host, in bytes. */
 export const VBLK_MAX_LENGTH = 0x100000;
 /** Longest discard or write-zeroes of this host, in bytes. */
-export const VBLK_MAX_BULK = 0x40000000;
+export const VBLK_MAX_BULK = 0x1000000;

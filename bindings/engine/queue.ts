@@ -115,6 +115,21 @@ export function queueSegmentLength(count: number, ilp32 = false): number {
   return ilp32 ? IOQ_OFF_RING_ILP32 + IOQ_DESC_SIZE_ILP32 * count : IOQ_OFF_RING + IOQ_DESC_SIZE * count;
 }
 
+/** What a caller may be granted: never more than its table holds. */
+function grantLimit(table: BurstTable | null, max: number): number {
+  return Math.max(0, Math.min(max, table === null ? 0x7fffffff : table.capacity));
+}
+
+/** A guest address or length that came from somewhere: a whole number that 64, or 32, bits hold. */
+function checkNumber(value: number, limit: number, what: string): void {
+  if (!Number.isSafeInteger(value) || value < 0 || value >= limit) {
+    throw new VbusError(
+      "EINVAL",
+      `${what} ${value}: give a whole number of 0 or more, below 2^${Math.log2(limit)}`,
+    );
+  }
+}
+
 const high = (gpa: number): number => Math.floor(gpa / 2 ** 32);
 
 /**
@@ -148,6 +163,7 @@ export class Queue {
   /** North: formats a segment and binds to it. @throws VbusError EINVAL (count, alignment, offer), EFAULT (range), ENOMEM */
   static create(space: MemorySpace, options: CreateQueueOptions): Queue {
     const { gpa, count, role, ilp32 = false, offer = 0 } = options;
+    checkNumber(gpa, 2 ** 53, "ring at guest address");
     if (!Number.isSafeInteger(count) || count < 1 || count > 2 ** 27) {
       throw new VbusError(
         "EINVAL",
@@ -178,6 +194,8 @@ export class Queue {
   static attach(space: MemorySpace, options: AttachQueueOptions): Queue {
     const { gpa, length, role, limit = IOQ_MAX_COUNT, accept = 0 } = options;
     const most = Math.min(limit, 0xffffffff);
+    checkNumber(gpa, 2 ** 53, "ring at guest address");
+    checkNumber(length, 2 ** 32, "ring segment of length");
     return Queue.#bind(
       space,
       `no acceptable ring at guest address 0x${gpa.toString(16)} + ${length}`,
@@ -248,6 +266,15 @@ export class Queue {
     return n > max ? max : n; // the door clamps: even a scribbled-on engine state cannot lead callers out of their table
   }
 
+  #checkTable(table: BurstTable | null, n: number): void {
+    if (table !== null && n > table.capacity) {
+      throw new VbusError(
+        "EINVAL",
+        `${n} descriptors from a table of ${table.capacity}; give the table that was filled`,
+      );
+    }
+  }
+
   /** Size of a descriptor: 32, or 28 for a 32-bit guest of 2009. */
   get stride(): number {
     return this.#word(EP_OFF_STRIDE);
@@ -265,7 +292,7 @@ export class Queue {
   }
 
   /** Breaks the queue for a reason that a device found (such as `"descriptor"`), and counts it. */
-  violate(kind: ViolationName): void {
+  violate(kind: Exclude<ViolationName, "none">): void {
     this.space.engine.exports.violate(this.address, VIOLATION_NAMES.indexOf(kind));
   }
 
@@ -290,7 +317,7 @@ export class Queue {
    * They stay this side's until {@link Queue.commit}. @throws VbusError EPROTO, EINVAL
    */
   reserve(index: QueueIndex, table: BurstTable | null, max: number, flags = 0): number {
-    const limit = table === null ? max : Math.min(max, table.capacity);
+    const limit = grantLimit(table, max);
     const number = INDEX_NUMBER[index];
     return this.#granted(
       this.space.engine.exports.pushReserve(this.address, number, table?.address ?? 0, limit, flags),
@@ -304,6 +331,7 @@ export class Queue {
    * True: ring the doorbell. @throws VbusError EPROTO, EINVAL
    */
   commit(index: QueueIndex, table: BurstTable | null, n: number, flags: number): boolean {
+    this.#checkTable(table, n);
     return (
       this.#check(
         this.space.engine.exports.pushCommit(
@@ -319,7 +347,7 @@ export class Queue {
 
   /** Looks for descriptors to pop from an index's head; as {@link Queue.reserve}, also `BURST_HEAD`. They stay until {@link Queue.release}. */
   peek(index: "valid" | "inuse", table: BurstTable | null, max: number, flags = 0): number {
-    const limit = table === null ? max : Math.min(max, table.capacity);
+    const limit = grantLimit(table, max);
     const number = INDEX_NUMBER[index];
     return this.#granted(
       this.space.engine.exports.popPeek(this.address, number, table?.address ?? 0, limit, flags),
@@ -329,6 +357,7 @@ export class Queue {
 
   /** Pops the first n peeked descriptors; flags and result as {@link Queue.commit}, also `BURST_NOFLIP`, `BURST_CLEAR_VALID`. */
   release(index: "valid" | "inuse", table: BurstTable | null, n: number, flags: number): boolean {
+    this.#checkTable(table, n);
     return (
       this.#check(
         this.space.engine.exports.popRelease(

@@ -2,11 +2,17 @@ import {
   ENTRY_OFF_ADDRESS,
   ENTRY_OFF_COOKIE,
   ENTRY_OFF_FLAGS,
+  ENTRY_OFF_FRAGMENT_LIST,
+  ENTRY_OFF_FRAGMENTS,
   ENTRY_OFF_GPA,
   ENTRY_OFF_HEAD,
   ENTRY_OFF_LENGTH,
   ENTRY_OFF_POSITION,
   ENTRY_SIZE,
+  PIECE_OFF_ADDRESS,
+  PIECE_OFF_GPA,
+  PIECE_OFF_LENGTH,
+  PIECE_SIZE,
 } from "../../assembly/abi/arena.js";
 import type { MemorySpace } from "../memory/space.js";
 
@@ -110,10 +116,46 @@ export class BurstTable {
     return this.space.engine.bytes[this.entry(i) + ENTRY_OFF_HEAD + offset] as number;
   }
 
-  /** The buffer's bytes: borrowed from the guest, valid until its descriptor is released or the memory grows. */
+  /** Number of pieces that a frame is scattered over, at least 1. */
+  fragments(i: number): number {
+    return Math.max(1, this.space.engine.data.getUint16(this.entry(i) + ENTRY_OFF_FRAGMENTS, true));
+  }
+
+  /** Where piece k of a frame lies, and how long it is. Borrowed like the frame. */
+  piece(i: number, k: number): { address: number; length: number; gpa: number } {
+    const { words } = this.space.engine;
+    const entry = this.entry(i);
+    if (this.fragments(i) === 1)
+      return { address: this.bufferAddress(i), length: this.length(i), gpa: this.gpa(i) };
+    const at = ((words[(entry + ENTRY_OFF_FRAGMENT_LIST) >>> 2] as number) + k * PIECE_SIZE) >>> 2;
+    return {
+      address: words[at + (PIECE_OFF_ADDRESS >>> 2)] as number,
+      length: words[at + (PIECE_OFF_LENGTH >>> 2)] as number,
+      gpa:
+        (words[at + (PIECE_OFF_GPA >>> 2)] as number) +
+        (words[at + (PIECE_OFF_GPA >>> 2) + 1] as number) * 2 ** 32,
+    };
+  }
+
+  /**
+   * The frame's bytes. In one piece: borrowed from the guest, valid until its descriptor is released or the memory
+   * grows. Scattered: a copy.
+   */
   bytes(i: number): Uint8Array {
-    const address = this.bufferAddress(i);
-    return this.space.engine.bytes.subarray(address, address + (address === 0 ? 0 : this.length(i)));
+    const pieces = this.fragments(i);
+    const { bytes } = this.space.engine;
+    if (pieces === 1) {
+      const address = this.bufferAddress(i);
+      return bytes.subarray(address, address + (address === 0 ? 0 : this.length(i)));
+    }
+    const copy = new Uint8Array(this.length(i));
+    for (let k = 0, at = 0; k < pieces && at < copy.length; k++) {
+      const { address, length } = this.piece(i, k);
+      const n = Math.min(length, copy.length - at);
+      copy.set(bytes.subarray(address, address + n), at);
+      at += n;
+    }
+    return copy;
   }
 
   /** Gives the table's memory back. Closing twice is harmless. */

@@ -1,9 +1,17 @@
-import { FRAME_TOO_LONG } from "../../assembly/abi/arena.js";
+import {
+  ENTRY_HEAD_SIZE,
+  ENTRY_OFF_FLAGS,
+  ENTRY_OFF_FRAGMENTS,
+  ENTRY_OFF_HEAD,
+  FRAME_TOO_LONG,
+} from "../../assembly/abi/arena.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { BurstTable } from "./table.js";
 
 /** Longest frame that is staged; longer ones are set directly, for then one copy costs less than two. */
 const STAGED_LENGTH = 512;
+/** The same for frames in several pieces, each of which would cost a call: segments with their headers. */
+const STAGED_SCATTERED = 4096;
 /** Size of a staging area: at least one whole burst of small frames. */
 const STAGING_SIZE = 128 * 1024;
 
@@ -102,7 +110,8 @@ function carry(
       runBuffer = buffer;
       continue;
     }
-    const staged = length <= STAGED_LENGTH;
+    const scattered = source.fragments(frame) > 1 || target.fragments(buffer) > 1;
+    const staged = length <= (scattered ? STAGED_SCATTERED : STAGED_LENGTH);
     const room = (length + 15) & ~15;
     if (!staged || runBytes + room > STAGING_SIZE) {
       flushRun();
@@ -112,6 +121,10 @@ function carry(
     target.setLength(buffer, length);
     if (staged) {
       runBytes += room;
+    } else if (scattered) {
+      carryScattered(source, frame, target, buffer, length);
+      runFrame = frame + 1;
+      runBuffer = buffer + 1;
     } else {
       const address = source.bufferAddress(frame);
       targetEngine.bytes.set(
@@ -122,18 +135,51 @@ function carry(
       runFrame = frame + 1;
       runBuffer = buffer + 1;
     }
+    if (source.flags(frame) !== 0) copyNeeds(source, frame, target, buffer);
     buffer++;
   }
   flushRun();
   return { taken: frame - from, filled: buffer - start };
 }
 
-/** Copies the offload members of an entry (everything but address, length, position, guest address and cookie) to another table. */
-export function copyOffload(source: BurstTable, i: number, target: BurstTable, j: number): void {
-  const { bytes } = source.space.engine;
+/** Carries one frame piece by piece; its pieces and those of the buffer need not match. */
+function carryScattered(source: BurstTable, i: number, target: BurstTable, j: number, length: number): void {
+  const from = source.space.engine.bytes;
+  const to = target.space.engine.bytes;
+  let sourcePiece = source.piece(i, 0);
+  let targetPiece = target.piece(j, 0);
+  for (let left = length, s = 0, t = 0, sourceAt = 0, targetAt = 0; left > 0;) {
+    const n = Math.min(left, sourcePiece.length - sourceAt, targetPiece.length - targetAt);
+    const address = sourcePiece.address + sourceAt;
+    to.set(from.subarray(address, address + n), targetPiece.address + targetAt);
+    left -= n;
+    sourceAt += n;
+    targetAt += n;
+    if (left > 0 && sourceAt === sourcePiece.length) {
+      sourcePiece = source.piece(i, ++s);
+      sourceAt = 0;
+    }
+    if (left > 0 && targetAt === targetPiece.length) {
+      target.space.noteWrite(targetPiece.gpa, targetPiece.length);
+      targetPiece = target.piece(j, ++t);
+      targetAt = 0;
+    }
+  }
+  target.space.noteWrite(targetPiece.gpa, targetPiece.length);
+}
+
+/** Copies what a frame needs (flags, checksum positions, segmentation, header length) from one entry to another. */
+function copyNeeds(source: BurstTable, i: number, target: BurstTable, j: number): void {
   const at = source.entry(i);
   const to = target.entry(j);
-  const out = target.space.engine.bytes;
-  out.set(bytes.subarray(at + 8, at + 24), to + 8); // flags … fragment count
-  out.set(bytes.subarray(at + 32, at + 48), to + 32); // head
+  const needs = source.space.engine.bytes.subarray(at + ENTRY_OFF_FLAGS, at + ENTRY_OFF_FRAGMENTS);
+  target.space.engine.bytes.set(needs, to + ENTRY_OFF_FLAGS);
+}
+
+/** Copies what a frame needs and the private copy of its head to another table's entry: all but where the frame lies. */
+export function copyOffload(source: BurstTable, i: number, target: BurstTable, j: number): void {
+  copyNeeds(source, i, target, j);
+  const at = source.entry(i) + ENTRY_OFF_HEAD;
+  const head = source.space.engine.bytes.subarray(at, at + ENTRY_HEAD_SIZE);
+  target.space.engine.bytes.set(head, target.entry(j) + ENTRY_OFF_HEAD);
 }

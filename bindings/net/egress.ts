@@ -1,9 +1,8 @@
-import { Checksum } from "../engine/checksum.js";
 import type { Scheduler } from "../scheduler.js";
 import type { Batch } from "./batch.js";
 import { FrameQueue } from "./frame-queue.js";
 import { FRAME_LENGTH_MAX, type FrameStore } from "./frame-store.js";
-import { completeChecksum, firstUnfinished, isCompletable, takesFrame } from "./offload.js";
+import { emptyOffloadCounters, OffloadStage, takesFrame, type OffloadCounters } from "./offload.js";
 import type { DropReason, PortPeer } from "./port.js";
 import type { FrameTally } from "./tally.js";
 
@@ -18,7 +17,7 @@ export interface EgressLimits {
 /**
  * The way out of a port: its peer, and the bounded queue of frames that the peer did not take yet. Frames are handed
  * over directly while the queue is empty, through the queue otherwise: order is always kept. Frames that the peer does
- * not take as they are (`offloads`) are finished in a copy, or dropped as "bad-offload".
+ * not take as they are (`offloads`) are finished on the way; malformed superframes are dropped as "bad-offload".
  *
  * Peers run inside the delivery methods; what they do to the port meanwhile (`ready`, `detach`, `close`) waits until the
  * delivery has been counted ({@link Egress.whenIdle}).
@@ -30,7 +29,7 @@ export class Egress {
   blocked = false;
   /** Frames that wait. */
   readonly queue: FrameQueue;
-  readonly #checksum: Checksum;
+  readonly #stage: OffloadStage;
   #delivering = false;
   #later: (() => void)[] = [];
 
@@ -38,8 +37,9 @@ export class Egress {
    * @param store - where frames wait
    * @param scheduler - where errors of peers surface
    * @param tally - counts deliveries and drops
-   * @param offloads - what the peer takes unfinished (`OFFLOAD_…` bits)
+   * @param offloads - what a peer takes unfinished that does not say (`OFFLOAD_…` bits)
    * @param limits - of the queue
+   * @param counters - of what is finished in software
    */
   constructor(
     store: FrameStore,
@@ -47,9 +47,10 @@ export class Egress {
     private readonly tally: FrameTally,
     private readonly offloads: number,
     limits: EgressLimits,
+    counters: OffloadCounters = emptyOffloadCounters(),
   ) {
     this.queue = new FrameQueue(store, limits.frames, limits.bytes);
-    this.#checksum = new Checksum(store.space);
+    this.#stage = new OffloadStage(counters);
   }
 
   /** True when frames may be handed to the peer directly. */
@@ -63,55 +64,80 @@ export class Egress {
     else action();
   }
 
+  /** What the peer takes unfinished at this moment. */
+  get #takes(): number {
+    return this.peer?.offloads ?? this.offloads;
+  }
+
+  readonly #refuse = (n: number): void => {
+    this.tally.drop("bad-offload", n);
+  };
+
+  readonly #grown = (n: number): void => {
+    this.tally.replicate(n);
+  };
+
+  readonly #handOpen = (batch: Batch, from: number, to: number): number => {
+    if (!this.open) return 0;
+    const n = this.#hand(batch, from, to);
+    this.#settle();
+    return n;
+  };
+
+  /** Keeps the rest of a superframe: it was taken as a whole, so the limits do not count. */
+  readonly #keep = (batch: Batch, from: number, to: number): number => {
+    const n = this.peer === null ? 0 : this.queue.appendAll(batch, from, to);
+    this.tally.drop(this.peer === null ? "no-link" : "queue-full", to - from - n);
+    return to - from;
+  };
+
   /**
-   * Hands frames [from, to) to the peer, as long as it takes them. Returns how many are gone: handed over, waiting in the
-   * queue (finished copies that were refused), or dropped. 0 when not {@link Egress.open}.
+   * Hands frames [from, to) to the peer, as long as it takes them. Returns how many are gone: handed over, dropped, or
+   * (the rest of a superframe that was cut) waiting in the queue. 0 when not {@link Egress.open}.
    */
   offer(batch: Batch, from: number, to: number): number {
-    let i = from;
-    while (i < to && this.open) {
-      const end = firstUnfinished(this.offloads, batch, i, to);
-      if (end > i) {
-        i += this.#hand(batch, i, end);
-        this.#settle();
-        if (i < end) break; // even if the peer said ready meanwhile: not another round from in here
-      } else {
-        const n = this.enqueue(batch, i, i + 1);
-        if (n === 0) break;
-        i += n;
-        this.drain();
-      }
-    }
-    return i - from;
+    if (!this.open) return 0;
+    // even if the peer says ready meanwhile: not another round from in here
+    return this.#stage.hand(
+      batch,
+      from,
+      to,
+      this.#takes,
+      this.#handOpen,
+      this.#keep,
+      this.#refuse,
+      this.#grown,
+    );
   }
+
+  readonly #enqueueFinished = (batch: Batch, from: number, to: number): number =>
+    this.queue.append(batch, from, to);
 
   /** Copies frames [from, to) to the queue. Returns how many are gone: queued or dropped. Fewer: there is no room. */
   enqueue(batch: Batch, from: number, to: number): number {
     let i = from;
     while (i < to) {
-      const length = batch.length(i);
-      if (length > FRAME_LENGTH_MAX) {
-        this.tally.drop("oversize", 1);
-        i++;
-        continue;
-      }
-      if (takesFrame(this.offloads, batch, i)) {
-        let end = i + 1;
-        while (end < to && batch.length(end) <= FRAME_LENGTH_MAX && takesFrame(this.offloads, batch, end))
-          end++;
-        const n = this.queue.append(batch, i, end);
+      let end = i;
+      while (end < to && batch.length(end) <= FRAME_LENGTH_MAX) end++;
+      if (end > i) {
+        // a superframe that must be cut is taken as a whole, or not at all
+        if (!takesFrame(this.#takes, batch, i) && !this.queue.fits(batch.length(i))) break;
+        const n = this.#stage.hand(
+          batch,
+          i,
+          end,
+          this.#takes,
+          this.#enqueueFinished,
+          this.#keep,
+          this.#refuse,
+          this.#grown,
+        );
         i += n;
         if (i < end) break;
-        continue;
-      }
-      if (!isCompletable(batch, i)) {
-        this.tally.drop("bad-offload", 1);
       } else {
-        if (!this.queue.fits(length) || this.queue.append(batch, i, i + 1) === 0) break;
-        const { start, count, batch: ring } = this.queue;
-        completeChecksum(this.#checksum, ring, (start + count - 1) % ring.table.capacity);
+        this.tally.drop("oversize", 1);
+        i++;
       }
-      i++;
     }
     return i - from;
   }

@@ -63,6 +63,18 @@ export class FrameQueue {
 
   /** Copies frames [from, to) to the end, as many as fit. Returns how many. @throws VbusError as `FrameStore.block` */
   append(batch: Batch, from: number, to: number): number {
+    return this.#append(batch, from, this.#fitting(batch, from, to));
+  }
+
+  /**
+   * {@link FrameQueue.append} whatever the limits say: for the rest of a superframe whose first segments are gone
+   * already. Returns how many; fewer only when the store has no memory.
+   */
+  appendAll(batch: Batch, from: number, to: number): number {
+    return this.#append(batch, from, to);
+  }
+
+  #fitting(batch: Batch, from: number, to: number): number {
     let end = from;
     let bytes = this.#bytes;
     for (const limit = Math.min(to, from + this.maxFrames - this.#count); end < limit; end++) {
@@ -70,7 +82,11 @@ export class FrameQueue {
       if (bytes + length > this.maxBytes) break;
       bytes += length;
     }
-    if (end === from) return 0;
+    return end;
+  }
+
+  #append(batch: Batch, from: number, end: number): number {
+    if (end <= from) return 0;
     const table = this.#reserve(end - from);
     for (let i = from; i < end;) {
       const slot = (this.#start + this.#count) % table.capacity;

@@ -5,6 +5,7 @@
 export { Batch, formatMac, isGroupMac, parseMac } from "./batch.js";
 export {
   countDrop,
+  OFFLOAD_ALL,
   OFFLOAD_CSUM,
   OFFLOAD_ECN,
   OFFLOAD_TCP4,
@@ -22,6 +23,7 @@ export { FRAME_LENGTH_MAX, FrameStore, RetainedBatch } from "./frame-store.js";
 export { HostFrames, type FrameOffload } from "./host-frames.js";
 export { Loopback, type LoopbackOptions } from "./loopback.js";
 export { Switch, type Station, type SwitchCounters, type SwitchOptions } from "./switch.js";
+export { emptyOffloadCounters, OffloadStage, type FrameTaker, type OffloadCounters } from "./offload.js";
 export { Middleware, type Direction } from "./middleware.js";
 export { FaultInjector, type FaultCounters, type FaultOptions } from "./faults.js";
 export { Random } from "./random.js";

@@ -3,7 +3,7 @@ import type { Scheduler } from "../scheduler.js";
 import type { Batch } from "./batch.js";
 import { Egress } from "./egress.js";
 import { FrameStore } from "./frame-store.js";
-import { checkAttach, type Port, type PortCounters, type PortPeer } from "./port.js";
+import { checkAttach, OFFLOAD_ALL, type Port, type PortCounters, type PortPeer } from "./port.js";
 import { FrameTally, type FrameBalance } from "./tally.js";
 
 /** What a {@link Loopback} is made of. */
@@ -28,7 +28,8 @@ export interface LoopbackOptions {
  */
 export class Loopback implements Port {
   readonly name: string;
-  readonly offloads: number;
+  /** Everything: what the peer does not take back unfinished is finished here. */
+  readonly offloads = OFFLOAD_ALL;
   readonly #scheduler: Scheduler;
   readonly #store: FrameStore;
   readonly #tally = new FrameTally();
@@ -48,7 +49,6 @@ export class Loopback implements Port {
       maxBytes = 512 * 1024,
     } = options;
     this.name = name;
-    this.offloads = offloads;
     this.#scheduler = scheduler;
     this.#store = new FrameStore(space);
     this.#egress = new Egress(this.#store, scheduler, this.#tally, offloads, {

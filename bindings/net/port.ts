@@ -11,6 +11,8 @@ export const OFFLOAD_TCP6 = 4;
 export const OFFLOAD_UDP_L4 = 8;
 /** Offload bit: superframes may carry the ECN flag. */
 export const OFFLOAD_ECN = 16;
+/** Everything: for ports that finish frames themselves before they hand them on. */
+export const OFFLOAD_ALL = 31;
 
 /** Why a frame was dropped. Every drop is counted under one of these. */
 export type DropReason =
@@ -53,6 +55,8 @@ export interface PortCounters {
  * never call back into `transmit` synchronously (post to the scheduler instead).
  */
 export interface PortPeer {
+  /** What it takes unfinished at this moment (`OFFLOAD_…` bits); absent: what its port was told. */
+  readonly offloads?: number;
   /**
    * Takes frames [from, to) of a batch, in order. Returns how many were taken: delivered, or dropped and counted by the
    * peer. Fewer than offered is back-pressure: the peer calls `port.ready()` when it can take more.

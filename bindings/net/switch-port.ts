@@ -3,8 +3,15 @@ import type { Batch } from "./batch.js";
 import { Egress, type EgressLimits } from "./egress.js";
 import type { FrameStore } from "./frame-store.js";
 import type { MacEntry } from "./mac-table.js";
-import { clearResults } from "./offload.js";
-import { checkAttach, type DropReason, type Port, type PortCounters, type PortPeer } from "./port.js";
+import { clearResults, type OffloadCounters } from "./offload.js";
+import {
+  checkAttach,
+  OFFLOAD_ALL,
+  type DropReason,
+  type Port,
+  type PortCounters,
+  type PortPeer,
+} from "./port.js";
 import { FrameTally } from "./tally.js";
 
 /** What a port needs of its switch. */
@@ -14,6 +21,7 @@ export interface SwitchCore {
   readonly limits: EgressLimits;
   readonly stallMs: number;
   readonly totals: FrameTally;
+  readonly offloads: OffloadCounters;
   /** Frames from a port. */
   transmit(source: SwitchPort, batch: Batch, from: number, to: number): number;
   /** Runs what calls peers, with `transmit` refused meanwhile. */
@@ -34,6 +42,8 @@ export interface SwitchCore {
 export class SwitchPort implements Port {
   readonly tally: FrameTally;
   readonly egress: Egress;
+  /** Everything: what the receiving port's peer does not take is finished there. */
+  readonly offloads = OFFLOAD_ALL;
   /** True while frames for this port are dropped because it makes no progress. */
   stalled = false;
   /** True after {@link SwitchPort.close}. */
@@ -58,10 +68,17 @@ export class SwitchPort implements Port {
   constructor(
     private readonly core: SwitchCore,
     readonly name: string,
-    readonly offloads: number,
+    peerOffloads: number,
   ) {
     this.tally = new FrameTally(core.totals);
-    this.egress = new Egress(core.store, core.scheduler, this.tally, offloads, core.limits);
+    this.egress = new Egress(
+      core.store,
+      core.scheduler,
+      this.tally,
+      peerOffloads,
+      core.limits,
+      core.offloads,
+    );
   }
 
   /** {@inheritDoc Port.transmit} */

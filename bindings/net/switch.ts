@@ -6,6 +6,7 @@ import type { EgressLimits } from "./egress.js";
 import { FRAME_LENGTH_MAX, FrameStore } from "./frame-store.js";
 import { MacTable } from "./mac-table.js";
 import { totalDrops, type Port } from "./port.js";
+import { emptyOffloadCounters, type OffloadCounters } from "./offload.js";
 import { SwitchPort, type SwitchCore } from "./switch-port.js";
 import { FrameTally, type FrameBalance } from "./tally.js";
 
@@ -35,7 +36,7 @@ export interface SwitchOptions {
 }
 
 /** Sums over all ports of a switch, closed ones included. */
-export interface SwitchCounters extends FrameBalance {
+export interface SwitchCounters extends FrameBalance, OffloadCounters {
   /** Bytes of the frames received. */
   receivedBytes: number;
   /** Bytes of the frames delivered. */
@@ -71,8 +72,8 @@ export interface Station {
  *   egress queue while the sender has frames for others, then the sender is pushed back. Order between two ports is kept.
  * - Flooded frames never make anybody wait: a port without room loses its copy ("queue-full").
  * - A port without progress for `stallMs` is stalled and loses its frames ("stalled"): a dead guest slows nobody.
- * - Ports declare what they take unfinished. A partial checksum is completed for those that do not take it; a superframe
- *   is dropped ("bad-offload") there, for this version has no software segmentation.
+ * - Peers say what they take unfinished. For those that do not, partial checksums are completed and superframes cut; between
+ *   two that do, nothing is touched. Malformed superframes are dropped ("bad-offload").
  *
  * `received + replicated = delivered + Σ drops + in flight` holds at every moment between calls, see {@link Switch.balance}.
  */
@@ -82,6 +83,7 @@ export class Switch {
   readonly #store: FrameStore;
   readonly #macs: MacTable<SwitchPort>;
   readonly #totals = new FrameTally();
+  readonly #offloads = emptyOffloadCounters();
   readonly #core: SwitchCore;
   readonly #scheduler: Scheduler;
   /** Copied when it changes: a flood that is under way keeps its list. */
@@ -116,6 +118,7 @@ export class Switch {
       limits,
       stallMs,
       totals: this.#totals,
+      offloads: this.#offloads,
       transmit: (source, batch, from, to) => this.#transmit(source, batch, from, to),
       guarded: (action) => {
         this.#enter();
@@ -133,7 +136,7 @@ export class Switch {
   }
 
   /**
-   * Adds a port. `offloads` (`OFFLOAD_…` bits, default 0) is what its peer takes unfinished.
+   * Adds a port. `offloads` (`OFFLOAD_…` bits, default 0) is what its peer takes unfinished, when the peer does not say.
    * @throws VbusError EBUSY when the name is taken, ENOTCONN after close
    */
   addPort(name: string, options: { offloads?: number } = {}): Port {
@@ -293,6 +296,7 @@ export class Switch {
       learned: this.#macs.learned,
       moved: this.#macs.moved,
       tableFull: this.#macs.refused,
+      ...this.#offloads,
     };
   }
 

@@ -34,7 +34,7 @@ export interface Mutant {
 }
 
 /** Moves one step of a sequence to another place. */
-function moved<Step>(steps: readonly Step[], step: Step, after: Step): Step[] {
+export function moved<Step>(steps: readonly Step[], step: Step, after: Step): Step[] {
   const rest = steps.filter((each) => each !== step);
   const at = rest.indexOf(after);
   if (rest.length !== steps.length - 1 || at < 0) throw new Error("no such step to move");
@@ -42,7 +42,7 @@ function moved<Step>(steps: readonly Step[], step: Step, after: Step): Step[] {
 }
 
 /** Replaces one step of a sequence by others. */
-function replaced<Step>(steps: readonly Step[], step: Step, by: readonly Step[]): Step[] {
+export function replaced<Step>(steps: readonly Step[], step: Step, by: readonly Step[]): Step[] {
   const at = steps.indexOf(step);
   if (at < 0) throw new Error("no such step to replace");
   return [...steps.slice(0, at), ...by, ...steps.slice(at + 1)];
@@ -52,7 +52,7 @@ function replaced<Step>(steps: readonly Step[], step: Step, by: readonly Step[])
 const SIGNAL_STEPS: readonly PublishStep[] = ["load flags", "pending!", "ring"];
 const DATA: readonly PublishStep[] = ["bodies", "full!", "tail", "sown rest"];
 /** A receiver with the fences of 2009: stores are ordered among themselves and nothing else. */
-const RECEIVER_2009: Partial<ConsumerRules> = {
+export const RECEIVER_2009: Partial<ConsumerRules> = {
   dirtyClear: "plain",
   pendingClear: "plain",
   enable: "plain",

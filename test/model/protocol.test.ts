@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import { MUTANTS } from "./mutants.js";
 import type { Mutant } from "./mutants.js";
-import { run } from "./protocol.js";
+import { faults, kinds, run } from "./protocol.js";
 import {
   FALSE_FULL,
   LOST_WAKEUP,
@@ -14,24 +14,12 @@ import {
   WRONG_INDEX,
 } from "./rules.js";
 import type { ConsumerRules, PublishStep, Scenario } from "./rules.js";
-import type { Outcome } from "./tso.js";
 
 /** `MODEL_TRACE=O2` (or any rule) prints the shortest counterexamples of that rule's mutants. */
 const TRACED = process.env["MODEL_TRACE"];
 
 const RECEIVERS = ["trusting", "rechecking"] as const;
 const MODELS = ["tso", "relaxed"] as const;
-
-function kinds(outcome: Outcome): string[] {
-  return [...outcome.violations.keys()].sort();
-}
-
-/** The faults of an outcome as readable text: empty for a correct program. */
-function faults(outcome: Outcome): string {
-  return [...outcome.violations.values()]
-    .map((each) => [`${each.kind}: ${each.message}`, ...each.trace()].join("\n"))
-    .join("\n\n");
-}
 
 function ours(size: readonly [number, number, number], consumer: ConsumerRules): Scenario {
   const [ring, burst, items] = size;

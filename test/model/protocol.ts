@@ -40,13 +40,22 @@
  * In every reachable state: bodies come out as published and in order; an index that is read in the right
  * order never hides a descriptor that was given, nor promises room that is not there. When all is quiet:
  * everything was consumed (and answered), the receivers are unmasked, `pending` is clear, the index is
- * empty. From every state such an end stays within reach.
+ * empty. From every state such an end stays within reach. A producer that leaves a set `dirty` alone needs
+ * one thing more: when all is quiet `dirty` is clear, for it takes a set one as the promise of a look to come.
  */
 
 import { ProgramBuilder } from "./program.js";
 import type { Exit, Program, Read, Register } from "./program.js";
-import { INJECT, Layout, receive, signal } from "./receiver.js";
-import { FALSE_FULL, LOST_WAKEUP, receiver, STUCK_PENDING, WRONG_DATA, WRONG_INDEX } from "./rules.js";
+import { found, INJECT, Layout, receive, signal } from "./receiver.js";
+import {
+  FALSE_FULL,
+  LOST_WAKEUP,
+  receiver,
+  STUCK_DIRTY,
+  STUCK_PENDING,
+  WRONG_DATA,
+  WRONG_INDEX,
+} from "./rules.js";
 import type { Scenario } from "./rules.js";
 import { explore } from "./tso.js";
 import type { Experiment, Outcome } from "./tso.js";
@@ -63,6 +72,7 @@ const BEGUN: Register = 1;
 /** Explores one scenario to the end. */
 export function run(scenario: Scenario): Outcome {
   const layout = new Layout(scenario.ring);
+  const leavesDirtyAlone = scenario.producer.publish.includes("load dirty");
   const experiment: Experiment = {
     model: scenario.model ?? "tso",
     cells: layout.names,
@@ -89,11 +99,26 @@ export function run(scenario: Scenario): Outcome {
         if (state.cell(layout.pending[side] ?? 0) !== 0) {
           return { kind: STUCK_PENDING, message: `irq[${side}].pending stays 1 while all sleep` };
         }
+        if (leavesDirtyAlone && state.cell(layout.dirty[side] ?? 0) !== 0) {
+          return { kind: STUCK_DIRTY, message: `irq[${side}].dirty stays 1 while all sleep` };
+        }
       }
       return undefined;
     },
   };
   return explore(experiment);
+}
+
+/** Kinds of violation found, sorted. */
+export function kinds(outcome: Outcome): string[] {
+  return [...outcome.violations.keys()].sort();
+}
+
+/** The faults of an outcome as readable text: empty for a correct program. */
+export function faults(outcome: Outcome): string {
+  return [...outcome.violations.values()]
+    .map((each) => [`${each.kind}: ${each.message}`, ...each.trace()].join("\n"))
+    .join("\n\n");
 }
 
 /** How many descriptors an index shows: `docs/abi/ioq.md` section 3. */
@@ -112,7 +137,7 @@ function producer(layout: Layout, scenario: Scenario): Program {
   const i = p.register("i");
   const x = p.register("x");
   const y = p.register("y");
-  const flags = { enabled: p.register("enabled"), pending: p.register("pending") };
+  const flags = found(p);
 
   const indexCount = counter(ring);
 
@@ -161,7 +186,7 @@ function producer(layout: Layout, scenario: Scenario): Program {
       }
     }
     p.set(published, (r) => r(begun));
-    p.forget(n, flags.enabled, flags.pending);
+    p.forget(n, flags.dirty, flags.enabled, flags.pending);
   };
   /** Counts the free descriptors from the tail on, by their owner, into `n`. */
   const reserve = (): void => {
@@ -257,7 +282,7 @@ function consumer(layout: Layout, scenario: Scenario): Program {
   const i = p.register("i");
   const x = p.register("x");
   const y = p.register("y");
-  const flags = { enabled: p.register("enabled"), pending: p.register("pending") };
+  const flags = found(p);
   const sownLoad = rules.sownLoad ?? "atomic";
   const limit = rules.popsOneByOne === true ? 1 : (rules.notifierBudget ?? ring);
 
@@ -360,8 +385,8 @@ function consumer(layout: Layout, scenario: Scenario): Program {
     });
     p.forget(n, base);
     if (scenario.duplex === true) {
-      for (const step of INJECT) signal(p, layout, PRODUCER, step, flags);
-      p.forget(flags.enabled, flags.pending);
+      for (const step of rules.answer ?? INJECT) signal(p, layout, PRODUCER, step, flags);
+      p.forget(flags.dirty, flags.enabled, flags.pending);
     }
   };
   const notifier = (): void => {

@@ -4,6 +4,7 @@
  */
 
 import type { ProgramBuilder, Read, Register } from "./program.js";
+import { NEEDLESS_DOORBELL } from "./rules.js";
 import type { ConsumerRules, PublishStep } from "./rules.js";
 
 /** Numbers and names of the shared cells. */
@@ -37,15 +38,38 @@ export class Layout {
   }
 }
 
+/** What a sender has learned of the peer's three bytes; zero outside a publication. */
+export interface Found {
+  readonly dirty: Register;
+  readonly enabled: Register;
+  readonly pending: Register;
+}
+
+/** Allocates the registers of {@link Found}. */
+export function found(p: ProgramBuilder): Found {
+  return { dirty: p.register("dirty"), enabled: p.register("enabled"), pending: p.register("pending") };
+}
+
 /** Tells the peer: section 2.1, plus whatever the mutant makes of it. */
 export function signal(
   p: ProgramBuilder,
   layout: Layout,
   to: 0 | 1,
   step: PublishStep,
-  flags: { enabled: Register; pending: Register },
+  flags: Found,
 ): void {
   const rings = (read: Read): boolean => read(flags.enabled) !== 0 && read(flags.pending) === 0;
+  const wasSet = (read: Read): boolean => read(flags.dirty) !== 0;
+  const loadFlags = (): void => {
+    p.load(flags.enabled, layout.enabled[to], "atomic");
+    p.set(flags.pending, 1);
+    p.when(
+      (read) => read(flags.enabled) !== 0,
+      () => {
+        p.load(flags.pending, layout.pending[to], "atomic");
+      },
+    );
+  };
   switch (step) {
     case "dirty":
       p.store(layout.dirty[to], 1, "plain");
@@ -53,14 +77,35 @@ export function signal(
     case "dirty!":
       p.store(layout.dirty[to], 1, "atomic");
       return;
-    case "load flags":
-      p.load(flags.enabled, layout.enabled[to], "atomic");
-      p.set(flags.pending, 1);
+    case "load dirty":
+      p.load(flags.dirty, layout.dirty[to], "atomic");
+      return;
+    case "dirty! unless set":
       p.when(
-        (read) => read(flags.enabled) !== 0,
+        (read) => !wasSet(read),
+        () => p.store(layout.dirty[to], 1, "atomic"),
+      );
+      return;
+    case "load flags":
+      loadFlags();
+      return;
+    case "load flags unless set":
+      p.when((read) => !wasSet(read), loadFlags);
+      return;
+    case "inject anew":
+      p.when(
+        (read) => wasSet(read) && rings(read),
         () => {
-          p.load(flags.pending, layout.pending[to], "atomic");
+          p.store(layout.dirty[to], 1, "atomic");
+          loadFlags();
         },
+      );
+      return;
+    case "expect no doorbell if set":
+      p.check(
+        NEEDLESS_DOORBELL,
+        "the doorbell is due although dirty was found set",
+        (read) => !(wasSet(read) && rings(read)),
       );
       return;
     case "pending":

@@ -6,7 +6,10 @@
 import type { Order } from "./program.js";
 import type { MemoryModel } from "./tso.js";
 
-/** One step of a publication; `!` marks a sequentially consistent store. */
+/**
+ * One step of a publication; `!` marks a sequentially consistent store. `… unless set` and `… if set` speak of what
+ * `load dirty` found; `inject anew` is a whole second inject, when `dirty` was found set and a doorbell is due.
+ */
 export type PublishStep =
   | "bodies"
   | "full"
@@ -19,7 +22,12 @@ export type PublishStep =
   | "dirty!"
   | "write fence"
   | "full fence"
+  | "load dirty"
+  | "dirty! unless set"
   | "load flags"
+  | "load flags unless set"
+  | "inject anew"
+  | "expect no doorbell if set"
   | "pending"
   | "pending!"
   | "ring"
@@ -41,6 +49,8 @@ export interface ConsumerRules {
   /** Where the drain happens: see {@link MASKING}. */
   readonly masking: Masking;
   readonly release: readonly ReleaseStep[];
+  /** How an answer is signalled after the give-back, in the duplex form (default: inject, with full stores). */
+  readonly answer?: readonly PublishStep[];
   /** Reads the body before it looks at `sown`. */
   readonly bodyBeforeSown?: boolean;
   /** How `sown` is loaded; `fenced` is a plain load with a fence after it. */
@@ -90,6 +100,19 @@ export const PUBLISH: readonly PublishStep[] = [
   "ring",
 ];
 
+/** `announce` of the engine (`docs/abi/extensions.md` section 2): `dirty` is left alone while it is still set. */
+export const ANNOUNCE: readonly PublishStep[] = [
+  "load dirty",
+  "dirty! unless set",
+  "load flags",
+  "inject anew",
+  "pending!",
+  "ring",
+];
+
+/** Publication towards a peer that negotiated LAZY_INDEXES: no index, and the two full stores become one or two. */
+export const PUBLISH_NEGOTIATED: readonly PublishStep[] = ["bodies", "sown rest", "sown first!", ...ANNOUNCE];
+
 /** The same steps with the fences that the code of 2009 has (R1). */
 export const PUBLISH_2009: readonly PublishStep[] = [
   "bodies",
@@ -110,6 +133,9 @@ export const PUBLISH_2009: readonly PublishStep[] = [
 
 /** Give-back as the engine does it. */
 export const RELEASE: readonly ReleaseStep[] = ["read bodies", "head", "full!", "sown rest", "sown first!"];
+
+/** The same between peers that negotiated LAZY_INDEXES. */
+export const RELEASE_NEGOTIATED: readonly ReleaseStep[] = ["read bodies", "sown rest", "sown first!"];
 
 /** A correct receiver of either kind. */
 export function receiver(recheck: ConsumerRules["recheck"], masking: Masking = "never"): ConsumerRules {
@@ -138,6 +164,10 @@ export interface Scenario {
 export const LOST_WAKEUP = "lost wake-up";
 /** `pending` stays set with nobody awake to clear it: the next inject will not ring. */
 export const STUCK_PENDING = "stuck pending";
+/** `dirty` stays set with nobody awake to clear it: a producer that leaves it alone then never signals again. */
+export const STUCK_DIRTY = "stuck dirty";
+/** A doorbell is rung although `dirty` was found set, so that the peer is about to look anyway. */
+export const NEEDLESS_DOORBELL = "needless doorbell";
 /** A body was read that is not the one published. */
 export const WRONG_DATA = "wrong data";
 /** The shared index contradicts the ownership that was already seen. */

@@ -1,0 +1,73 @@
+import { VbusError } from "../../errors.js";
+import { checkSize, type BlockBackend } from "./backend.js";
+import { Operations } from "./operations.js";
+
+/**
+ * The back end as a device has it: its operations kept apart, and the size that guests may use, which during a resize is
+ * the smaller one.
+ */
+export class Medium {
+  /** What runs and what waits. */
+  readonly operations: Operations;
+  #size: number;
+  #resizing = false;
+  #closed = false;
+
+  /** @throws VbusError EINVAL when the back end's size is no multiple of 512 */
+  constructor(
+    readonly backend: BlockBackend,
+    depth: number,
+  ) {
+    this.#size = checkSize(backend.size, backend.description);
+    this.operations = new Operations(depth);
+  }
+
+  /** Bytes that guests may use. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /**
+   * Changes the size. Requests beyond a smaller size are refused from now on; the back end changes once those under way
+   * there have ended; `done` is told then, with an error when the size stays as it was.
+   * @throws VbusError EINVAL (size), EROFS, EOPNOTSUPP (fixed size), EBUSY (another one is under way)
+   */
+  resize(size: number, done: (error: unknown) => void): void {
+    const { backend } = this;
+    checkSize(size, "the new size");
+    if (backend.readOnly)
+      throw new VbusError("EROFS", `${backend.description} is read-only and keeps its size`);
+    const { resize } = backend;
+    if (resize === undefined) throw new VbusError("EOPNOTSUPP", `${backend.description} has a fixed size`);
+    if (this.#resizing) throw new VbusError("EBUSY", "a resize is under way; write the size again when it is done");
+    this.#resizing = true;
+    const smaller = Math.min(this.#size, size);
+    this.#size = smaller;
+    this.operations.submit({
+      owner: this,
+      start: smaller,
+      end: Infinity,
+      kind: "change",
+      run: () => resize.call(backend, size),
+      done: (error) => {
+        this.#resizing = false;
+        this.#size = backend.size;
+        done(error);
+      },
+    });
+  }
+
+  /** Closes the back end once everything under way has ended; `done` is told. Twice is harmless. */
+  close(done: (error: unknown) => void): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.operations.submit({
+      owner: this,
+      start: 0,
+      end: Infinity,
+      kind: "alone",
+      run: () => this.backend.close(),
+      done,
+    });
+  }
+}
