@@ -8,6 +8,8 @@
  *   bodies, indexes, owners of items 1 … k-1    plain stores
  *   [P3] owner of item 0                        one fully ordered store: publishes all of the above (Q1, Q2, Q4, Q6)
  *   [S1] the peer's dirty                       one fully ordered store, then the loads of enabled and pending
+ * Towards a peer that negotiated LAZY_INDEXES it costs one while the peer has not looked yet: no index is stored, and
+ * [S0], a load of the peer's dirty between [P3] and [S1], makes [S1] needless when it finds 1 (see `announce`).
  * A peer takes descriptors in ring order, so it sees item i only after it saw item 0 by an atomic load [C1].
  * Indexes are stored before any owner, as a v4 peer expects (`docs/abi/ioq.md` 10).
  */
@@ -349,26 +351,40 @@ function flipOwners(endpoint: usize, first: u32, n: u32): void {
       store<u8>(descriptor, <u8>peer, DESC_OFF_SOWN);
     }
   }
-  storeByte(start + DESC_OFF_SOWN, peer); // [P3] pairs with [C1]
+  storeByte(start + DESC_OFF_SOWN, peer); // [P3] pairs with [C1]; fully ordered before [S0] of `announce`
 }
 
 /**
- * {@link signalInject} right after a [P3] of this call, towards a peer that negotiated extensions and so has the full
- * orderings O4, O5 and O6: while `dirty` is still set it is not stored again, and the header's line stays where it is.
+ * {@link signalInject} right after a [P3] of this call, towards a peer that negotiated LAZY_INDEXES and so has the full
+ * orderings O4, O5 and O6 (`docs/abi/extensions.md` 2): while `dirty` is still set it is not stored again, and the
+ * header's line stays where it is. It replaces inject only after a [P3]: other announcements have no store before [S0].
  *
- * Why no wake-up is lost: [P3] is fully ordered before the load of `dirty`. If that finds 1, the peer's next [W1] comes
- * later, and its [C1] after that sees what [P3] published. And there is such a [W1]: the inject that set `dirty` found
- * the peer about to look (masked: [E2] sees `dirty`; pending: [W4] does) or rang. If it finds 0, [S1] follows as ever.
- * A peer of 2009 gets the unconditional store: its late `dirty = 0` (defect R1b) would be overwritten less often.
+ * Why no wake-up is lost, when [S0] finds 1:
+ *   - The [W1] that clears it is still to come, and the [C1] after that sees what [P3] published. This is Dekker's pair
+ *     [P3] owner then [S0] dirty here, [W1] dirty then [C1] owner there; [S0] before [P3], or a plain [P3], breaks it.
+ *   - There is such a [W1]. Only this side sets `dirty`, and the inject that did went on to the end: it rang, or found
+ *     the peer masked ([E2] sees `dirty`) or pending ([W4] sees it). Later bursts that found 1 have changed nothing.
+ * When [S0] finds 0, inject follows as ever.
+ *
+ * The loads of `enabled` and `pending` after a 1 are therefore not needed to keep a wake-up, and a doorbell that they
+ * lead to is a needless one (the peer stands between [E2] or [W4] and [W1]). They cost nothing, for they are neighbours
+ * of `dirty`, and they bring a queue back whose `dirty` was left set by a fault, where the short form would be silent
+ * for ever. Then a whole inject is made, so that a doorbell always stands for a `dirty` of its own.
+ *
+ * Not for a peer of 2009. It loses wake-ups with either form, but its `dirty = 0` may still be in its store buffer
+ * (defect R1b) when [S0] finds 1; an unconditional [S1] that reaches memory after that 0 repairs it, a skipped one
+ * cannot. `test/model/negotiated.test.ts` explores all of this.
  */
 function announce(endpoint: usize): u32 {
   const remote = <usize>load<u32>(endpoint, SIG_OFF_REMOTE);
-  if (loadByte(remote + IRQ_OFF_DIRTY) == 0) return signalInject(endpoint);
+  if (loadByte(remote + IRQ_OFF_DIRTY) == 0) return signalInject(endpoint); // [S0] behind [P3]; pairs with [W1]
   if (loadByte(remote + IRQ_OFF_ENABLED) == 0) {
+    // [S2] pairs with [E1]
     addCounter(endpoint + SIG_OFF_MASKED, 1);
     return 0;
   }
   if (loadByte(remote + IRQ_OFF_PENDING) != 0) {
+    // [S3] pairs with [W3]
     addCounter(endpoint + SIG_OFF_SUPPRESSED, 1);
     return 0;
   }

@@ -28,6 +28,16 @@
  * A burst publishes several descriptors with one P3 (the first item's owner, after all others) followed by one S1;
  * the pairs above hold unchanged. Our own receivers look at the ring once more after W3, so that even a peer with
  * the orderings of 2009 (defect R1: write and read fences only) is served as soon as its stores arrive.
+ *
+ * Between peers that negotiated LAZY_INDEXES a burst may leave out [S1] when it finds `dirty` still set after its [P3]
+ * (`announce` in `burst.ts`). That is the third way once more, with a load in place of the second store:
+ *        sender    [P3] sown           then  [S0] load dirty
+ *        receiver  [W1] dirty = 0      then  [C1] load sown, data     (O4)
+ *      S0 reads 1 only if it came before the W1 that clears it, hence P3 before C1: the data is seen. That W1 is certain
+ *      to come, because each S1 is followed by S2 and S3, and by 1 and 2 a `dirty` that was set never stays unseen. In
+ *      other words: when all is quiet `dirty` is clear. A receiver without O4 to O6 would break both halves, so towards
+ *      a peer that has not promised them by negotiating [S1] is never left out.
+ *
  * `test/model/` explores every interleaving of this on a machine with store buffers, with one mutant for each rule.
  *
  * The engine cannot call anybody, so control is inverted: inject and enable *return* what the caller has to do, and
@@ -204,7 +214,7 @@ export function signalRun(signal: usize, local: usize): u32 {
     return WAKEUP_BUDGET;
   }
   store<u32>(signal, budget - 1, SIG_OFF_BUDGET);
-  storeByte(local + IRQ_OFF_DIRTY, 0); // [W1] fully ordered before the notifier's [C1] (O4); pairs with [S1]
+  storeByte(local + IRQ_OFF_DIRTY, 0); // [W1] fully ordered before the notifier's [C1] (O4); pairs with [S1], [S0]
   logRecord(signal);
   addCounter(signal + SIG_OFF_NOTIFIED, 1);
   return WAKEUP_RUN;

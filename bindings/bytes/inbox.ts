@@ -69,7 +69,8 @@ export class ByteInbox {
     const marks = this.#marks;
     const last = marks.findLastIndex((mark) => mark.kind === "begin");
     // a peer that begins and ends without a byte between must not pile up marks while nobody reads
-    if (last >= 0 && marks[last]?.position === this.#pushed && marks.at(-1)?.kind === "end") marks.splice(last);
+    if (last >= 0 && marks[last]?.position === this.#pushed && marks.at(-1)?.kind === "end")
+      marks.splice(last);
     this.#mark("begin", told);
   }
 

@@ -75,6 +75,8 @@ export class ProxyDevice {
   #handle: DeviceHandle | null = null;
   #opening = false;
   #queues = new Set<ProxyQueue>();
+  /** Guest memory that the host may use until the device is closed. */
+  #lent: number[] = [];
   /** Told when the device was unplugged on the host; the driver's `remove` follows. */
   onDrop: (() => void) | null = null;
   /** Told, once, that the host is gone; nothing will be answered any more. */
@@ -145,6 +147,40 @@ export class ProxyDevice {
   }
 
   /**
+   * Allocates zeroed guest memory that the host will learn of (in a descriptor, or by {@link ProxyDevice.shm}).
+   * The device owns it: close() gives it back, once the host let go of it. Returns its guest-physical address.
+   * @throws VbusError EINVAL when the device is not open, ENOMEM
+   */
+  lend(length: number, align = 64): number {
+    this.#opened();
+    const { ram, space } = this.bus.transport.memory;
+    const gpa = ram.allocate(length, align);
+    this.#lent.push(gpa);
+    space.view(gpa, length).fill(0);
+    return gpa;
+  }
+
+  /**
+   * Allocates a zeroed pool and shares it as segment `id`, without a signal. The device owns it: close()
+   * gives it back. Returns its guest-physical address. @throws VbusError as the device refuses, ENOMEM
+   */
+  async createPool(id: number, length: number): Promise<number> {
+    const gpa = this.lend(length);
+    try {
+      await this.shm(id, gpa, length);
+    } catch (error) {
+      // refused: the host has nothing of it. No answer: close() will not get one either, and keeps it
+      const at = this.#lent.indexOf(gpa); // closed meanwhile: given back already
+      if (at >= 0 && (!(error instanceof VbusError) || error.code !== "ETIMEDOUT")) {
+        this.#lent.splice(at, 1);
+        this.bus.transport.memory.ram.free(gpa);
+      }
+      throw error;
+    }
+    return gpa;
+  }
+
+  /**
    * Allocates a ring, shares it as segment `id` and wires its notifications (masked until the driver enables them).
    * The device owns it: close() gives it back. @throws VbusError as the device refuses, ENOMEM, EINVAL (count)
    */
@@ -190,7 +226,7 @@ export class ProxyDevice {
   }
 
   /**
-   * Closes the device on the host, then gives its queues back. Twice is harmless; a host that is gone is no error.
+   * Closes the device on the host, then gives its queues, pools and lent memory back. Twice is harmless; a host that is gone is no error.
    * Resolves with false when the host did not answer: it may still use what it was given, so memory that was shared with
    * it must not be used again.
    */
@@ -215,6 +251,8 @@ export class ProxyDevice {
       if (answered) this.bus.transport.memory.ram.free(proxy.gpa);
     }
     this.#queues.clear();
+    if (answered) for (const gpa of this.#lent) this.bus.transport.memory.ram.free(gpa);
+    this.#lent = [];
     return answered;
   }
 }

@@ -1,4 +1,12 @@
-import { ENTRY_OFF_FRAGMENTS, HEADERS_MAX, PIECE_SIZE, SEG_STATE_SIZE } from "../../assembly/abi/arena.js";
+import {
+  ENTRY_OFF_FRAGMENTS,
+  HEADERS_MAX,
+  PIECE_SIZE,
+  SEG_OFF_HEADER_LENGTH,
+  SEG_OFF_PAYLOAD,
+  SEG_OFF_SIZE,
+  SEG_STATE_SIZE,
+} from "../../assembly/abi/arena.js";
 import type { MemorySpace } from "../memory/space.js";
 import { BurstTable } from "./table.js";
 
@@ -95,6 +103,15 @@ export class Segmenter {
     const count = this.space.engine.exports.segmentBegin(table.entry(i), this.#state);
     this.#begun = count > 0;
     return count;
+  }
+
+  /** Length of the longest segment of the superframe that was begun. */
+  get longest(): number {
+    const { words } = this.space.engine;
+    const at = this.#state >>> 2;
+    const size = words[at + (SEG_OFF_SIZE >>> 2)] as number;
+    const payload = words[at + (SEG_OFF_PAYLOAD >>> 2)] as number;
+    return (words[at + (SEG_OFF_HEADER_LENGTH >>> 2)] as number) + Math.min(size, payload);
   }
 
   /** Puts the next segments into {@link Segmenter.table}, as entries 0 … n-1. Returns n; 0 when there are no more. */

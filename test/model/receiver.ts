@@ -51,13 +51,7 @@ export function found(p: ProgramBuilder): Found {
 }
 
 /** Tells the peer: section 2.1, plus whatever the mutant makes of it. */
-export function signal(
-  p: ProgramBuilder,
-  layout: Layout,
-  to: 0 | 1,
-  step: PublishStep,
-  flags: Found,
-): void {
+export function signal(p: ProgramBuilder, layout: Layout, to: 0 | 1, step: PublishStep, flags: Found): void {
   const rings = (read: Read): boolean => read(flags.enabled) !== 0 && read(flags.pending) === 0;
   const wasSet = (read: Read): boolean => read(flags.dirty) !== 0;
   const loadFlags = (): void => {

@@ -35,7 +35,7 @@ export interface CompletionOwner {
   /** The ring had no room. */
   congested(): void;
   /** The guest broke the ring; told once. */
-  failed(error: unknown): void;
+  failed(ring: "completion", error: unknown): void;
 }
 
 /**
@@ -149,7 +149,7 @@ export class CompletionSide {
     this.#backlog.length = 0;
     this.#wakeups.close();
     this.signal.release();
-    this.owner.failed(error);
+    this.owner.failed("completion", error);
   }
 
   /** What was counted on the ring, by south. */

@@ -37,9 +37,10 @@ export class Medium {
     checkSize(size, "the new size");
     if (backend.readOnly)
       throw new VbusError("EROFS", `${backend.description} is read-only and keeps its size`);
-    const { resize } = backend;
-    if (resize === undefined) throw new VbusError("EOPNOTSUPP", `${backend.description} has a fixed size`);
-    if (this.#resizing) throw new VbusError("EBUSY", "a resize is under way; write the size again when it is done");
+    if (backend.resize === undefined)
+      throw new VbusError("EOPNOTSUPP", `${backend.description} has a fixed size`);
+    if (this.#resizing)
+      throw new VbusError("EBUSY", "a resize is under way; write the size again when it is done");
     this.#resizing = true;
     const smaller = Math.min(this.#size, size);
     this.#size = smaller;
@@ -48,7 +49,7 @@ export class Medium {
       start: smaller,
       end: Infinity,
       kind: "change",
-      run: () => resize.call(backend, size),
+      run: async () => backend.resize?.(size),
       done: (error) => {
         this.#resizing = false;
         this.#size = backend.size;

@@ -25,7 +25,7 @@ export interface RequestOwner {
   /** A request with a free tag: `view` shows a private copy of the record's first `size` bytes, valid during the call. */
   take(tag: number, view: DataView, size: number): void;
   /** The guest broke the ring (EPROTO), or the host failed at it; told once. */
-  failed(error: unknown): void;
+  failed(ring: "request", error: unknown): void;
 }
 
 /**
@@ -124,12 +124,14 @@ export class RequestSide {
     const table = this.#table;
     const address = table.bufferAddress(i);
     const size = Math.min(table.length(i), VBLK_REQUEST_MAX_SIZE);
-    if (address === 0) this.#refuse("address", `a request record at 0x${table.gpa(i).toString(16)}, outside memory`);
+    if (address === 0)
+      this.#refuse("address", `a request record at 0x${table.gpa(i).toString(16)}, outside memory`);
     if (size < VBLK_REQUEST_SIZE) this.#refuse("descriptor", `a request record of ${size} bytes`);
     // double fetch: the record is copied once, and looked at only in the copy
     this.#record.set(this.queue.space.bytes.subarray(address, address + size));
     const tag = this.#view.getUint32(VBLK_REQUEST_OFF_TAG, true);
-    if (!this.owner.isFree(tag)) this.#refuse("descriptor", `tag ${tag}, which is out of range or outstanding`);
+    if (!this.owner.isFree(tag))
+      this.#refuse("descriptor", `tag ${tag}, which is out of range or outstanding`);
     this.owner.take(tag, this.#view, size);
   }
 
@@ -146,7 +148,7 @@ export class RequestSide {
     this.#running = false;
     this.#wakeups.close();
     this.signal.release();
-    this.owner.failed(error);
+    this.owner.failed("request", error);
   }
 
   /** What was counted on the ring, by south. */

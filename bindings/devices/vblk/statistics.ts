@@ -30,7 +30,7 @@ export interface VblkStatistics {
   events: number;
   /** Times the completion ring had no room. */
   congested: number;
-  /** Requests that no completion could answer: each broke its request ring. */
+  /** Request rings that broke, such as by a request that no completion could answer. */
   violations: number;
 }
 

@@ -2,8 +2,11 @@ import { EXT_LAZY_INDEXES, IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
 import {
   ETH_ADDRESS_SIZE,
   VENET_CAPABILITIES_OFF_BITS,
+  VENET_CAPABILITIES_OFF_GID,
   VENET_CAPABILITIES_SIZE,
+  VENET_EVENT_SIZE,
   VENET_EVQQUERY,
+  VENET_L4RO_POOL_MAX,
   VENET_FLUSHRX,
   VENET_L4ROQUERY,
   VENET_LINKDOWN,
@@ -22,45 +25,65 @@ import {
 } from "../../../assembly/abi/venet.js";
 import type { Connection, HostSignal, SharedSegment } from "../../bus/types.js";
 import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
+import type { DescriptorPool } from "../../engine/vsg.js";
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Batch } from "../../net/batch.js";
 import type { PortPeer } from "../../net/port.js";
 import type { Timer } from "../../scheduler.js";
+import { Capabilities, type CapabilityPolicy } from "./capabilities.js";
+import { EventSide } from "./events.js";
+import { L4roBuffers, PageQueue } from "./l4ro.js";
 import { ReceiveSide } from "./receive.js";
 import { dropFrames } from "./statistics.js";
-import { TransmitSide, type TransmitEnvironment } from "./transmit.js";
+import { TransmitSide, type DataEnvironment } from "./transmit.js";
 
-/** Size of a venet event record, told by EVQQUERY whether or not events are granted. */
-const EVENT_SIZE = 24;
 /** How often a link that is up looks for wake-ups that a guest of 2009 lost. */
 const RECHECK_MS = 100;
+/** Receive descriptors filled at once. */
+const BURST = 64;
 
 /** What a connection needs of its device. */
-export interface VenetEnvironment extends TransmitEnvironment {
+export interface VenetEnvironment extends DataEnvironment {
   /** The guest's MAC address, 6 bytes. */
   readonly clientMac: Uint8Array;
   /** True when rings may write their indexes lazily, should the guest offer it. */
   readonly lazyIndexes: boolean;
+  /** What may be granted. */
+  readonly policy: CapabilityPolicy;
   /** The session ended. */
   closed(): void;
 }
 
 /**
- * One session of a guest with a NIC: the calls and segments of `docs/abi/venet.md` sections 2 and 3, in linear mode
- * (no capability is granted, which NEGCAP says; it is no prerequisite of anything).
+ * One session of a guest with a NIC: the calls and segments of `docs/abi/venet.md` sections 2 and 3. NEGCAP is no
+ * prerequisite of anything: without it everything is linear.
  */
 export class VenetConnection implements Connection, PortPeer {
   #rx: ReceiveSide | null = null;
+  #rxQueue: Queue | null = null;
   #tx: TransmitSide | null = null;
-  #pages: { queue: Queue; signal: HostSignal } | null = null;
+  #pages: PageQueue | null = null;
+  #events: EventSide | null = null;
+  /** Segments without a signal, by id. */
+  readonly #pools = new Map<number, DescriptorPool>();
+  readonly #capabilities: Capabilities;
+  #l4ro: L4roBuffers | null = null;
   #linkUp = false;
+  #attached = false;
   #recheck: Timer | null = null;
 
   constructor(
     private readonly memory: MemorySpace,
     private readonly environment: VenetEnvironment,
-  ) {}
+  ) {
+    this.#capabilities = new Capabilities(environment.policy);
+  }
+
+  /** What the guest takes unfinished at this moment (`OFFLOAD_…` bits). */
+  get offloads(): number {
+    return this.#rx?.offloads ?? 0;
+  }
 
   /** True between LINKUP and LINKDOWN. */
   get linkUp(): boolean {
@@ -68,8 +91,12 @@ export class VenetConnection implements Connection, PortPeer {
   }
 
   /** Counters of the rings that are there, by this side; RX and TX are the guest's. */
-  queueCounters(): { rx: QueueCounters | null; tx: QueueCounters | null } {
-    return { rx: this.#rx?.counters() ?? null, tx: this.#tx?.counters() ?? null };
+  queueCounters(): { rx: QueueCounters | null; tx: QueueCounters | null; events: QueueCounters | null } {
+    return {
+      rx: this.#rx?.counters() ?? null,
+      tx: this.#tx?.counters() ?? null,
+      events: this.#events?.counters() ?? null,
+    };
   }
 
   /** {@inheritDoc Connection.call} */
@@ -88,9 +115,11 @@ export class VenetConnection implements Connection, PortPeer {
       case VENET_NEGCAP: {
         requireLength(length, VENET_CAPABILITIES_SIZE, "NEGCAP");
         this.#requireLinkDown();
-        // wanted AND available, and nothing is available in any group
         const block = this.memory.copyFrom(gpa, length);
-        new DataView(block.buffer).setUint32(VENET_CAPABILITIES_OFF_BITS, 0, true);
+        const view = new DataView(block.buffer);
+        const group = view.getUint32(VENET_CAPABILITIES_OFF_GID, true);
+        const wanted = view.getUint32(VENET_CAPABILITIES_OFF_BITS, true);
+        view.setUint32(VENET_CAPABILITIES_OFF_BITS, this.#capabilities.negotiate(group, wanted), true);
         this.memory.copyTo(gpa, block);
         return 0;
       }
@@ -101,7 +130,11 @@ export class VenetConnection implements Connection, PortPeer {
       case VENET_PMTDQUERY:
         return VENET_SEGMENT_PMTD_POOL;
       case VENET_EVQQUERY:
-        return this.#query(gpa, length, [EVENT_SIZE, VENET_SEGMENT_EVENT_POOL, VENET_SEGMENT_EVENT_QUEUE]);
+        return this.#query(gpa, length, [
+          VENET_EVENT_SIZE,
+          VENET_SEGMENT_EVENT_POOL,
+          VENET_SEGMENT_EVENT_QUEUE,
+        ]);
       case VENET_L4ROQUERY:
         return this.#query(gpa, length, [VENET_SEGMENT_L4RO_POOL, VENET_SEGMENT_L4RO_PAGE_QUEUE]);
       default:
@@ -127,18 +160,52 @@ export class VenetConnection implements Connection, PortPeer {
 
   #up(): number {
     if (this.#linkUp) throw new VbusError("EEXIST", "the link is up already");
-    if (this.#rx === null || this.#tx === null)
+    if (this.#rx === null || this.#tx === null || this.#rxQueue === null)
       throw new VbusError("EINVAL", "share the RX and TX rings before LINKUP");
-    this.#linkUp = true; // before attach, for the port may have frames at once
+    const capabilities = this.#capabilities;
+    let l4ro: L4roBuffers | null = null;
+    if (capabilities.l4ro) {
+      const pool = this.#pools.get(VENET_SEGMENT_L4RO_POOL);
+      if (pool === undefined)
+        throw new VbusError("EINVAL", "share the pool of L4RO before LINKUP, which was granted");
+      l4ro = this.#l4ro ??= new L4roBuffers(this.#rxQueue, pool, this.#pages, BURST);
+    }
+    this.#linkUp = true; // first: the port may hand over what waits while it is being attached
+    this.#rx.start({ l4ro, offloads: capabilities.receiveOffloads });
     try {
-      this.environment.port?.attach(this);
+      if (this.environment.carrier) this.#attach();
     } catch (error) {
       this.#linkUp = false;
       throw error;
     }
-    this.#tx.start();
+    // the guest hears of its carrier before it hears of anything that was sent; without a queue nobody is told (V6)
+    if (capabilities.linkState && this.environment.carrier) this.#tellLink(true);
+    this.#tx.start({
+      scatterGather: capabilities.scatterGather,
+      pool: this.#pools.get(VENET_SEGMENT_PMTD_POOL) ?? null,
+      kinds: capabilities.transmitKinds,
+      completions: capabilities.completions ? this.#events : null,
+    });
     this.#scheduleRecheck();
     return 0;
+  }
+
+  #tellLink(up: boolean): void {
+    if (this.#events === null) return;
+    this.#events.linkState(up);
+    this.environment.statistics.events++;
+  }
+
+  #attach(): void {
+    if (this.#attached || this.environment.port === null) return;
+    this.environment.port.attach(this);
+    this.#attached = true;
+  }
+
+  #detach(): void {
+    if (!this.#attached) return;
+    this.#attached = false;
+    this.environment.port?.detach();
   }
 
   #down(): void {
@@ -147,7 +214,16 @@ export class VenetConnection implements Connection, PortPeer {
     this.#recheck = null;
     this.#tx?.stop();
     this.#rx?.stop();
-    this.environment.port?.detach();
+    this.#detach();
+  }
+
+  /** The administrator took the carrier away, or gave it back. */
+  carrierChanged(up: boolean): void {
+    if (!this.#linkUp) return;
+    if (up) this.#attach();
+    else this.#detach();
+    if (this.#capabilities.linkState) this.#tellLink(up);
+    if (up) this.#tx?.resume();
   }
 
   #scheduleRecheck(): void {
@@ -161,39 +237,99 @@ export class VenetConnection implements Connection, PortPeer {
 
   /** {@inheritDoc Connection.shm} */
   shm(id: number, segment: SharedSegment, signal: HostSignal | null): number {
+    const { environment } = this;
     switch (id) {
       case VENET_QUEUE_RX:
         if (this.#rx !== null) throw new VbusError("EEXIST", "there is an RX ring already");
-        this.#rx = this.#attach(
-          segment,
-          signal,
-          "southReceive",
-          (queue, own) => new ReceiveSide(queue, own, this.environment),
-        );
+        this.#rx = this.#ring(segment, signal, "southReceive", (queue, own) => {
+          this.#rxQueue = queue;
+          return new ReceiveSide(queue, own, environment);
+        });
         return 0;
       case VENET_QUEUE_TX:
         if (this.#tx !== null) throw new VbusError("EEXIST", "there is a TX ring already");
-        this.#tx = this.#attach(
+        this.#tx = this.#ring(
           segment,
           signal,
           "southTransmit",
-          (queue, own) => new TransmitSide(queue, own, this.environment),
+          (queue, own) => new TransmitSide(queue, own, environment),
         );
+        return 0;
+      case VENET_SEGMENT_PMTD_POOL:
+        this.#pool(id, segment, signal, this.#capabilities.pool, 2 ** 32);
+        return 0;
+      case VENET_SEGMENT_EVENT_POOL:
+        this.#pool(id, segment, signal, this.#capabilities.events, 2 ** 32);
+        return 0;
+      case VENET_SEGMENT_L4RO_POOL:
+        this.#pool(id, segment, signal, this.#capabilities.l4roAny, VENET_L4RO_POOL_MAX);
+        return 0;
+      case VENET_SEGMENT_EVENT_QUEUE:
+        this.#eventQueue(segment, signal);
         return 0;
       case VENET_SEGMENT_L4RO_PAGE_QUEUE:
         // not gated by a capability in the ABI; without L4RO nothing ever takes a page from it
         if (this.#pages !== null) throw new VbusError("EEXIST", "there is a page queue already");
-        this.#pages = this.#attach(segment, signal, "southFeed", (queue, own) => ({ queue, signal: own }));
+        this.#pages = this.#ring(
+          segment,
+          signal,
+          "southFeed",
+          (queue, own) =>
+            new PageQueue(
+              queue,
+              own,
+              environment.scheduler,
+              () => environment.port?.ready(),
+              (error) => {
+                environment.failed("rx", error);
+              },
+            ),
+        );
         return 0;
       default:
-        throw new VbusError(
-          "EINVAL",
-          `segment ${id} is not accepted: its capability was not granted, or venet has no such segment`,
-        );
+        throw new VbusError("EINVAL", `venet has no segment ${id}`);
     }
   }
 
-  #attach<T>(
+  /** A segment without a signal that descriptors point into. */
+  #pool(
+    id: number,
+    segment: SharedSegment,
+    signal: HostSignal | null,
+    granted: boolean,
+    limit: number,
+  ): void {
+    if (this.#pools.has(id)) throw new VbusError("EEXIST", `there is a segment ${id} already`);
+    if (!granted) throw new VbusError("EINVAL", `segment ${id} needs a capability that was not granted`);
+    if (signal !== null) throw new VbusError("EINVAL", `segment ${id} is a pool; share it without a signal`);
+    if (segment.length > limit)
+      throw new VbusError("EINVAL", `a pool of ${segment.length} bytes; at most ${limit}`);
+    this.#pools.set(id, { gpa: segment.gpa, length: segment.length });
+  }
+
+  #eventQueue(segment: SharedSegment, signal: HostSignal | null): void {
+    if (this.#events !== null) throw new VbusError("EEXIST", "there is an event queue already");
+    const pool = this.#pools.get(VENET_SEGMENT_EVENT_POOL);
+    if (pool === undefined) throw new VbusError("EINVAL", "share the event pool before the event queue");
+    this.#events = this.#ring(segment, signal, "southReceive", (queue, own) => {
+      if (queue.count * VENET_EVENT_SIZE !== pool.length) {
+        throw new VbusError(
+          "EINVAL",
+          `an event pool of ${pool.length} bytes for ${queue.count} events of ${VENET_EVENT_SIZE}`,
+        );
+      }
+      const { environment } = this;
+      return new EventSide(queue, own, pool, {
+        scheduler: environment.scheduler,
+        eventsDrained: () => this.#tx?.resume(),
+        failed: (what, error) => {
+          environment.failed(what, error);
+        },
+      });
+    });
+  }
+
+  #ring<T>(
     segment: SharedSegment,
     signal: HostSignal | null,
     role: QueueRole,
@@ -238,11 +374,11 @@ export class VenetConnection implements Connection, PortPeer {
     this.#tx?.resume();
   }
 
-  /** The NIC got a port, or is about to lose it (`null`), while the link is up. */
+  /** The NIC got a port, or is about to lose it, while the link is up. */
   portChanged(attached: boolean): void {
     if (!this.#linkUp) return;
-    if (attached) this.environment.port?.attach(this);
-    else this.environment.port?.detach();
+    if (!attached) this.#detach();
+    else if (this.environment.carrier) this.#attach();
     this.#tx?.resume(); // frames that nobody took while there was no port (V9), or that wait for one that went
   }
 
@@ -254,11 +390,14 @@ export class VenetConnection implements Connection, PortPeer {
       // whatever a port does: the guest's memory is let go of, and the NIC is free for the next one
       this.#tx?.close();
       this.#rx?.close();
-      this.#pages?.queue.close();
-      this.#pages?.signal.release();
+      this.#pages?.close();
+      this.#events?.close();
       this.#tx = null;
       this.#rx = null;
+      this.#rxQueue = null;
       this.#pages = null;
+      this.#events = null;
+      this.#pools.clear();
       this.environment.closed();
     }
   }

@@ -53,6 +53,9 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
   mtu = MTU_DEFAULT;
   txMitigation = VENET_TXMITIGATION_DEFAULT;
   lazyIndexes = false;
+  carrier = true;
+  coalesce = true;
+  readonly policy = { offloads: true, txCompletionEvents: false };
   #mac = randomMac();
   #connection: VenetConnection | null = null;
   #bus: BusPublisher | null = null;
@@ -85,13 +88,11 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "enabled",
-        number(
-          () => (this.port === null ? 0 : 1),
-          (value) => {
-            this.#enable(value === 1);
+        flag(
+          () => this.port !== null,
+          (on) => {
+            this.#enable(on);
           },
-          0,
-          1,
         ),
       ],
       ["ifname", { get: () => this.port?.name ?? "<disabled>" }],
@@ -108,16 +109,49 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "lazy_indexes",
-        number(
-          () => (this.lazyIndexes ? 1 : 0),
-          (value) => {
-            this.lazyIndexes = value === 1;
+        flag(
+          () => this.lazyIndexes,
+          (on) => {
+            this.lazyIndexes = on;
           },
-          0,
-          1,
         ),
       ],
-      ["link", { get: () => (this.#connection?.linkUp === true ? "up" : "down") }],
+      [
+        "link",
+        {
+          get: () => (this.carrier && this.#connection?.linkUp === true ? "up" : "down"),
+          set: (value) => {
+            this.#setCarrier(value);
+          },
+        },
+      ],
+      [
+        "offloads",
+        flag(
+          () => this.policy.offloads,
+          (on) => {
+            this.policy.offloads = on;
+          },
+        ),
+      ],
+      [
+        "txc",
+        flag(
+          () => this.policy.txCompletionEvents,
+          (on) => {
+            this.policy.txCompletionEvents = on;
+          },
+        ),
+      ],
+      [
+        "coalesce",
+        flag(
+          () => this.coalesce,
+          (on) => {
+            this.coalesce = on;
+          },
+        ),
+      ],
       ["queues", { get: () => JSON.stringify(this.#connection?.queueCounters() ?? null) }],
       ["statistics", { get: () => JSON.stringify(this.statistics) }],
     ]);
@@ -143,6 +177,14 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       throw new VbusError("EINVAL", `"${value}" is no station address; write one such as 02:00:00:00:00:0a`);
     }
     this.#mac = mac;
+  }
+
+  #setCarrier(value: string): void {
+    if (value !== "up" && value !== "down") throw new VbusError("EINVAL", `"${value}": write up or down`);
+    const up = value === "up";
+    if (up === this.carrier) return;
+    this.carrier = up;
+    this.#connection?.carrierChanged(up);
   }
 
   #enable(on: boolean): void {
@@ -195,7 +237,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
     this.#connection = null;
   }
 
-  failed(queue: "rx" | "tx", error: unknown): void {
+  failed(queue: "rx" | "tx" | "event", error: unknown): void {
     const guilty = error instanceof VbusError && error.code === "EPROTO";
     this.context.report(
       `${this.context.name}: ${guilty ? "the guest broke" : "the host failed at"} the ${queue.toUpperCase()} ring; it works again once the guest reopens the device`,
@@ -226,4 +268,16 @@ function number(get: () => number, set: (value: number) => void, min: number, ma
       set(value);
     },
   };
+}
+
+/** An attribute that is 0 or 1. */
+function flag(get: () => boolean, set: (on: boolean) => void): Attribute {
+  return number(
+    () => (get() ? 1 : 0),
+    (value) => {
+      set(value === 1);
+    },
+    0,
+    1,
+  );
 }

@@ -1,4 +1,13 @@
-import { BURST_SIGNAL, RECHECK_INUSE_HEAD } from "../../../assembly/abi/arena.js";
+import {
+  BURST_SIGNAL,
+  ENTRY_OFF_COOKIE,
+  FRAME_BAD_ADDRESS,
+  FRAME_BAD_DESCRIPTOR,
+  FRAME_BAD_OFFLOAD,
+  FRAME_COOKIE_READ,
+  FRAME_GSO,
+  RECHECK_INUSE_HEAD,
+} from "../../../assembly/abi/arena.js";
 import {
   ETH_HEADER_SIZE,
   ETHERTYPE_QINQ,
@@ -8,32 +17,56 @@ import {
 import type { HostSignal } from "../../bus/types.js";
 import { PEEK_FRAMES, type Queue, type QueueCounters } from "../../engine/queue.js";
 import { BurstTable } from "../../engine/table.js";
+import { VsgReader, type DescriptorPool } from "../../engine/vsg.js";
 import { QueueWakeups } from "../../engine/wakeup.js";
 import { Batch } from "../../net/batch.js";
-import type { DropReason, Port } from "../../net/port.js";
+import { FrameQueue } from "../../net/frame-queue.js";
+import { FrameStore } from "../../net/frame-store.js";
+import { longestSegment, OffloadStage } from "../../net/offload.js";
+import { countDrop, type DropReason, type Port } from "../../net/port.js";
 import type { Scheduler } from "../../scheduler.js";
+import type { EventSide } from "./events.js";
 import { dropFrames, type VenetStatistics } from "./statistics.js";
 
 /** Frames per burst. */
 const BURST = 64;
+const FRAME_BAD_ANY = FRAME_BAD_ADDRESS | FRAME_BAD_DESCRIPTOR | FRAME_BAD_OFFLOAD;
 /** Bursts per run before other work of the thread gets its turn. */
 const BURSTS_PER_RUN = 8;
 
-/** What the transmit side needs of its NIC; read anew for every burst, for attributes may change under way. */
-export interface TransmitEnvironment {
+/** What both sides of the data path need of their NIC; read anew for every burst, for attributes may change under way. */
+export interface DataEnvironment {
   /** Where deferred work runs. */
   readonly scheduler: Scheduler;
   /** Counters of the NIC. */
   readonly statistics: VenetStatistics;
   /** Where frames go; null: nowhere (they are dropped as "no-link"). */
   readonly port: Port | null;
+  /** True while the administrator has not taken the carrier away. */
+  readonly carrier: boolean;
   /** Current MTU. */
   readonly mtu: number;
   /** Frames per completion signal; 0 = every frame. */
   readonly txMitigation: number;
+  /** Merge segments for guests that take superframes. */
+  readonly coalesce: boolean;
   /** The guest broke the queue (EPROTO), or something of the host failed; told once for a queue that is broken. */
-  failed(queue: "rx" | "tx", error: unknown): void;
+  failed(queue: "rx" | "tx" | "event", error: unknown): void;
 }
+
+/** How the guest sends, settled at LINKUP. */
+export interface TransmitMode {
+  /** Descriptors are scatter-gather descriptors. */
+  scatterGather: boolean;
+  /** … in this pool; null: anywhere in guest memory. */
+  pool: DescriptorPool | null;
+  /** Kinds of superframes granted: bit 1 << GSO_…, bit 0 for ECN. */
+  kinds: number;
+  /** Where completions are told instead of on the TX ring; null: on the TX ring. */
+  completions: EventSide | null;
+}
+
+const LINEAR: TransmitMode = { scatterGather: false, pool: null, kinds: 0, completions: null };
 
 /** Longest ordinary frame: MTU and header, and room for the tags that it says it has. */
 export function frameLimit(mtu: number, etherType: number): number {
@@ -48,8 +81,14 @@ export function frameLimit(mtu: number, etherType: number): number {
  */
 export class TransmitSide {
   readonly #wakeups: QueueWakeups;
-  readonly #table: BurstTable;
-  readonly #batch: Batch;
+  readonly #linear: Batch;
+  readonly #stage: OffloadStage;
+  #reader: VsgReader | null = null;
+  #scattered: Batch | null = null;
+  /** Segments of a superframe that the port did not take all of: they come first. */
+  #rest: FrameQueue | null = null;
+  #store: FrameStore | null = null;
+  #mode = LINEAR;
   #running = false;
   #scheduled = false;
   #unsignalled = 0;
@@ -59,10 +98,10 @@ export class TransmitSide {
   constructor(
     private readonly queue: Queue,
     private readonly signal: HostSignal,
-    private readonly environment: TransmitEnvironment,
+    private readonly environment: DataEnvironment,
   ) {
-    this.#table = BurstTable.allocate(queue.space, BURST);
-    this.#batch = new Batch(this.#table);
+    this.#linear = new Batch(BurstTable.allocate(queue.space, BURST));
+    this.#stage = new OffloadStage(environment.statistics);
     this.#wakeups = new QueueWakeups(queue, {
       scheduler: environment.scheduler,
       recheck: RECHECK_INUSE_HEAD,
@@ -80,9 +119,14 @@ export class TransmitSide {
     signal.onDoorbell = this.#wakeups.wakeup;
   }
 
-  /** Link up: looks at the ring, then waits for doorbells. */
-  start(): void {
+  /** Link up: looks at the ring, then waits for doorbells. @throws VbusError ENOMEM */
+  start(mode: TransmitMode = LINEAR): void {
     if (this.queue.broken !== null) return; // for good, and reported already
+    this.#mode = mode;
+    if (mode.scatterGather && this.#reader === null) {
+      this.#reader = new VsgReader(this.queue, BURST);
+      this.#scattered = new Batch(this.#reader.table);
+    }
     this.#failed = false;
     this.#running = true;
     this.#schedule();
@@ -133,10 +177,29 @@ export class TransmitSide {
     }
   }
 
+  /** The table that descriptors are read into. */
+  get #batch(): Batch {
+    return this.#mode.scatterGather && this.#scattered !== null ? this.#scattered : this.#linear;
+  }
+
+  /** Where frames go at this moment. */
+  get #port(): Port | null {
+    return this.environment.carrier ? this.environment.port : null;
+  }
+
+  #peek(): number {
+    const { scatterGather, pool, kinds } = this.#mode;
+    return scatterGather && this.#reader !== null
+      ? this.#reader.peek(BURST, pool, kinds)
+      : this.queue.peek("inuse", this.#linear.table, BURST, PEEK_FRAMES);
+  }
+
   #drainBursts(): void {
     const { queue } = this;
     for (let burst = 0; burst < BURSTS_PER_RUN; burst++) {
-      const n = queue.peek("inuse", this.#table, BURST, PEEK_FRAMES);
+      if (!this.#sendRest()) return; // the port calls writable()
+      if (this.#mode.completions?.full === true) return; // eventsDrained() resumes
+      const n = this.#peek();
       if (n === 0) {
         this.#complete(0, true);
         this.#wakeups.enable(); // looks at the ring again and schedules when something came in between
@@ -150,9 +213,33 @@ export class TransmitSide {
     this.#schedule();
   }
 
+  /** Hands over what is left of a superframe. False: the port has no room. */
+  #sendRest(): boolean {
+    const rest = this.#rest;
+    if (rest === null) return true;
+    const { tx } = this.environment.statistics;
+    while (rest.count > 0) {
+      const port = this.#port;
+      const { start, run, batch } = rest;
+      const bytes = batch.byteCount(start, start + run);
+      const n = port === null ? run : port.transmit(batch, start, start + run);
+      if (this.queue.closed) return false;
+      if (port === null) countDrop(tx.drops, "no-link", n);
+      else {
+        tx.passed += n;
+        tx.bytes += n === run ? bytes : batch.byteCount(start, start + n);
+      }
+      rest.shift(n);
+      tx.held = rest.count;
+      if (n < run) return false;
+    }
+    return true;
+  }
+
   /** Hands n frames to the port, dropping those that no NIC would send. Returns how many are done with. */
   #pass(n: number): number {
-    const { port, statistics } = this.environment;
+    const port = this.#port;
+    const { statistics } = this.environment;
     const { tx } = statistics;
     const batch = this.#batch;
     batch.count = n;
@@ -165,10 +252,8 @@ export class TransmitSide {
         if (port === null) {
           dropFrames(tx, "no-link", end - done);
         } else {
-          const taken = port.transmit(batch, done, end);
+          const taken = this.#transmit(port, batch, done, end);
           tx.frames += taken;
-          tx.passed += taken;
-          for (let i = done; i < done + taken; i++) tx.bytes += batch.length(i);
           if (taken < end - done) {
             statistics.txCongested++;
             return done + taken;
@@ -184,23 +269,86 @@ export class TransmitSide {
     return done;
   }
 
+  /** Hands frames to the port, finished where it does not take them as they are. Returns how many are gone. */
+  #transmit(port: Port, batch: Batch, from: number, to: number): number {
+    const { tx } = this.environment.statistics;
+    return this.#stage.hand(
+      batch,
+      from,
+      to,
+      port.offloads,
+      (frames, first, end) => {
+        const n = port.transmit(frames, first, end);
+        tx.passed += n;
+        tx.bytes += frames.byteCount(first, first + n);
+        return n;
+      },
+      (frames, first, end) => this.#keep(frames, first, end),
+      (refused) => {
+        countDrop(tx.drops, "bad-offload", refused);
+      },
+      (more) => {
+        tx.replicated += more;
+      },
+    );
+  }
+
+  /** Keeps segments that the port did not take: their superframe goes back to the guest as sent. */
+  #keep(batch: Batch, from: number, to: number): number {
+    const { tx } = this.environment.statistics;
+    this.#store ??= new FrameStore(this.queue.space);
+    this.#rest ??= new FrameQueue(this.#store, Infinity, Infinity);
+    const kept = this.#rest.appendAll(batch, from, to);
+    countDrop(tx.drops, "queue-full", to - from - kept); // the arena is full
+    tx.held = this.#rest.count;
+    return to - from;
+  }
+
   /** Why a frame must not be sent, or null. */
   #fault(i: number): DropReason | null {
     const batch = this.#batch;
-    if (this.#table.bufferAddress(i) === 0) return "bad-address"; // and its head was not read
+    const flags = batch.table.flags(i);
+    if ((flags & FRAME_BAD_ANY) !== 0) {
+      if ((flags & FRAME_BAD_ADDRESS) !== 0) return "bad-address";
+      return (flags & FRAME_BAD_DESCRIPTOR) !== 0 ? "bad-descriptor" : "bad-offload";
+    }
+    if (batch.table.bufferAddress(i) === 0) return "bad-address"; // and its head was not read
     const length = batch.length(i);
     if (length < ETH_HEADER_SIZE) return "undersize";
-    if (length > frameLimit(this.environment.mtu, batch.etherType(i))) return "oversize";
-    return null;
+    const limit = frameLimit(this.environment.mtu, batch.etherType(i));
+    if ((flags & FRAME_GSO) !== 0) {
+      // validated here even when it passes untouched: whoever gets it may believe its headers
+      const longest = longestSegment(batch, i);
+      return longest < 0 || longest > limit ? "bad-offload" : null;
+    }
+    return length > limit ? "oversize" : null;
   }
 
   /** Gives n descriptors back, and signals every `txMitigation` frames and after the last. */
   #complete(n: number, last: boolean): void {
+    const { completions } = this.#mode;
     this.#unsignalled += n;
     const due = this.#unsignalled > 0 && (last || this.#unsignalled >= this.environment.txMitigation);
     if (due) this.#unsignalled = 0;
-    if (n === 0 && !due) return;
-    this.#wakeups.ringIf(this.queue.release("inuse", null, n, due ? BURST_SIGNAL : 0));
+    if (n > 0) {
+      const signal = due && completions === null ? BURST_SIGNAL : 0;
+      this.#wakeups.ringIf(this.queue.release("inuse", null, n, signal)); // strictly before its completions are told
+      if (completions !== null) this.#tell(completions, n);
+    } else if (due && completions === null) {
+      this.#wakeups.ringIf(this.queue.release("inuse", null, 0, BURST_SIGNAL));
+    }
+    if (due) completions?.flush();
+  }
+
+  /** Adds a completion for each of the n descriptors just released, where its cookie is known (defect V1). */
+  #tell(completions: EventSide, n: number): void {
+    const { table } = this.#batch;
+    const { bytes } = table.space;
+    for (let i = 0; i < n; i++) {
+      if (this.#mode.scatterGather && (table.flags(i) & FRAME_COOKIE_READ) === 0) continue;
+      const at = table.entry(i) + ENTRY_OFF_COOKIE;
+      completions.complete(bytes.slice(at, at + 8) as Uint8Array<ArrayBuffer>);
+    }
   }
 
   /** What was counted on the ring, by south. */
@@ -212,12 +360,16 @@ export class TransmitSide {
   close(): void {
     this.stop();
     this.#wakeups.close();
-    if (this.queue.broken === null) {
-      dropFrames(this.environment.statistics.tx, "closed", this.#left());
-    }
+    const { tx } = this.environment.statistics;
+    if (this.queue.broken === null) dropFrames(tx, "closed", this.#left());
+    countDrop(tx.drops, "closed", this.#rest?.clear() ?? 0);
+    tx.held = 0;
     this.signal.onDoorbell = null;
+    this.#rest?.close();
+    this.#store?.close();
+    this.#reader?.close();
     this.queue.close();
-    this.#table.close();
+    this.#linear.table.close();
     this.signal.release();
   }
 

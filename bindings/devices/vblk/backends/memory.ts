@@ -23,6 +23,7 @@ export class MemoryBackend implements BlockBackend {
     if (typeof content !== "number") this.#bytes.set(content);
   }
 
+  /** Size in bytes. */
   get size(): number {
     return this.#bytes.length;
   }

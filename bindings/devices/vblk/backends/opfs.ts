@@ -46,6 +46,7 @@ export class OpfsBackend implements BlockBackend {
     this.#size = checkSize(handle.getSize(), "the file");
   }
 
+  /** Size in bytes. */
   get size(): number {
     return this.#size;
   }

@@ -46,9 +46,11 @@ export class CowOverlay implements BlockBackend {
     options: CowOverlayOptions = {},
   ) {
     const { clusterSize = 1 << 16, maxBytes = Infinity } = options;
-    if (
-      !(clusterSize >= CLUSTER_MIN && clusterSize <= CLUSTER_MAX && Number.isInteger(Math.log2(clusterSize)))
-    )
+    if (!(
+      clusterSize >= CLUSTER_MIN &&
+      clusterSize <= CLUSTER_MAX &&
+      Number.isInteger(Math.log2(clusterSize))
+    ))
       throw new VbusError(
         "EINVAL",
         `clusters of ${clusterSize} bytes; use a power of two from ${CLUSTER_MIN} to ${CLUSTER_MAX}`,
@@ -60,10 +62,12 @@ export class CowOverlay implements BlockBackend {
     this.#baseEnd = base.size;
   }
 
+  /** {@inheritDoc BlockBackend.description} */
   get description(): string {
     return `overlay over ${this.base.description}`;
   }
 
+  /** Size in bytes; the base's at the beginning. */
   get size(): number {
     return this.#size;
   }
@@ -225,7 +229,8 @@ export class CowOverlay implements BlockBackend {
   #covers(offset: number, length: number): boolean {
     let all = true;
     this.#eachRun(offset, length, (cluster, from, to) => {
-      for (let sector = from; all && sector < to; sector++) all = cluster !== undefined && has(cluster, sector);
+      for (let sector = from; all && sector < to; sector++)
+        all = cluster !== undefined && has(cluster, sector);
     });
     return all;
   }

@@ -1,0 +1,206 @@
+import {
+  VBLK_DEFAULT_DEPTH,
+  VBLK_ID_SIZE,
+  VBLK_MAX_DEPTH,
+  VBLK_VERSION,
+} from "../../../assembly/abi/vblk.js";
+import type {
+  Attribute,
+  BusPublisher,
+  Connection,
+  Device,
+  DeviceClass,
+  DeviceContext,
+  DeviceInterface,
+  PublishedInterface,
+} from "../../bus/types.js";
+import { VbusError } from "../../errors.js";
+import type { MemorySpace } from "../../memory/space.js";
+import type { BlockBackend } from "./backend.js";
+import { VblkConnection, type VblkEnvironment } from "./connection.js";
+import { Medium } from "./medium.js";
+import { emptyStatistics, type VblkStatistics } from "./statistics.js";
+
+/** How a block device class is set up. */
+export interface VblkClassOptions {
+  /** Name of the class; default `vblk`. */
+  name?: string;
+  /**
+   * Gives a device its back end, opened before; called once, when the device is created. The device closes it when it is
+   * removed, so no two devices may share one.
+   */
+  backend: (deviceName: string) => BlockBackend;
+}
+
+/** Type of the interface that drivers match. */
+const INTERFACE_TYPE = "virtual-block";
+
+/** The device class of block devices (`docs/abi/vblk.md`). Register it with `vbus.registerClass(...)`. */
+export function vblkClass(options: VblkClassOptions): DeviceClass {
+  return {
+    name: options.name ?? "vblk",
+    create: (context) => new VblkDevice(context, options.backend(context.name)),
+  };
+}
+
+class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
+  readonly name = "default";
+  readonly type = INTERFACE_TYPE;
+  readonly statistics: VblkStatistics = emptyStatistics();
+  readonly attributes: ReadonlyMap<string, Attribute>;
+  readonly medium: Medium;
+  queueDepth = VBLK_DEFAULT_DEPTH;
+  readOnly: boolean;
+  serial: string;
+  /** The back end failed the last time; told already. */
+  #failing = false;
+  #connection: VblkConnection | null = null;
+  #bus: BusPublisher | null = null;
+  #published: PublishedInterface | null = null;
+
+  constructor(
+    private readonly context: DeviceContext,
+    private readonly backend: BlockBackend,
+  ) {
+    this.medium = new Medium(backend, this.queueDepth);
+    this.readOnly = backend.readOnly;
+    this.serial = context.name.replace(/[^ -~]/g, "?").slice(0, VBLK_ID_SIZE);
+    this.attributes = new Map<string, Attribute>([
+      [
+        "size",
+        {
+          get: () => String(this.medium.size),
+          set: (text) => {
+            this.#resize(whole(text, 0, Number.MAX_SAFE_INTEGER));
+          },
+        },
+      ],
+      [
+        "read_only",
+        {
+          get: () => (this.readOnly ? "1" : "0"),
+          set: (text) => {
+            this.#setReadOnly(whole(text, 0, 1) === 1);
+          },
+        },
+      ],
+      [
+        "serial",
+        {
+          get: () => this.serial,
+          set: (text) => {
+            this.#setSerial(text);
+          },
+        },
+      ],
+      ["backend", { get: () => this.backend.description }],
+      [
+        "queue_depth",
+        {
+          get: () => String(this.queueDepth),
+          set: (text) => {
+            const depth = whole(text, 1, VBLK_MAX_DEPTH);
+            this.#requireClosed("queue_depth");
+            this.queueDepth = depth;
+            this.medium.operations.limit = depth;
+          },
+        },
+      ],
+      ["queues", { get: () => JSON.stringify(this.#connection?.queueCounters() ?? null) }],
+      ["statistics", { get: () => JSON.stringify(this.statistics) }],
+    ]);
+  }
+
+  get scheduler(): DeviceContext["scheduler"] {
+    return this.context.scheduler;
+  }
+
+  #requireClosed(attribute: string): void {
+    if (this.#connection !== null)
+      throw new VbusError("EBUSY", `a guest has the device open; change ${attribute} while it is closed`);
+  }
+
+  #setReadOnly(readOnly: boolean): void {
+    if (readOnly === this.readOnly) return;
+    if (this.backend.readOnly)
+      throw new VbusError("EROFS", `${this.backend.description} cannot be written; use another back end`);
+    this.#requireClosed("read_only");
+    this.readOnly = readOnly;
+  }
+
+  #setSerial(serial: string): void {
+    if (!/^[ -~]*$/.test(serial) || serial.length > VBLK_ID_SIZE)
+      throw new VbusError("EINVAL", `"${serial}": write up to ${VBLK_ID_SIZE} characters of ASCII`);
+    this.serial = serial;
+  }
+
+  #resize(size: number): void {
+    if (size === this.medium.size) return;
+    if (this.readOnly) throw new VbusError("EROFS", `${this.context.name} is read-only and keeps its size`);
+    this.medium.resize(size, (error) => {
+      if (error === null) this.#connection?.resized();
+      else this.context.report(`${this.context.name}: the back end could not be resized to ${size}`, error);
+    });
+  }
+
+  busConnect(bus: BusPublisher): void {
+    if (this.#bus !== null)
+      throw new VbusError(
+        "EBUSY",
+        `${this.context.name} is on bus ${this.#bus.name}; disconnect it there first`,
+      );
+    this.#published = bus.publish(this);
+    this.#bus = bus;
+  }
+
+  busDisconnect(bus: BusPublisher): void {
+    if (this.#bus !== bus) throw new VbusError("EINVAL", `${this.context.name} is not on bus ${bus.name}`);
+    this.#published?.withdraw();
+    this.#published = null;
+    this.#bus = null;
+  }
+
+  connect(memory: MemorySpace, version: number): Connection {
+    if (version !== VBLK_VERSION)
+      throw new VbusError("EINVAL", `vblk has version ${VBLK_VERSION}, not ${version}`);
+    if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
+    return (this.#connection = new VblkConnection(memory, this));
+  }
+
+  closed(): void {
+    this.#connection = null;
+  }
+
+  ringFailed(ring: "request" | "completion", error: unknown): void {
+    const guilty = error instanceof VbusError && error.code === "EPROTO";
+    this.context.report(
+      `${this.context.name}: ${guilty ? "the guest broke" : "the host failed at"} the ${ring} ring; it works again once the guest reopens the device`,
+      error,
+    );
+  }
+
+  backendDid(error: unknown): void {
+    if (error !== null && !this.#failing) {
+      this.context.report(
+        `${this.context.name}: ${this.backend.description} failed; told again only after it worked in between`,
+        error,
+      );
+    }
+    this.#failing = error !== null;
+  }
+
+  release(): void {
+    this.medium.close((error) => {
+      if (error !== null)
+        this.context.report(`${this.context.name}: ${this.backend.description} could not be closed`, error);
+    });
+  }
+}
+
+/** A whole number in a range. @throws VbusError EINVAL */
+function whole(text: string, min: number, max: number): number {
+  const value = /^\d{1,16}$/.test(text) ? Number(text) : NaN;
+  if (!(value >= min && value <= max))
+    throw new VbusError("EINVAL", `"${text}": write a whole number from ${min} to ${max}`);
+  return value;
+}

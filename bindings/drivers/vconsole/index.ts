@@ -1,0 +1,40 @@
+/**
+ * vconsole, the guest half: a driver for guests written in TypeScript (`docs/abi/vconsole.md`).
+ * @module
+ */
+import type { Driver, ProxyDevice } from "../proxy.js";
+import { VirtualConsole, type VconsoleOptions } from "./console.js";
+
+export { VirtualConsole, type VconsoleOptions, type VirtualConsoleStatistics } from "./console.js";
+export type { ByteSink } from "../../bytes/inbox.js";
+
+/** The driver: register it with `proxyBus.registerDriver(...)`; every console that it takes is handed to `onConsole`. */
+export class VconsoleDriver implements Driver<VirtualConsole> {
+  readonly type = "virtual-console";
+
+  /**
+   * @param onConsole - told of every console, closed (call `console.open()`)
+   * @param options - ring and buffer sizes
+   */
+  constructor(
+    private readonly onConsole: (console: VirtualConsole) => void = () => {},
+    private readonly options: VconsoleOptions = {},
+  ) {}
+
+  /** {@inheritDoc Driver.probe} */
+  async probe(device: ProxyDevice): Promise<VirtualConsole> {
+    const console = await VirtualConsole.probe(device, this.options);
+    try {
+      this.onConsole(console);
+    } catch (error) {
+      await console.close();
+      throw error;
+    }
+    return console;
+  }
+
+  /** {@inheritDoc Driver.remove} */
+  async remove(console: VirtualConsole): Promise<void> {
+    await console.close();
+  }
+}
