@@ -67,11 +67,8 @@ function sumWide(address: usize, length: usize): u64 {
       address += 64;
     }
     a = i32x4.add(i32x4.add(a, b), i32x4.add(c, d)); // each lane within ±4 * 1024 * 65536 = ±2^28
-    const signed =
-      <i64>i32x4.extract_lane(a, 0) +
-      <i64>i32x4.extract_lane(a, 1) +
-      <i64>i32x4.extract_lane(a, 2) +
-      <i64>i32x4.extract_lane(a, 3);
+    const halves = i64x2.add(i64x2.extend_low_i32x4_s(a), i64x2.extend_high_i32x4_s(a));
+    const signed = i64x2.extract_lane(halves, 0) + i64x2.extract_lane(halves, 1);
     total += <u64>(signed + <i64>pass * 16384); // pass / 2 words of 32768 each: the sum of unsigned words, never below 0
     length -= pass;
   }
@@ -88,11 +85,19 @@ export function checksumRange(address: usize, length: u32): u32 {
     address += wide;
     left &= 63;
   }
-  while (left >= 8) {
+  if ((left & 32) != 0) {
+    const both = i32x4.add(sumPairs(v128.load(address)), sumPairs(v128.load(address, 16)));
+    total += sumLanes(both);
+    address += 32;
+  }
+  if ((left & 16) != 0) {
+    total += sumLanes(sumPairs(v128.load(address)));
+    address += 16;
+  }
+  if ((left & 8) != 0) {
     const word = load<u64>(address);
     total += (word & 0xffffffff) + (word >> 32);
     address += 8;
-    left -= 8;
   }
   if ((left & 4) != 0) {
     total += <u64>load<u32>(address);
@@ -104,6 +109,17 @@ export function checksumRange(address: usize, length: u32): u32 {
   }
   if ((left & 1) != 0) total += <u64>load<u8>(address); // the missing byte of the last word is zero
   return fold(total);
+}
+
+/** Sums of neighbouring words, of at most 2^17 each. */
+function sumPairs(words: v128): v128 {
+  return i32x4.extadd_pairwise_i16x8_u(words);
+}
+
+/** Sum of four lanes, of which any two together stay below 2^32. */
+function sumLanes(lanes: v128): u64 {
+  const halves = i64x2.add(i64x2.extend_low_i32x4_u(lanes), i64x2.extend_high_i32x4_u(lanes));
+  return i64x2.extract_lane(halves, 0) + i64x2.extract_lane(halves, 1);
 }
 
 /** Swaps a 16-bit number to network order, as a little-endian sum sees it. */

@@ -32,6 +32,7 @@ export {
   checksumRange,
   checksumSwap,
 } from "./checksum";
+export { coalesceBurst } from "./coalesce";
 export { checksumFinish, segmentBegin, segmentNext } from "./segment";
 export { vsgExtend, vsgFinish, vsgPeek, vsgReserve } from "./vsg";
 export { ringExport, ringImport, ringRebase, signalRebase } from "./state";

@@ -56,22 +56,55 @@ export function putPiece(piece: usize, address: usize, length: u32, gpa: u64): v
 
 /** Copies up to `length` bytes from `offset` of a frame to `target`. Returns the number copied: less at the frame's end. */
 export function gatherBytes(entry: usize, offset: u32, target: usize, length: u32): u32 {
-  const count = pieceCount(entry);
+  const count = <u32>load<u16>(entry, ENTRY_OFF_FRAGMENTS);
+  if (count <= 1) {
+    const size = load<u32>(entry, ENTRY_OFF_LENGTH);
+    if (offset >= size) return 0;
+    const n = size - offset < length ? size - offset : length;
+    copyBytes(target, <usize>load<u32>(entry, ENTRY_OFF_ADDRESS) + <usize>offset, n);
+    return n;
+  }
+  let piece = <usize>load<u32>(entry, ENTRY_OFF_FRAGMENT_LIST);
+  const end = piece + <usize>count * PIECE_SIZE;
   let skip = offset;
   let done: u32 = 0;
-  for (let i: u32 = 0; i < count && done < length; i++) {
-    const size = pieceLength(entry, i);
-    if (skip >= size) {
+  while (piece != end && done < length) {
+    const size = load<u32>(piece, PIECE_OFF_LENGTH);
+    if (skip < size) {
+      const n = size - skip < length - done ? size - skip : length - done;
+      copyBytes(target + <usize>done, <usize>load<u32>(piece, PIECE_OFF_ADDRESS) + <usize>skip, n);
+      skip = 0;
+      done += n;
+    } else {
       skip -= size;
-      continue;
     }
-    let n = size - skip;
-    if (n > length - done) n = length - done;
-    copyBytes(target + <usize>done, pieceAddress(entry, i) + <usize>skip, n);
-    skip = 0;
-    done += n;
+    piece += PIECE_SIZE;
   }
   return done;
+}
+
+/** Copies the first `length` bytes of a frame in several pieces, which was checked to be that long, to `target`. */
+function gatherFrame(entry: usize, target: usize, length: u32): void {
+  let piece = <usize>load<u32>(entry, ENTRY_OFF_FRAGMENT_LIST);
+  let count = <u32>load<u16>(entry, ENTRY_OFF_FRAGMENTS);
+  let left = length;
+  if (count == 2) {
+    // what segmentation makes: a header and its payload
+    const size = load<u32>(piece, PIECE_OFF_LENGTH);
+    const n = size < left ? size : left;
+    copyBytes(target, load<u32>(piece, PIECE_OFF_ADDRESS), n);
+    copyBytes(target + <usize>n, load<u32>(piece + PIECE_SIZE, PIECE_OFF_ADDRESS), left - n);
+    return;
+  }
+  while (left != 0 && count != 0) {
+    const size = load<u32>(piece, PIECE_OFF_LENGTH);
+    const n = size < left ? size : left;
+    copyBytes(target, load<u32>(piece, PIECE_OFF_ADDRESS), n);
+    target += <usize>n;
+    left -= n;
+    piece += PIECE_SIZE;
+    count--;
+  }
 }
 
 /** Copies `length` bytes to the pieces of a frame that was checked to be that long. Logged for `regions`. */
@@ -141,6 +174,11 @@ export function slicePieces(entry: usize, offset: u32, length: u32, list: usize,
 
 /** Copies `length` bytes of one frame into the pieces of another; both were checked to be that long. Logged for `regions`. */
 export function copyPieces(target: usize, source: usize, length: u32, regions: usize): void {
+  if (load<u16>(target, ENTRY_OFF_FRAGMENTS) <= 1 && load<u16>(source, ENTRY_OFF_FRAGMENTS) > 1) {
+    gatherFrame(source, load<u32>(target, ENTRY_OFF_ADDRESS), length);
+    logWrite(regions, load<u64>(target, ENTRY_OFF_GPA), length);
+    return;
+  }
   const sources = pieceCount(source);
   const targets = pieceCount(target);
   let si: u32 = 0;

@@ -23,6 +23,7 @@ const FILES = {
   "index.html": "examples/replay/page.html",
   "page.css": "examples/replay/page.css",
   "segments.pcap.gz": "test/data/segments.pcap.gz",
+  "superframes.pcap.gz": "test/data/superframes.pcap.gz",
   "vbus.wasm": "dist/wasm/vbus.wasm",
   "vbus.shared.wasm": "dist/wasm/vbus.shared.wasm",
 };

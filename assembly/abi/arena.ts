@@ -240,14 +240,71 @@ export const SEG_OFF_TRANSPORT = 24;
 export const SEG_OFF_KIND = 28;
 /** 4 or 6. */
 export const SEG_OFF_VERSION = 32;
-/** Pseudo-header sum without the length. */
-export const SEG_OFF_PSEUDO = 36;
-/** Sum of the constant words of the transport header. */
+/** Sum of all that does not change in transport and pseudo-header: without lengths, sequence number and flags. */
+export const SEG_OFF_TRANSPORT_SUM = 36;
+/** Payload bytes of the whole. */
 export const SEG_OFF_PAYLOAD = 40;
+/** Sum of all that does not change in an IPv4 header: without length and identification. */
+export const SEG_OFF_NETWORK_SUM = 44;
+/** Address of the next payload byte. */
+export const SEG_OFF_AT = 48;
+/** Bytes from there to the end of its piece. */
+export const SEG_OFF_REST = 52;
+/** The piece after that one. */
+export const SEG_OFF_PIECE = 56;
 /** Private copy of the headers. */
 export const SEG_OFF_HEADERS = 64;
 /** Size of a segmentation state. */
 export const SEG_STATE_SIZE = 576;
+
+/* ---- coalescing: the list of open flows, then one record per frame of a batch ---------------- */
+
+/** Index of the next frame of the same superframe, {@link COALESCE_NONE} in the last. */
+export const COALESCE_OFF_NEXT = 0;
+/** First frame of a superframe: index of its last frame. */
+export const COALESCE_OFF_LAST = 4;
+/** First frame of a superframe: number of frames; 0 in the others, and in frames that pass as they are 1. */
+export const COALESCE_OFF_FRAMES = 8;
+/** First frame of a superframe: payload bytes of all frames. */
+export const COALESCE_OFF_TOTAL = 12;
+/** Length of all headers; 0 when the frame belongs to no flow that could be told. */
+export const COALESCE_OFF_HEADER_LENGTH = 16;
+/** Payload bytes of the frame. */
+export const COALESCE_OFF_PAYLOAD = 20;
+/** Offset of the network header. */
+export const COALESCE_OFF_NETWORK = 24;
+/** Offset of the transport header. */
+export const COALESCE_OFF_TRANSPORT = 28;
+/** Segmentation kind. */
+export const COALESCE_OFF_KIND = 32;
+/** Sequence number. */
+export const COALESCE_OFF_SEQUENCE = 36;
+/** Identification of an IPv4 packet. */
+export const COALESCE_OFF_ID = 40;
+/** TCP flags. */
+export const COALESCE_OFF_TCP_FLAGS = 44;
+/** Hash of the flow. */
+export const COALESCE_OFF_HASH = 48;
+/** Private copy of the headers; what differs between segments of one send is zero. */
+export const COALESCE_OFF_HEADERS = 64;
+/** Longest headers of a frame that is merged. */
+export const COALESCE_HEADERS_MAX = 192;
+/** Size of a record. */
+export const COALESCE_RECORD_SIZE = 256;
+/** No frame. */
+export const COALESCE_NONE = 0xffffffff;
+/** Flows that can be open at once; one more closes the oldest. */
+export const COALESCE_FLOWS_MAX = 16;
+/** Result: number of superframes made. Follows the list of open flows, u32 each. */
+export const COALESCE_OFF_SUPERFRAMES = 64;
+/** Size of what precedes the records. */
+export const COALESCE_OPEN_SIZE = 128;
+/** What may be merged: TCP over IPv4. */
+export const COALESCE_TCP4 = 1;
+/** What may be merged: TCP over IPv6. */
+export const COALESCE_TCP6 = 2;
+/** What may be merged: flows that use ECN, when congestion was reported (CWR). */
+export const COALESCE_ECN = 4;
 
 /** Superframe refused: headers that are not those of the kind, or do not fit. */
 export const SEG_BAD_HEADERS = 1;

@@ -100,10 +100,11 @@ export class ByteInbox {
 
   set sink(sink: ByteSink | null) {
     this.#sink = sink;
-    if (sink !== null)
-      queueMicrotask(() => {
-        this.flush();
-      });
+    if (sink === null) return;
+    this.#endUnread = false; // was for readers
+    queueMicrotask(() => {
+      this.flush();
+    });
   }
 
   /** Hands out what can be handed out: runs the reader's callbacks, so it is called outside of all ring work. */

@@ -84,6 +84,17 @@ export interface EngineExports {
     list: number,
     pieces: number,
   ): number;
+  coalesceBurst(
+    frames: number,
+    n: number,
+    out: number,
+    scratch: number,
+    list: number,
+    pieces: number,
+    kinds: number,
+    maxBytes: number,
+    maxFrames: number,
+  ): number;
   vsgPeek(
     endpoint: number,
     table: number,

@@ -26,6 +26,6 @@ export { copyOffload, moveFrames, type Moved } from "./transfer.js";
 export { QueueWakeups, type QueueWakeupOptions } from "./wakeup.js";
 export { VsgReader, VsgWriter, type DescriptorPool } from "./vsg.js";
 export { Checksum } from "./checksum.js";
-export { ChecksumFinisher, Segmenter } from "./offload.js";
+export { ChecksumFinisher, Coalescer, Segmenter, type CoalescerOptions } from "./offload.js";
 export * from "../../assembly/abi/arena.js";
 export { errorCode, VbusError, type ErrorCode } from "../errors.js";

@@ -1,4 +1,10 @@
 import {
+  COALESCE_ECN,
+  COALESCE_OFF_SUPERFRAMES,
+  COALESCE_OPEN_SIZE,
+  COALESCE_RECORD_SIZE,
+  COALESCE_TCP4,
+  COALESCE_TCP6,
   ENTRY_OFF_FRAGMENTS,
   HEADERS_MAX,
   PIECE_SIZE,
@@ -16,6 +22,13 @@ const HEADER_ROOM = 128;
 const PIECES_EACH = 4;
 /** Pieces for each frame whose checksum is finished: the copied head and what a guest may scatter the rest over. */
 const FINISHER_PIECES = 32;
+
+/** Pieces for each frame that is merged: a few more than a guest scatters an MTU-sized frame over. */
+const MERGED_PIECES_EACH = 8;
+/** Longest superframe: what the lengths of an IP packet and of a scatter-gather descriptor both have room for. */
+const SUPERFRAME_MAX = 65535;
+/** Most segments of a superframe when nobody says otherwise: as many MTU-sized ones as fit. */
+const SEGMENTS_DEFAULT = 64;
 
 /** Pieces that make up entry i of a table, at least 1. */
 function fragments(table: BurstTable, i: number): number {
@@ -200,5 +213,125 @@ export class ChecksumFinisher {
     this.#closed = true;
     this.table.close();
     this.space.free(this.#headers);
+  }
+}
+
+/** Limits of a {@link Coalescer}. */
+export interface CoalescerOptions {
+  /** Longest superframe in bytes, Ethernet header included; at most 65535, which is also the default. */
+  maxBytes?: number;
+  /** Most segments of a superframe; 64 by default. */
+  maxSegments?: number;
+}
+
+/**
+ * Merges TCP segments of one flow that follow each other within a batch into superframes with partial checksums, as the
+ * Linux kernel's GRO does, after verifying their checksums. Cutting a superframe gives the frames back that it was made
+ * of. Frames that cannot be merged pass as they are; the order within a flow is kept; at the end of a batch everything
+ * is flushed. Nothing is copied but headers. One thread.
+ *
+ * Frames that were coalesced by somebody else already (`FRAME_GSO`) pass; frames with a partial checksum (from a sender
+ * of ours) are merged without summing.
+ */
+export class Coalescer {
+  /**
+   * The frames of the last {@link Coalescer.run}. Valid until the next, and as long as the batch is that they came from.
+   */
+  readonly table: BurstTable;
+  /** Longest superframe in bytes. */
+  readonly maxBytes: number;
+  /** Most segments of a superframe. */
+  readonly maxSegments: number;
+  readonly #scratch: number;
+  readonly #list: number;
+  readonly #pieces: number;
+  #merged = 0;
+  #superframes = 0;
+  #closed = false;
+
+  /**
+   * @param space - the memory that the frames lie in
+   * @param capacity - most frames per {@link Coalescer.run}
+   * @param options - limits of a superframe
+   * @throws RangeError for a capacity outside 1 … 4096, or a limit that makes no sense; VbusError ENOMEM
+   */
+  constructor(
+    readonly space: MemorySpace,
+    capacity = 64,
+    options: CoalescerOptions = {},
+  ) {
+    checkCapacity(capacity);
+    const { maxBytes = SUPERFRAME_MAX, maxSegments = SEGMENTS_DEFAULT } = options;
+    if (!Number.isInteger(maxBytes) || maxBytes < 1 || maxBytes > SUPERFRAME_MAX) {
+      throw new RangeError(`maxBytes ${maxBytes}; give a whole number of 1 to ${SUPERFRAME_MAX}`);
+    }
+    if (!Number.isInteger(maxSegments) || maxSegments < 1 || maxSegments > SUPERFRAME_MAX) {
+      throw new RangeError(`maxSegments ${maxSegments}; give a whole number of 1 to ${SUPERFRAME_MAX}`);
+    }
+    this.maxBytes = maxBytes;
+    this.maxSegments = maxSegments;
+    this.#pieces = capacity * MERGED_PIECES_EACH;
+    const scratchBytes = COALESCE_OPEN_SIZE + capacity * COALESCE_RECORD_SIZE;
+    this.#scratch = space.allocate(scratchBytes + this.#pieces * PIECE_SIZE, 64);
+    this.#list = this.#scratch + scratchBytes;
+    try {
+      this.table = BurstTable.allocate(space, capacity);
+    } catch (error) {
+      space.free(this.#scratch);
+      throw error;
+    }
+  }
+
+  /**
+   * Puts frames [from, to) of a table in the same memory into {@link Coalescer.table}, merged as far as they can be, and
+   * returns how many entries that makes. `kinds` (`COALESCE_TCP4`, `COALESCE_TCP6`, `COALESCE_ECN`) says what the
+   * receiver takes; without ECN, segments that report congestion (CWR) are not merged.
+   * @throws TypeError for a table of another memory; RangeError for more frames than the capacity
+   */
+  run(
+    table: BurstTable,
+    from: number,
+    to: number,
+    kinds = COALESCE_TCP4 | COALESCE_TCP6 | COALESCE_ECN,
+  ): number {
+    checkMemory(this.space, table);
+    const n = to - from;
+    if (!(n >= 0 && n <= this.table.capacity)) {
+      throw new RangeError(
+        `${n} frames; a coalescer of ${this.table.capacity} takes at most so many at a time`,
+      );
+    }
+    const out = this.space.engine.exports.coalesceBurst(
+      table.entry(from),
+      n,
+      this.table.address,
+      this.#scratch,
+      this.#list,
+      this.#pieces,
+      kinds,
+      this.maxBytes,
+      this.maxSegments,
+    );
+    this.#superframes = this.space.engine.words[(this.#scratch + COALESCE_OFF_SUPERFRAMES) >>> 2] as number;
+    this.#merged = n - out + this.#superframes;
+    return out;
+  }
+
+  /** Frames of the last run that went into superframes. */
+  get merged(): number {
+    return this.#merged;
+  }
+
+  /** Superframes that the last run made. */
+  get superframes(): number {
+    return this.#superframes;
+  }
+
+  /** Gives the memory back. Closing twice is harmless. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.table.close();
+    this.space.free(this.#scratch);
   }
 }

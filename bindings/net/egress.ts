@@ -2,7 +2,7 @@ import type { Scheduler } from "../scheduler.js";
 import type { Batch } from "./batch.js";
 import { FrameQueue } from "./frame-queue.js";
 import { FRAME_LENGTH_MAX, type FrameStore } from "./frame-store.js";
-import { emptyOffloadCounters, OffloadStage, takesFrame, type OffloadCounters } from "./offload.js";
+import { emptyOffloadCounters, OffloadStage, type OffloadCounters } from "./offload.js";
 import type { DropReason, PortPeer } from "./port.js";
 import type { FrameTally } from "./tally.js";
 
@@ -17,7 +17,8 @@ export interface EgressLimits {
 /**
  * The way out of a port: its peer, and the bounded queue of frames that the peer did not take yet. Frames are handed
  * over directly while the queue is empty, through the queue otherwise: order is always kept. Frames that the peer does
- * not take as they are (`offloads`) are finished on the way; malformed superframes are dropped as "bad-offload".
+ * not take as they are (`offloads`) are finished at the moment they are handed over, for what a peer takes may change
+ * while they wait (a guest runs out of pages); malformed superframes are dropped as "bad-offload".
  *
  * Peers run inside the delivery methods; what they do to the port meanwhile (`ready`, `detach`, `close`) waits until the
  * delivery has been counted ({@link Egress.whenIdle}).
@@ -30,6 +31,8 @@ export class Egress {
   /** Frames that wait. */
   readonly queue: FrameQueue;
   readonly #stage: OffloadStage;
+  /** Segments of a waiting superframe that the peer did not take all of: they come before the queue. */
+  #rest: FrameQueue | null = null;
   #delivering = false;
   #later: (() => void)[] = [];
 
@@ -42,7 +45,7 @@ export class Egress {
    * @param counters - of what is finished in software
    */
   constructor(
-    store: FrameStore,
+    private readonly store: FrameStore,
     private readonly scheduler: Scheduler,
     private readonly tally: FrameTally,
     private readonly offloads: number,
@@ -55,7 +58,12 @@ export class Egress {
 
   /** True when frames may be handed to the peer directly. */
   get open(): boolean {
-    return !this.blocked && this.peer !== null && this.queue.count === 0;
+    return !this.blocked && this.peer !== null && this.waiting === 0;
+  }
+
+  /** Frames that wait. */
+  get waiting(): number {
+    return this.queue.count + (this.#rest?.count ?? 0);
   }
 
   /** Runs an action now, or, when the peer is being called at this moment, right after that. */
@@ -110,9 +118,6 @@ export class Egress {
     );
   }
 
-  readonly #enqueueFinished = (batch: Batch, from: number, to: number): number =>
-    this.queue.append(batch, from, to);
-
   /** Copies frames [from, to) to the queue. Returns how many are gone: queued or dropped. Fewer: there is no room. */
   enqueue(batch: Batch, from: number, to: number): number {
     let i = from;
@@ -120,19 +125,7 @@ export class Egress {
       let end = i;
       while (end < to && batch.length(end) <= FRAME_LENGTH_MAX) end++;
       if (end > i) {
-        // a superframe that must be cut is taken as a whole, or not at all
-        if (!takesFrame(this.#takes, batch, i) && !this.queue.fits(batch.length(i))) break;
-        const n = this.#stage.hand(
-          batch,
-          i,
-          end,
-          this.#takes,
-          this.#enqueueFinished,
-          this.#keep,
-          this.#refuse,
-          this.#grown,
-        );
-        i += n;
+        i += this.queue.append(batch, i, end);
         if (i < end) break;
       } else {
         this.tally.drop("oversize", 1);
@@ -142,19 +135,40 @@ export class Egress {
     return i - from;
   }
 
+  readonly #handWaiting = (batch: Batch, from: number, to: number): number =>
+    this.blocked ? 0 : this.#hand(batch, from, to);
+
+  /** Keeps the rest of a superframe that waited: ahead of everything that waits behind it. */
+  readonly #keepWaiting = (batch: Batch, from: number, to: number): number => {
+    this.#rest ??= new FrameQueue(this.store, Infinity, Infinity);
+    const n = this.#rest.appendAll(batch, from, to);
+    this.tally.drop("queue-full", to - from - n); // the store has no memory left
+    return to - from;
+  };
+
   /** Hands waiting frames to the peer until it takes no more. Returns how many it took. */
   drain(): number {
-    let sum = 0;
-    while (this.queue.count > 0 && !this.blocked && this.peer !== null) {
-      const { start, run, batch } = this.queue;
-      const n = this.#hand(batch, start, start + run);
-      this.queue.shift(n);
-      sum += n;
-      this.#settle();
-      if (n < run) break;
+    const before = this.tally.delivered;
+    while (!this.blocked && this.peer !== null && this.waiting > 0) {
+      const queue = this.#rest !== null && this.#rest.count > 0 ? this.#rest : this.queue;
+      const { start, run, batch } = queue;
+      const n = this.#stage.hand(
+        batch,
+        start,
+        start + run,
+        this.#takes,
+        this.#handWaiting,
+        this.#keepWaiting,
+        this.#refuse,
+        this.#grown,
+      );
+      queue.shift(n);
+      const sum = this.tally.delivered - before;
+      this.#settle(); // what the peer did to the port meanwhile, now that all is counted
+      if (n < run) return sum;
     }
     if (this.peer === null) this.discard("no-link");
-    return sum;
+    return this.tally.delivered - before;
   }
 
   #hand(batch: Batch, from: number, to: number): number {
@@ -192,13 +206,15 @@ export class Egress {
 
   /** Drops everything that waits. */
   discard(reason: DropReason): void {
-    this.tally.drop(reason, this.queue.clear());
+    this.tally.drop(reason, this.queue.clear() + (this.#rest?.clear() ?? 0));
   }
 
   /** Drops everything that waits, and gives the queue's memory back. */
   close(reason: DropReason): void {
     this.discard(reason);
     this.queue.close();
+    this.#rest?.close();
+    this.#rest = null;
     this.peer = null;
     this.blocked = false;
   }

@@ -108,13 +108,13 @@ export class Loopback implements Port {
   /** {@inheritDoc Port.counters} */
   counters(): PortCounters {
     const { received, receivedBytes, delivered, deliveredBytes, drops } = this.#tally;
-    const inFlight = this.#egress.queue.count;
+    const inFlight = this.#egress.waiting;
     return { received, receivedBytes, delivered, deliveredBytes, drops: { ...drops }, inFlight };
   }
 
   /** The frame equation. */
   balance(): FrameBalance {
-    return this.#tally.balance(this.#egress.queue.count);
+    return this.#tally.balance(this.#egress.waiting);
   }
 
   /** {@inheritDoc Port.close} */

@@ -1,4 +1,7 @@
 import {
+  COALESCE_ECN,
+  COALESCE_TCP4,
+  COALESCE_TCP6,
   ENTRY_OFF_FLAGS,
   ENTRY_SIZE,
   FRAME_ECN,
@@ -9,7 +12,7 @@ import {
   GSO_TCP6,
   GSO_UDP_L4,
 } from "../../assembly/abi/arena.js";
-import { ChecksumFinisher, Segmenter } from "../engine/offload.js";
+import { ChecksumFinisher, Coalescer, Segmenter } from "../engine/offload.js";
 import type { MemorySpace } from "../memory/space.js";
 import { Batch } from "./batch.js";
 import { OFFLOAD_CSUM, OFFLOAD_ECN, OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP_L4 } from "./port.js";
@@ -91,6 +94,8 @@ interface Tools {
   segments: Batch;
   finisher: ChecksumFinisher;
   finished: Batch;
+  coalescer?: Coalescer;
+  merged?: Batch;
 }
 
 const toolsBySpace = new WeakMap<MemorySpace, Tools>();
@@ -126,8 +131,17 @@ export function longestSegment(batch: Batch, i: number): number {
  * Returns the batch itself when nothing was merged, else another one, valid until the next call for the same memory.
  */
 export function coalesceFrames(batch: Batch, from: number, to: number, kinds: number): Batch {
-  void from, to, kinds;
-  return batch;
+  const tools = toolsOf(batch.space);
+  const coalescer = (tools.coalescer ??= new Coalescer(batch.space));
+  const merged = (tools.merged ??= new Batch(coalescer.table));
+  const wanted =
+    ((kinds & OFFLOAD_TCP4) === 0 ? 0 : COALESCE_TCP4) |
+    ((kinds & OFFLOAD_TCP6) === 0 ? 0 : COALESCE_TCP6) |
+    ((kinds & OFFLOAD_ECN) === 0 ? 0 : COALESCE_ECN);
+  const n = coalescer.run(batch.table, from, to, wanted);
+  if (n === to - from) return batch;
+  merged.count = n;
+  return merged;
 }
 
 /** Takes frames [from, to) of a batch; returns how many. */

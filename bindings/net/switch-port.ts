@@ -121,7 +121,7 @@ export class SwitchPort implements Port {
       this.#drainPosted = true;
       this.core.scheduler.post(() => {
         this.#drainPosted = false;
-        if (this.egress.queue.count > 0) {
+        if (this.egress.waiting > 0) {
           this.core.guarded(() => {
             this.#drain();
           });
@@ -139,7 +139,7 @@ export class SwitchPort implements Port {
     const { egress, tally } = this;
     const before = tally.delivered;
     if (this.stalled) egress.blocked = false;
-    else if (egress.queue.count > 0) this.#drain();
+    else if (egress.waiting > 0) this.#drain();
     const n = egress.offer(batch, from, to);
     if (tally.delivered !== before) this.#progress();
     else if (this.stalled) egress.discard("stalled"); // finished copies that were refused once more
@@ -149,7 +149,7 @@ export class SwitchPort implements Port {
   /** Copies frames to the queue, as many as there is room for. Returns how many are gone. */
   enqueue(batch: Batch, from: number, to: number): number {
     const n = this.egress.enqueue(batch, from, to);
-    if (this.egress.queue.count > 0) this.#startClock();
+    if (this.egress.waiting > 0) this.#startClock();
     return n;
   }
 
@@ -200,7 +200,7 @@ export class SwitchPort implements Port {
   #progress(): void {
     this.stalled = false;
     if (this.#clock === -1) return;
-    const waitedFor = this.egress.queue.count > 0 || this.#waiters.size > 0;
+    const waitedFor = this.egress.waiting > 0 || this.#waiters.size > 0;
     this.#clock = waitedFor ? this.core.scheduler.now() : -1;
     this.#wake();
   }
@@ -214,7 +214,7 @@ export class SwitchPort implements Port {
   readonly #look = (): void => {
     this.#timer = null;
     if (this.#clock === -1 || this.closed) return;
-    const waitedFor = this.egress.queue.count > 0 || this.#waiters.size > 0;
+    const waitedFor = this.egress.waiting > 0 || this.#waiters.size > 0;
     const left = this.#clock + this.core.stallMs - this.core.scheduler.now();
     if (waitedFor && left <= 0) {
       this.#stall();
@@ -260,7 +260,7 @@ export class SwitchPort implements Port {
   /** {@inheritDoc Port.counters} */
   counters(): PortCounters {
     const { received, receivedBytes, delivered, deliveredBytes, drops } = this.tally;
-    const inFlight = this.egress.queue.count;
+    const inFlight = this.egress.waiting;
     return { received, receivedBytes, delivered, deliveredBytes, drops: { ...drops }, inFlight };
   }
 

@@ -1,3 +1,4 @@
+import type { TransmitFrame } from "vbus/drivers/venet";
 import { VbusError } from "vbus";
 import { isGroupMac, readCapture } from "vbus/net";
 
@@ -10,6 +11,9 @@ export interface FramePack {
   /** Length of each frame. */
   lengths: number[];
 }
+
+/** What a frame needs before it may go on a wire: its checksum completed, to be cut. */
+export type FrameNeeds = Pick<TransmitFrame, "checksum" | "gso">;
 
 /** Packs frames. */
 export function packFrames(frames: readonly Uint8Array[]): FramePack {

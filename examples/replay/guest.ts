@@ -3,12 +3,20 @@
  */
 import { EventLoopScheduler } from "vbus/scheduler";
 import { VbusError } from "vbus";
-import { ProxyBus, type GuestTransport } from "vbus/drivers";
-import { VenetDriver, type NicStatistics, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
+import { ProxyBus, type Driver } from "vbus/drivers";
+import { VblkDriver, type VblkDisk } from "vbus/drivers/vblk";
+import {
+  VenetDriver,
+  type NicStatistics,
+  type TransmitFrame,
+  type VenetNic,
+  type VenetOptions,
+} from "vbus/drivers/venet";
 import { connectWorkerHost, holdLife } from "vbus/connectors/worker";
 import type { GuestMemoryInit } from "vbus/memory";
 import type { Batch } from "vbus/net";
-import { isGroup, unpackFrames, type FramePack } from "./frames.js";
+import { sha256 } from "./digest.js";
+import { isGroup, unpackFrames, type FrameNeeds, type FramePack } from "./frames.js";
 import { serve } from "./threads.js";
 
 /** What `start` takes. */
@@ -20,6 +28,15 @@ export interface GuestStart {
   nic: VenetOptions;
   /** Milliseconds to wait for a NIC. */
   timeoutMs: number;
+}
+
+/** What `sendFrames` takes. */
+export interface SendFrames {
+  pack: FramePack;
+  /** What each frame of the pack needs. */
+  needs: FrameNeeds[];
+  repetitions: number;
+  batch: number;
 }
 
 /** What a receiver found. */
@@ -57,52 +74,71 @@ const PROBE_LENGTH = 60;
 const LOOKAHEAD = 512;
 const wallClock = (): number => performance.timeOrigin + performance.now();
 
+/** A NIC that was taken, and how to give it back. */
+interface TakenNic {
+  nic: VenetNic;
+  giveBack: () => Promise<void>;
+}
+
 /**
  * Takes the first NIC on the bus that nobody else has: both guests see all of them, and each device serves one session
  * at a time (-EBUSY for everybody else).
  */
-async function takeNic(
-  transport: GuestTransport,
-  name: string,
-  options: VenetOptions,
-  timeoutMs: number,
-): Promise<VenetNic> {
-  const driver = new VenetDriver(undefined, options);
+function takeNic(bus: ProxyBus, name: string, options: VenetOptions, timeoutMs: number): Promise<TakenNic> {
+  const venet = new VenetDriver(undefined, options);
   let turn: Promise<unknown> = Promise.resolve();
   return new Promise((resolve, reject) => {
     let taken = false;
     const timer = setTimeout(() => {
       reject(new Error(`${name}: no free NIC was found within ${timeoutMs} ms`));
     }, timeoutMs);
-    const bus = new ProxyBus(transport, {
-      error: (device, error) => {
-        if (taken || (error instanceof VbusError && error.code === "EBUSY")) return;
-        clearTimeout(timer);
-        const what = `device ${device.id} (${device.type}) does not work`;
-        if (error instanceof VbusError) reject(new VbusError(error.code, `${what}: ${error.message}`));
-        else reject(new Error(`${name}: ${what}`, { cause: error }));
-      },
-    });
-    bus.registerDriver({
-      type: driver.type,
+    bus.events.error = (device, error) => {
+      if (taken || (error instanceof VbusError && error.code === "EBUSY")) return;
+      clearTimeout(timer);
+      const what = `device ${device.id} (${device.type}) does not work`;
+      if (error instanceof VbusError) reject(new VbusError(error.code, `${what}: ${error.message}`));
+      else reject(new Error(`${name}: ${what}`, { cause: error }));
+    };
+    const driver: Driver = {
+      type: venet.type,
       probe: (device) => {
         const mine = turn.then(async () => {
           if (taken) throw new VbusError("EBUSY", "this guest has its NIC");
-          const card = await driver.probe(device);
+          const card = await venet.probe(device);
           taken = true;
           clearTimeout(timer);
-          resolve(card);
+          resolve({ nic: card, giveBack: () => bus.unregisterDriver(driver) });
           return card;
         });
         turn = mine.catch(() => undefined); // the bus reports it; the next device has its turn whatever became of this one
         return mine;
       },
-      remove: (instance) => driver.remove(instance as VenetNic),
-    });
-    bus.start().catch(reject);
+      remove: (instance) => venet.remove(instance as VenetNic),
+    };
+    bus.registerDriver(driver);
   });
 }
 
+/** Takes the disk on the bus, for as long as `use` runs. */
+async function withDisk<T>(bus: ProxyBus, use: (disk: VblkDisk) => Promise<T>): Promise<T> {
+  let driver: VblkDriver | undefined;
+  try {
+    const disk = await new Promise<VblkDisk>((resolve, reject) => {
+      bus.events.error = (device, error) => {
+        if (device.type !== "virtual-block") return; // a NIC that another guest has is no trouble of the disk's
+        reject(error instanceof Error ? error : new Error("the disk does not work", { cause: error }));
+      };
+      driver = new VblkDriver(resolve);
+      bus.registerDriver(driver);
+    });
+    return await use(disk);
+  } finally {
+    if (driver !== undefined) await bus.unregisterDriver(driver);
+  }
+}
+
+let proxyBus: ProxyBus | undefined;
+let giveBack: (() => Promise<void>) | undefined;
 let nic: VenetNic | undefined;
 let failure: unknown;
 
@@ -179,6 +215,7 @@ class Checker {
     const k = n % this.pack.lengths.length;
     const length = this.pack.lengths[k] as number;
     if (batch.length(i) !== length) return false;
+    if (batch.table.fragments(i) > 1) return this.#equalsCopy(batch.copy(i), k);
     const address = batch.table.bufferAddress(i);
     const { words, bytes } = batch.space.engine;
     const at = address >>> 2;
@@ -188,6 +225,16 @@ class Checker {
     for (let b = whole << 2; b < length; b++) {
       if (bytes[address + b] !== this.pack.bytes[(this.pack.offsets[k] as number) + b]) return false;
     }
+    return true;
+  }
+
+  /** The same for a frame that is scattered over buffers and pages. */
+  #equalsCopy(copy: Uint8Array<ArrayBuffer>, k: number): boolean {
+    const at = this.pack.offsets[k] as number;
+    const words = new Uint32Array(copy.buffer, 0, copy.length >>> 2);
+    for (let w = 0; w < words.length; w++) if (words[w] !== this.#words[(at >>> 2) + w]) return false;
+    for (let b = words.length << 2; b < copy.length; b++)
+      if (copy[b] !== this.pack.bytes[at + b]) return false;
     return true;
   }
 
@@ -214,6 +261,8 @@ class Checker {
   }
 }
 
+/** Bytes per sector of a disk. */
+const SECTOR = 512;
 const BROADCAST = new Uint8Array(6).fill(0xff);
 
 function macBytes(mac: number): Uint8Array {
@@ -241,11 +290,47 @@ await serve({
       failure ??= error;
       nic?.fail(error);
     };
-    nic = await takeNic(transport, name, options, timeoutMs);
+    const bus = new ProxyBus(transport);
+    proxyBus = bus;
+    await bus.start();
+    ({ nic, giveBack } = await takeNic(bus, name, options, timeoutMs));
     nic.onError = (error) => {
       failure ??= error;
     };
     return { mac: [...nic.mac], modalias: nic.device.modalias, id: nic.device.id };
+  },
+
+  /** Gives the NIC back and takes it again with other options; the link is up afterwards. */
+  async reopen({ name, nic: options }: { name: string; nic: VenetOptions }) {
+    if (proxyBus === undefined || giveBack === undefined) throw new Error("start the guest first");
+    await giveBack();
+    ({ nic, giveBack } = await takeNic(proxyBus, name, options, 10_000));
+    nic.onError = (error) => {
+      failure ??= error;
+    };
+    await nic.open();
+    return nic.offloads;
+  },
+
+  /** Writes bytes to the disk from sector 0 on, and makes them durable. */
+  async writeDisk({ bytes }: { bytes: Uint8Array }) {
+    if (proxyBus === undefined) throw new Error("start the guest first");
+    const padded = new Uint8Array(Math.ceil(bytes.length / SECTOR) * SECTOR);
+    padded.set(bytes);
+    const started = performance.now();
+    await withDisk(proxyBus, async (disk) => {
+      await disk.write(0, padded);
+      await disk.flush();
+    });
+    return { ms: performance.now() - started };
+  },
+
+  /** Reads bytes from the disk and returns their SHA-256 in hexadecimal. */
+  async readDisk({ length }: { length: number }) {
+    if (proxyBus === undefined) throw new Error("start the guest first");
+    const started = performance.now();
+    const bytes = await withDisk(proxyBus, (disk) => disk.read(0, Math.ceil(length / SECTOR) * SECTOR));
+    return { digest: await sha256(bytes.subarray(0, length)), ms: performance.now() - started };
   },
 
   /** Link up. */
@@ -306,6 +391,17 @@ await serve({
     for (let i = 0; i < frames.length; i += batch) bursts.push(frames.slice(i, i + batch));
     const started = wallClock();
     for (let r = 0; r < repetitions; r++) for (const burst of bursts) await card.send(burst);
+    return { frames: frames.length * repetitions, started, ended: wallClock() };
+  },
+
+  /** {@link send} for frames that need finishing: partial checksums, superframes. */
+  async sendFrames({ pack, needs, repetitions, batch }: SendFrames) {
+    const card = theNic();
+    const frames: TransmitFrame[] = unpackFrames(pack).map((data, i) => ({ data, ...needs[i] }));
+    const started = wallClock();
+    for (let r = 0; r < repetitions; r++) {
+      for (let i = 0; i < frames.length; i += batch) await card.send(frames.slice(i, i + batch));
+    }
     return { frames: frames.length * repetitions, started, ended: wallClock() };
   },
 

@@ -3,6 +3,7 @@
  */
 import { Vbus, type Bus } from "vbus/bus";
 import { attachWorkerGuest, type WorkerHostConnector } from "vbus/connectors/worker";
+import { MemoryBackend, vblkClass } from "vbus/devices/vblk";
 import { venetClass } from "vbus/devices/venet";
 import { MemorySpace, type GuestMemoryInit } from "vbus/memory";
 import {
@@ -40,6 +41,8 @@ const MACS_LEAST = 4096;
 /** More than the default: with fewer cores than threads a guest that is alive may not get to run for a while. */
 const STALL_MS = 1000;
 
+/** Size of the disk that the guests share. */
+const DISK_BYTES = 16 << 20;
 const errors: string[] = [];
 const scheduler = new EventLoopScheduler((error) => errors.push(String(error)));
 const connectors = new Map<string, WorkerHostConnector>();
@@ -122,6 +125,7 @@ await serve({
     vbus = new Vbus({ scheduler });
     vbus.on("error", (event) => errors.push(event.message));
     vbus.registerClass(venetClass({ port }));
+    vbus.registerClass(vblkClass({ backend: () => new MemoryBackend(DISK_BYTES) }));
     bus = vbus.createBus("bus0");
   },
 
@@ -143,6 +147,8 @@ await serve({
       enabled: "1",
     });
     bus.connect(nic);
+    // the disk comes behind both NICs, and is shared: whoever opens it has it for that long
+    if (connectors.size === 1) bus.connect(vbus.createDevice("disk0", "vblk"));
     bus.admit(name);
     connectors.set(name, await attachWorkerGuest({ bus, member: name, init, scheduler, spin: options.spin }));
   },
@@ -156,6 +162,7 @@ await serve({
   report(): HostReport {
     const nics: HostReport["nics"] = {};
     for (const device of vbus.devices) {
+      if (device.className !== "venet") continue;
       nics[device.name] = {
         statistics: JSON.parse(
           vbus.read(`devices/${device.name}/statistics`),
@@ -168,10 +175,18 @@ await serve({
     return {
       tree: vbus.tree(),
       balance: balance(),
+      offload: network.counters(),
       ports: Object.fromEntries([...ports].map(([name, p]) => [name, p.counters()])),
       nics,
       errors,
     };
+  },
+
+  /** Whether segments are merged for guests that take superframes. */
+  coalesce({ on }: { on: boolean }) {
+    for (const device of vbus.devices) {
+      if (device.className === "venet") vbus.write(`devices/${device.name}/coalesce`, on ? "1" : "0");
+    }
   },
 
   /** Ends everything and hands the capture over. */

@@ -6,7 +6,8 @@ import type { VenetStatistics } from "vbus/devices/venet";
 import type { NicStatistics } from "vbus/drivers/venet";
 import type { QueueCounters } from "vbus/engine";
 import { allocateGuestMemory } from "vbus/memory";
-import { formatMac, type PortCounters, type FrameBalance } from "vbus/net";
+import { formatMac, type PortCounters, type FrameBalance, type OffloadCounters } from "vbus/net";
+import { copyThroughDisk, runSuperframes, type DiskResult, type SuperframeResult } from "./showcase.js";
 import { loadWorkload, packFrames, type FramePack, type Workload } from "./frames.js";
 import type { PingOrder, ReceiveResult } from "./guest.js";
 import type { HostCapture, HostStart } from "./host.js";
@@ -20,6 +21,8 @@ export interface JobEnvironment {
   guest: URL;
   /** The capture file. */
   capture: Uint8Array<ArrayBuffer>;
+  /** A capture of superframes with a virtio_net_hdr before each (link type 147); null: no such run. */
+  superframes: Uint8Array<ArrayBuffer> | null;
   /** Where the host writes its capture: a path in Node, null in a page (it comes back as bytes). */
   capturePath: string | null;
   /** How long a receiver waits for a frame that does not come, in ms; default 3000. */
@@ -34,6 +37,8 @@ export interface JobEnvironment {
 export interface HostReport {
   tree: string;
   balance: FrameBalance;
+  /** What the switch did to frames that needed something. */
+  offload: OffloadCounters;
   ports: Record<string, PortCounters>;
   nics: Record<
     string,
@@ -91,6 +96,9 @@ export interface JobResult {
   tree: string;
   directions: DirectionResult[];
   latency: LatencyResult[];
+  /** Null when faults were asked for, or there is no capture of superframes. */
+  superframes: SuperframeResult | null;
+  disk: DiskResult;
   equation: Equation;
   capture: HostCapture | null;
   /**
@@ -169,6 +177,7 @@ export class Job {
     const equation = await this.#equation(report);
     if (!equation.balanced) this.#complaints.push("the frame equation does not hold");
     for (const error of report.errors) this.#complaints.push(`host: ${error}`);
+    const showcase = await this.#showcase(directions);
     for (const guest of this.#guests) await guest.call("close");
     const capture = await this.#host.call<HostCapture | null>("finish");
     const { faults } = options;
@@ -182,6 +191,7 @@ export class Job {
       tree: report.tree,
       directions,
       latency,
+      ...showcase,
       equation,
       capture,
       ok: this.#complaints.length === 0,
@@ -214,7 +224,14 @@ export class Job {
         life,
         init,
         timeoutMs: 10_000,
-        nic: { rxRing: options.rxRing, txRing: options.txRing, mtu: options.mtu, lazyIndexes: options.lazy },
+        // linear: the replay compares frame by frame, so nobody may merge any
+        nic: {
+          rxRing: options.rxRing,
+          txRing: options.txRing,
+          mtu: options.mtu,
+          lazyIndexes: options.lazy,
+          offloads: false,
+        },
       });
       environment.log(`guest ${name}: found ${found.modalias} as device ${found.id}`);
     }
@@ -223,6 +240,31 @@ export class Job {
     await this.#guest(0).call("introduce", { stations: a.stations, to: b.mac });
     await this.#guest(1).call("introduce", { stations: b.stations, to: a.mac });
     for (const guest of this.#guests) await guest.call("settle", { ms: 50 });
+  }
+
+  /** Superframes, and the disk: what the run shows beside the replay, without faults. */
+  async #showcase(
+    directions: readonly DirectionResult[],
+  ): Promise<{ superframes: SuperframeResult | null; disk: DiskResult }> {
+    const guests = [this.#guest(0), this.#guest(1)] as const;
+    const { superframes: file, capture, quietMs = QUIET_MS, log } = this.environment;
+    let superframes: SuperframeResult | null = null;
+    if (file !== null && this.options.faults === null) {
+      const macs = [this.#workload.a.mac, this.#workload.b.mac] as const;
+      const mtu = directions[0]?.gigabitsPerSecond ?? NaN;
+      superframes = await runSuperframes(this.#host, guests, this.options, file, macs, mtu, quietMs);
+      const { received, frames } = superframes;
+      if (received.matched + received.missingFlooded !== frames || received.unexpected > 0) {
+        this.#complaints.push(
+          `superframes: B got ${received.matched} of ${frames} as sent, ${received.unexpected} others` +
+            (received.complaint === null ? "" : ` (${received.complaint})`),
+        );
+      }
+    }
+    log("copying the capture through the block device");
+    const disk = await copyThroughDisk(guests, capture);
+    if (!disk.verified) this.#complaints.push("guest B read something else from the disk than guest A wrote");
+    return { superframes, disk };
   }
 
   /** Replays in one or both directions at once, measures, checks. */

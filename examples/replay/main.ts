@@ -167,6 +167,9 @@ async function main(): Promise<number> {
     host: new URL("./host.js", import.meta.url),
     guest: new URL("./guest.js", import.meta.url),
     capture: bytes,
+    superframes: new Uint8Array(
+      await readFile(new URL("../../../test/data/superframes.pcap.gz", import.meta.url)),
+    ),
     capturePath: options.captureFrames > 0 ? capture : null,
     log: (line) => {
       log(line);

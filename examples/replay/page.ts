@@ -9,6 +9,7 @@ import { DEFAULT_OPTIONS, type JobOptions } from "./options.js";
 import { conclusions, directionRows, LATENCY_NOTE } from "./report.js";
 
 const CAPTURE_URL = new URL("./segments.pcap.gz", import.meta.url);
+const SUPERFRAMES_URL = new URL("./superframes.pcap.gz", import.meta.url);
 
 type State = "idle" | "running" | "done" | "failed";
 
@@ -86,9 +87,15 @@ function readForm(): JobOptions {
 async function readCaptureFile(): Promise<Uint8Array<ArrayBuffer>> {
   const own = field("file").files?.[0];
   if (own !== undefined) return new Uint8Array(await own.arrayBuffer());
-  const response = await fetch(CAPTURE_URL);
+  return fetchFile(CAPTURE_URL);
+}
+
+async function fetchFile(url: URL): Promise<Uint8Array<ArrayBuffer>> {
+  const response = await fetch(url);
   if (!response.ok)
-    throw new Error(`the capture that comes along is not on the server (${response.status}); give a file`);
+    throw new Error(
+      `a capture that comes along is not on the server (${response.status} for ${url.pathname})`,
+    );
   return new Uint8Array(await response.arrayBuffer());
 }
 
@@ -177,6 +184,7 @@ async function run(): Promise<void> {
       host: new URL("./host.js", import.meta.url),
       guest: new URL("./guest.js", import.meta.url),
       capture: await readCaptureFile(),
+      superframes: await fetchFile(SUPERFRAMES_URL),
       capturePath: null,
       log: (line) => {
         if (current.stopped) current.job?.close(); // threads that were only starting when the user said so

@@ -83,6 +83,20 @@ export function conclusions(result: JobResult): string[] {
   for (const l of result.latency)
     if (l.lost > 0)
       lines.push(`latency run ${l.from} to ${l.to}: ${l.lost} of ${l.rounds} frames without an answer`);
+  const { superframes, disk } = result;
+  if (superframes !== null) {
+    const ratio = superframes.gigabitsPerSecond / superframes.mtuGigabitsPerSecond;
+    lines.push(
+      "",
+      `superframes, A to B: ${whole(superframes.received.matched)} of ${whole(superframes.frames)} frames arrived as they were sent, ` +
+        `${whole(superframes.superframes)} of them superframes; the switch passed ${whole(superframes.passed)} untouched and cut ${whole(superframes.segmented)}`,
+      `  ${fixed(superframes.gigabitsPerSecond, 2)} Gbit/s, ${fixed(ratio, 1)} times the speed of the same traffic as MTU frames`,
+    );
+  }
+  lines.push(
+    `block device: ${whole(disk.bytes)} bytes written by A (${fixed(disk.writeMs, 1)} ms), read by B (${fixed(disk.readMs, 1)} ms), ` +
+      `SHA-256 ${disk.verified ? `${disk.digest.slice(0, 16)}… verified` : "DIFFERS"}`,
+  );
   if (result.capture !== null) {
     lines.push(
       `capture of what crossed the switch: ${result.capture.path ?? "in memory"}, ${whole(result.capture.size)} bytes`,

@@ -8,6 +8,8 @@ import { allocateGuestMemory, GuestMemory, openHostView, type MemorySpace } from
 import { EventLoopScheduler, type Scheduler } from "vbus/scheduler";
 import { expect } from "vitest";
 
+export { pattern } from "./pattern.js";
+
 export interface TestGuest {
   console: VirtualConsole;
   bus: ProxyBus;
@@ -85,13 +87,6 @@ export function expectBalanced(name: string, statistics: ConsoleStatistics): voi
     const dropped = Object.values(drops).reduce((sum, n) => sum + n, 0);
     expect(bytes, `${name} ${direction}: bytes = passed + drops + held`).toBe(passed + dropped + held);
   }
-}
-
-/** Bytes that depend on where they stand, all values among them. */
-export function pattern(length: number, seed = 0): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(length);
-  for (let i = 0; i < length; i++) bytes[i] = (i * 131 + (i >>> 8) * 7 + seed * 17) & 0xff;
-  return bytes;
 }
 
 /** Lets everything that is under way happen. */

@@ -155,6 +155,7 @@ describe("bytes between a terminal and a guest", () => {
       if (chunk === "bad") throw new Error("no");
       if (chunk === "worse") return Promise.reject(new Error("no, later"));
       got.push(chunk);
+      return undefined;
     };
     for (const chunk of ["good", "bad", "worse", "fine"]) {
       await guest.console.write(Buffer.from(chunk));

@@ -47,6 +47,8 @@ export class CompletionSide {
   readonly #table: BurstTable;
   readonly #backlog: Completion[] = [];
   #scheduled = false;
+  /** The ring had no room; the guest rings when it has. */
+  #full = false;
   #failed = false;
   #closed = false;
 
@@ -61,6 +63,7 @@ export class CompletionSide {
       recheck: RECHECK_INUSE_TAIL,
       notifier: () => {
         this.#wakeups.disable();
+        this.#full = false;
         this.#flush();
       },
       ring: () => {
@@ -88,7 +91,7 @@ export class CompletionSide {
   }
 
   #schedule(): void {
-    if (this.#scheduled) return;
+    if (this.#scheduled || this.#full) return;
     this.#scheduled = true;
     this.owner.scheduler.post(() => {
       this.#scheduled = false;
@@ -112,6 +115,7 @@ export class CompletionSide {
     while (backlog.length > 0) {
       const n = queue.reserve("inuse", table, Math.min(BURST, backlog.length), RESERVE_BUFFERS);
       if (n === 0) {
+        this.#full = true;
         this.owner.congested();
         this.#wakeups.enable(); // looks at the ring again
         return;

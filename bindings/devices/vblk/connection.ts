@@ -312,6 +312,7 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     this.#completions?.close();
     this.#requests = null;
     this.#completions = null;
+    this.#buffers.length = 0; // operations under way keep what they use, and no more
     medium.operations.cancel(this);
     statistics.cancelled += this.#outstanding;
     statistics.outstanding -= this.#outstanding;

@@ -13,12 +13,15 @@ import {
   OFFLOAD_TCP6,
   OFFLOAD_UDP_L4,
 } from "../../net/port.js";
+import type { Timer } from "../../scheduler.js";
 import type { L4roBuffers } from "./l4ro.js";
 import { dropFrames } from "./statistics.js";
 import type { DataEnvironment } from "./transmit.js";
 
 /** Descriptors per burst. */
 const BURST = 64;
+/** How long superframes wait for pages before they are cut. */
+const PAGE_WAIT_MS = 20;
 const SUPERFRAMES = OFFLOAD_TCP4 | OFFLOAD_TCP6 | OFFLOAD_UDP_L4;
 
 /** How the guest receives, settled at LINKUP. */
@@ -40,6 +43,9 @@ export class ReceiveSide {
   readonly #table: BurstTable;
   #mode = LINEAR;
   #congested = false;
+  /** Since when there have been too few pages; -1: there are enough. */
+  #shortSince = -1;
+  #pageTimer: Timer | null = null;
   #failed = false;
 
   constructor(
@@ -72,14 +78,20 @@ export class ReceiveSide {
   }
 
   /**
-   * What the guest takes unfinished at this moment (`OFFLOAD_…` bits): superframes only while it has given enough pages
-   * for the largest. A guest that gives none gets ordinary frames (defect V8: never wait for pages).
+   * What the guest takes unfinished at this moment (`OFFLOAD_…` bits): superframes, unless it has left the host without
+   * enough pages for the largest for a while. Then it gets ordinary frames (defect V8: never wait for pages for ever).
    */
   get offloads(): number {
     const { l4ro, offloads } = this.#mode;
     if (l4ro === null || (offloads & SUPERFRAMES) === 0) return offloads;
     try {
-      return l4ro.takesLargest ? offloads : offloads & ~SUPERFRAMES;
+      if (l4ro.takesLargest) {
+        this.#shortSince = -1;
+        return offloads;
+      }
+      const now = this.environment.scheduler.now();
+      if (this.#shortSince === -1) this.#shortSince = now;
+      return now - this.#shortSince < PAGE_WAIT_MS ? offloads : offloads & ~SUPERFRAMES;
     } catch (error) {
       this.#fail(error);
       return 0;
@@ -181,8 +193,11 @@ export class ReceiveSide {
     statistics.superframes_passed += superframes;
     if (short) {
       statistics.rxPagesShort++;
-      // the port looks anew at what this guest takes: without pages, ordinary frames
-      this.environment.scheduler.post(() => this.environment.port?.ready());
+      // pages that come wake the port at once; when none come it looks anew at what this guest takes
+      this.#pageTimer ??= this.environment.scheduler.after(PAGE_WAIT_MS, () => {
+        this.#pageTimer = null;
+        this.environment.port?.ready();
+      });
       if (taken === 0) return 0;
     }
     return taken;
@@ -255,6 +270,8 @@ export class ReceiveSide {
 
   /** Link down: nothing waits any more. */
   stop(): void {
+    this.#pageTimer?.cancel();
+    this.#pageTimer = null;
     this.#congested = false;
     this.#wakeups.disable();
   }

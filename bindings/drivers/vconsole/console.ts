@@ -1,8 +1,6 @@
 import { RECHECK_INUSE_HEAD, RECHECK_VALID_HEAD } from "../../../assembly/abi/arena.js";
-import { IOQ_MAX_COUNT } from "../../../assembly/abi/ioq.js";
 import {
   VCONSOLE_BREAK,
-  VCONSOLE_CHUNK_MAX,
   VCONSOLE_EVENT_BREAK,
   VCONSOLE_EVENT_HANGUP,
   VCONSOLE_EVENT_OPENED,
@@ -24,39 +22,10 @@ import { chunksOf, readableOf, writableOf } from "../../bytes/web-streams.js";
 import type { QueueCounters } from "../../engine/queue.js";
 import { VbusError } from "../../errors.js";
 import type { ProxyDevice, ProxyQueue } from "../proxy.js";
+import { checkOptions, type VconsoleOptions, type VirtualConsoleStatistics } from "./options.js";
 import { parseEvent, type ConsoleEvent } from "./events.js";
 import { FilledRing } from "./receive.js";
 import { TransmitQueue } from "./transmit.js";
-
-/** How a console is driven. */
-export interface VconsoleOptions {
-  /** Descriptors of the RX ring; default 16, at most 2048. */
-  rxRing?: number;
-  /** Descriptors of the TX ring; default 16, at most 2048. */
-  txRing?: number;
-  /** Descriptors of the event ring; default 8, at most 2048. */
-  eventRing?: number;
-  /** Bytes per RX and TX buffer; default 1024, at most 65536. */
-  bufferSize?: number;
-  /** Received bytes kept before the ring is left to fill (back-pressure); default 65536. */
-  backlog?: number;
-}
-
-/** Counters of a console in a guest. */
-export interface VirtualConsoleStatistics {
-  /** Bytes received in conversations. */
-  rxBytes: number;
-  /** Bytes received for a conversation that the guest had left. */
-  rxDiscarded: number;
-  /** Buffers or event records whose length the host got wrong. */
-  rxErrors: number;
-  /** Bytes put into the TX ring. */
-  txBytes: number;
-  /** Times a writer had to wait for room. */
-  txWaits: number;
-  /** The rings' counters, by this side. */
-  queues: Record<"rx" | "tx" | "events", QueueCounters>;
-}
 
 /** Buffers per poll before other work of the thread gets its turn. */
 const POLL_BUDGET = 64;
@@ -438,7 +407,7 @@ export class VirtualConsole {
 
   #takeEvents(): void {
     let resized = false;
-    for (let n; (n = this.#events.peek()) > 0; this.#events.release(n)) {
+    for (let n; (n = this.#events.peek()) > 0;) {
       for (let i = 0; i < n; i++) {
         const record = this.#events.bytes(i);
         const event = record === null ? null : parseEvent(record.slice());
@@ -449,6 +418,7 @@ export class VirtualConsole {
         if (event.id === VCONSOLE_EVENT_WINSIZE) resized = this.#resized(event) || resized;
         else this.#arrived(event);
       }
+      this.#events.release(n);
     }
     if (resized) this.#tell(() => this.onResize?.(this.#cols, this.#rows));
   }
@@ -565,21 +535,4 @@ interface Hooks {
 
 function hungUp(who: string): VbusError {
   return new VbusError("ENOTCONN", `${who} hung up; call open() for another conversation`);
-}
-
-function checkOptions(options: VconsoleOptions): Required<VconsoleOptions> {
-  const full = { rxRing: 16, txRing: 16, eventRing: 8, bufferSize: 1024, backlog: 65536, ...options };
-  const limits = {
-    rxRing: IOQ_MAX_COUNT,
-    txRing: IOQ_MAX_COUNT,
-    eventRing: IOQ_MAX_COUNT,
-    bufferSize: VCONSOLE_CHUNK_MAX,
-    backlog: Number.MAX_SAFE_INTEGER,
-  };
-  for (const [name, most] of Object.entries(limits)) {
-    const value = full[name as keyof typeof full];
-    if (!Number.isInteger(value) || value < 1 || value > most)
-      throw new VbusError("EINVAL", `${name}: ${value}; use a whole number from 1 to ${most}`);
-  }
-  return full;
 }

@@ -3,9 +3,11 @@
  * @module
  */
 import type { Driver, ProxyDevice } from "../proxy.js";
-import { VirtualConsole, type VconsoleOptions } from "./console.js";
+import { VirtualConsole } from "./console.js";
+import type { VconsoleOptions } from "./options.js";
 
-export { VirtualConsole, type VconsoleOptions, type VirtualConsoleStatistics } from "./console.js";
+export { VirtualConsole } from "./console.js";
+export type { VconsoleOptions, VirtualConsoleStatistics } from "./options.js";
 export type { ByteSink } from "../../bytes/inbox.js";
 
 /** The driver: register it with `proxyBus.registerDriver(...)`; every console that it takes is handed to `onConsole`. */

@@ -3,9 +3,21 @@
  * @module
  */
 import type { Driver, ProxyDevice } from "../proxy.js";
-import { VenetNic, type VenetOptions } from "./nic.js";
+import { VenetNic } from "./nic.js";
+import type { VenetOptions } from "./options.js";
 
-export { VenetNic, type NicStatistics, type VenetOptions } from "./nic.js";
+export { VenetNic, type NicStatistics } from "./nic.js";
+export type { VenetOptions } from "./options.js";
+export type {
+  GrantedOffloads,
+  NicOffloads,
+  OffloadOptions,
+  SuperframeKind,
+  SuperframeOptions,
+} from "./offloads.js";
+export type { PartialChecksum, ReceivedFrame, Superframe, TransmitFrame } from "./frames.js";
+export type { EventStatistics } from "./events.js";
+export type { PageStatistics } from "./pages.js";
 export type { TransmitStatistics } from "./transmit.js";
 export type { ReceiveStatistics } from "./receive.js";
 
