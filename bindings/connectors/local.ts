@@ -43,19 +43,19 @@ export class LocalConnector implements GuestTransport {
     if (!this.#connected) throw new VbusError("ENOTCONN", "this guest left the bus; connect again");
   }
 
-  /** {@inheritDoc GuestTransport.open} */
+  /** As `GuestTransport.open` says. */
   async open(id: number, version: number): Promise<number> {
     this.#assertConnected();
     return this.#verb(this.client.open(id, version), `device ${id} does not open with version ${version}`);
   }
 
-  /** {@inheritDoc GuestTransport.close} */
+  /** As `GuestTransport.close` says. */
   async close(handle: DeviceHandle): Promise<void> {
     this.#assertConnected();
     this.#verb(this.client.close(handle as number), "no such session");
   }
 
-  /** {@inheritDoc GuestTransport.call} */
+  /** As `GuestTransport.call` says. */
   async call(
     handle: DeviceHandle,
     func: number,
@@ -70,7 +70,7 @@ export class LocalConnector implements GuestTransport {
     );
   }
 
-  /** {@inheritDoc GuestTransport.shm} */
+  /** As `GuestTransport.shm` says. */
   async shm(
     handle: DeviceHandle,
     id: number,
@@ -86,7 +86,7 @@ export class LocalConnector implements GuestTransport {
     );
   }
 
-  /** {@inheritDoc GuestTransport.ring} */
+  /** As `GuestTransport.ring` says. */
   ring(signalHandle: number): void {
     if (!this.#connected) return;
     if (this.#rung.size === 0) {
@@ -99,7 +99,7 @@ export class LocalConnector implements GuestTransport {
     this.#rung.add(signalHandle);
   }
 
-  /** {@inheritDoc GuestTransport.start} */
+  /** As `GuestTransport.start` says. */
   async start(): Promise<void> {
     this.#assertConnected();
     this.client.listen();
@@ -128,7 +128,7 @@ export class LocalConnector implements GuestTransport {
     this.onLost?.(error);
   }
 
-  /** {@inheritDoc GuestTransport.disconnect} */
+  /** As `GuestTransport.disconnect` says. */
   disconnect(): void {
     if (!this.#connected) return;
     this.#connected = false;

@@ -226,8 +226,8 @@ export class ProxyDevice {
   }
 
   /**
-   * Closes the device on the host, then gives its queues, pools and lent memory back. Twice is harmless; a host that is gone is no error.
-   * Resolves with false when the host did not answer: it may still use what it was given, so memory that was shared with
+   * Closes the device on the host, then gives its queues, pools and lent memory back. Twice is harmless; a host that is
+   * gone is no error. Resolves with false when the host did not answer: it may still use what it was given, so memory that was shared with
    * it must not be used again.
    */
   async close(): Promise<boolean> {

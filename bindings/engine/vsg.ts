@@ -1,6 +1,7 @@
 import { ENTRY_OFF_COOKIE, PIECE_SIZE } from "../../assembly/abi/arena.js";
 import { VSG_IOVS_MAX, VSG_SIZE_MAX } from "../../assembly/abi/venet.js";
 import { checkResult } from "../errors.js";
+import type { MemorySpace } from "../memory/space.js";
 import type { Queue } from "./queue.js";
 import { BurstTable } from "./table.js";
 
@@ -16,6 +17,16 @@ const low = (gpa: number): number => gpa >>> 0;
 const high = (gpa: number): number => Math.floor(gpa / 2 ** 32);
 const BROKEN = "the guest broke the protocol of this ring; it must open the device again";
 
+/** A table, or none of both. @throws VbusError ENOMEM */
+function tableOrFree(space: MemorySpace, capacity: number, lists: number): BurstTable {
+  try {
+    return BurstTable.allocate(space, capacity);
+  } catch (error) {
+    space.free(lists);
+    throw error;
+  }
+}
+
 /** South of a TX ring whose descriptors are scatter-gather descriptors (`docs/abi/venet.md` 5.2 to 5.4). */
 export class VsgReader {
   /** What the last peek found; bad ones have FRAME_BAD_… flags and no address. */
@@ -29,8 +40,8 @@ export class VsgReader {
     capacity: number,
   ) {
     const { space } = queue;
-    this.table = BurstTable.allocate(space, capacity);
     this.#lists = space.allocate(capacity * VSG_IOVS_MAX * PIECE_SIZE + VSG_SIZE_MAX, 16);
+    this.table = tableOrFree(space, capacity, this.#lists);
     this.#scratch = this.#lists + capacity * VSG_IOVS_MAX * PIECE_SIZE;
   }
 
@@ -81,8 +92,8 @@ export class VsgWriter {
     capacity: number,
   ) {
     const { space } = queue;
-    this.table = BurstTable.allocate(space, capacity);
     this.#lists = space.allocate(capacity * VSG_IOVS_MAX * PIECE_SIZE, 16);
+    this.table = tableOrFree(space, capacity, this.#lists);
   }
 
   /** Reserves up to `max` descriptors with slots of `slotSize` bytes. Returns how many. @throws VbusError EPROTO, EINVAL */

@@ -204,9 +204,14 @@ export class Egress {
     }
   }
 
+  /** Takes everything out that waits. Returns how many frames there were: the caller counts them. */
+  clear(): number {
+    return this.queue.clear() + (this.#rest?.clear() ?? 0);
+  }
+
   /** Drops everything that waits. */
   discard(reason: DropReason): void {
-    this.tally.drop(reason, this.queue.clear() + (this.#rest?.clear() ?? 0));
+    this.tally.drop(reason, this.clear());
   }
 
   /** Drops everything that waits, and gives the queue's memory back. */

@@ -4,7 +4,7 @@ import type { Batch } from "./batch.js";
 import { Egress } from "./egress.js";
 import { FRAME_LENGTH_MAX, FrameStore } from "./frame-store.js";
 import { Middleware, type Direction } from "./middleware.js";
-import type { DropReason, Port } from "./port.js";
+import { OFFLOAD_ALL, type DropReason, type Port } from "./port.js";
 import { Random } from "./random.js";
 import { FrameTally, type FrameBalance } from "./tally.js";
 
@@ -77,6 +77,8 @@ class FaultLine {
     private readonly counters: FaultCounters,
     seed: number,
     next: (batch: Batch, from: number, to: number) => number,
+    /** What whoever is next takes unfinished at this moment (`OFFLOAD_…` bits): frames were held, and it may have changed. */
+    takes: () => number,
     /** Told when there is room again. */
     private readonly goOn: () => void,
     /** Told of each drop. */
@@ -85,11 +87,17 @@ class FaultLine {
     this.#random = new Random(seed);
     const limits = { frames: settings.maxFrames + 1, bytes: Infinity };
     this.#egress = new Egress(store, scheduler, this.tally, -1, limits);
-    this.#egress.peer = { receive: next, writable: () => undefined };
+    this.#egress.peer = {
+      receive: next,
+      writable: () => undefined,
+      get offloads() {
+        return takes();
+      },
+    };
   }
 
   get held(): number {
-    return this.#egress.queue.count + this.#held.size;
+    return this.#egress.waiting + this.#held.size;
   }
 
   accept(batch: Batch, from: number, to: number): number {
@@ -205,7 +213,7 @@ class FaultLine {
         frame.timer.cancel();
         this.store.release(frame.handle);
       }
-      this.#drop(reason, this.#held.size + this.#egress.queue.clear());
+      this.#drop(reason, this.#held.size + this.#egress.clear());
       this.#held.clear();
       this.#egress.blocked = false;
     });
@@ -213,7 +221,7 @@ class FaultLine {
 
   close(): void {
     this.#egress.whenIdle(() => {
-      this.#egress.queue.close();
+      this.#egress.close("closed");
     });
   }
 }
@@ -250,17 +258,29 @@ export class FaultInjector extends Middleware {
     const line = (
       lineSeed: number,
       next: (batch: Batch, from: number, to: number) => number,
+      takes: () => number,
       goOn: () => void,
     ): FaultLine =>
-      new FaultLine(scheduler, this.#store, settings, this.#faults, lineSeed, next, goOn, (reason, n) => {
-        this.tally.drop(reason, n);
-      });
+      new FaultLine(
+        scheduler,
+        this.#store,
+        settings,
+        this.#faults,
+        lineSeed,
+        next,
+        takes,
+        goOn,
+        (reason, n) => {
+          this.tally.drop(reason, n);
+        },
+      );
     this.#outward =
       direction === "receive"
         ? null
         : line(
             seed,
             (batch, from, to) => this.inner.transmit(batch, from, to),
+            () => this.inner.offloads,
             () => this.peer?.writable(),
           );
     this.#inward =
@@ -269,6 +289,7 @@ export class FaultInjector extends Middleware {
         : line(
             seed + 1,
             (batch, from, to) => this.hand(batch, from, to),
+            () => this.peer?.offloads ?? OFFLOAD_ALL, // a peer that does not say got what its port was told
             () => this.inner.ready(),
           );
   }

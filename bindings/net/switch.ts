@@ -282,7 +282,7 @@ export class Switch {
 
   /** The frame equation over all ports, closed ones included. Printed in reports, asserted in tests. */
   balance(): FrameBalance {
-    return this.#totals.balance(this.#ports.reduce((sum, port) => sum + port.egress.queue.count, 0));
+    return this.#totals.balance(this.#ports.reduce((sum, port) => sum + port.egress.waiting, 0));
   }
 
   /** All sums. A snapshot. */

@@ -1,12 +1,19 @@
 /** A host with disks, and its guest, in a module worker: where a browser has synchronous file handles. */
-import { BlobBackend, CowOverlay, OpfsBackend, type BlockBackend } from "vbus/devices/vblk";
+import {
+  BlobBackend,
+  CowOverlay,
+  OpfsBackend,
+  type BlockBackend,
+  type SyncAccessHandle,
+} from "vbus/devices/vblk";
 import { serve } from "../../examples/replay/threads.js";
 import { DiskMachine, pattern } from "../vblk/machine.js";
 import { errorOutcome } from "./engine-probe.js";
-import type { DiskOutcome } from "./outcome.js";
+import type { DiskOutcome, StoredDiskOutcome } from "./outcome.js";
 
 const SIZE = 256 * 1024;
-const same = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i]);
+const same = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.length === b.length && a.every((byte, i) => byte === b[i]);
 
 /** Writes, zeroes, flushes and reads back many pieces at a time. */
 async function exercise(backend: BlockBackend, content: Uint8Array): Promise<DiskOutcome> {
@@ -43,10 +50,12 @@ await serve({
   },
 
   /** The same file twice, so that the second time shows what the first one stored. */
-  async opfs() {
+  async opfs(): Promise<StoredDiskOutcome> {
     const root = await navigator.storage.getDirectory();
     const file = await root.getFileHandle("disk.img", { create: true });
-    const open = async (): Promise<OpfsBackend> => new OpfsBackend(await file.createSyncAccessHandle());
+    // the types of the page's world do not have what only workers have
+    const handles = file as unknown as { createSyncAccessHandle(): Promise<SyncAccessHandle> };
+    const open = async (): Promise<OpfsBackend> => new OpfsBackend(await handles.createSyncAccessHandle());
     const first = await open();
     await first.resize(SIZE);
     const outcome = await exercise(first, new Uint8Array(SIZE));

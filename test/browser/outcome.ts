@@ -19,6 +19,25 @@ export interface EngineOutcome {
   checksum: [number, number];
 }
 
+/** A disk that was written and read in a worker. */
+export interface DiskOutcome {
+  /** What its back end calls itself. */
+  description: string;
+  /** All bytes as expected, before and after writing. */
+  before: boolean;
+  after: boolean;
+  /** What a read beyond the end was told. */
+  refused: ErrorOutcome | null;
+}
+
+/** A disk in a file of the origin private file system, opened twice. */
+export interface StoredDiskOutcome {
+  outcome: DiskOutcome;
+  again: DiskOutcome;
+  /** Bytes of the file. */
+  size: number;
+}
+
 /** The conformance table, run in a page. */
 export interface ConformanceOutcome {
   ran: number;

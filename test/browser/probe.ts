@@ -21,10 +21,12 @@ import { errorOutcome, probeEngine, type LinkWay } from "./engine-probe.js";
 import type {
   ConformanceOutcome,
   DeathOutcome,
+  DiskOutcome,
   EngineOutcome,
   ErrorOutcome,
   LocalOutcome,
   RefusalOutcome,
+  StoredDiskOutcome,
 } from "./outcome.js";
 
 const query = new URLSearchParams(location.search);
@@ -213,12 +215,22 @@ async function death(): Promise<DeathOutcome> {
   };
 }
 
+async function disk(): Promise<DiskOutcome | StoredDiskOutcome> {
+  const thread = await Thread.start(new URL("./disk-worker.js", import.meta.url), "disk");
+  try {
+    return await thread.call(query.get("backend") ?? "blob");
+  } finally {
+    thread.terminate();
+  }
+}
+
 const PROBES: Record<string, () => Promise<unknown>> = {
   engine: engineInPage,
   worker: engineInWorker,
   conformance,
   refusal,
   local,
+  disk,
   death,
 };
 

@@ -36,7 +36,9 @@ export class Surroundings {
   static async start(): Promise<Surroundings> {
     const folder = await bundlePages({
       out: `.build/pages-${process.pid}`,
-      entries: ["probe", "probe-worker", "mortal-guest"].map((name) => `test/browser/${name}.ts`),
+      entries: ["probe", "probe-worker", "disk-worker", "mortal-guest"].map(
+        (name) => `test/browser/${name}.ts`,
+      ),
       files: { "probe.html": "test/browser/probe.html" },
       alias: { "node:assert/strict": fileURLToPath(new URL("assert.ts", import.meta.url)) },
     });

@@ -1,5 +1,6 @@
 import type { TransmitFrame, VenetNic, VenetOptions } from "vbus/drivers/venet";
 import { VbusError } from "vbus/engine";
+import type { GuestMemoryOptions } from "vbus/memory";
 import { afterEach, describe, expect, it } from "vitest";
 import { superframes } from "../offload/captures.js";
 import { expectKernelFrames } from "./kernel-frames.js";
@@ -19,8 +20,12 @@ import {
 let south: South;
 let nic: VenetNic;
 
-async function start(options: VenetOptions = {}, granted = EVERYTHING, size?: number): Promise<void> {
-  south = new South(granted, size);
+async function start(
+  options: VenetOptions = {},
+  granted = EVERYTHING,
+  memory: GuestMemoryOptions = {},
+): Promise<void> {
+  south = new South(granted, memory);
   nic = await south.probe({ rxRing: 8, txRing: 8, ...options });
   await nic.open();
   south.log.length = 0;
@@ -212,7 +217,7 @@ describe("the probe of a venet driver", () => {
     south = new South(EVERYTHING);
     const arena = south.memory.space.arena.available;
     for (let size = 65536; size <= 5 * 65536; size += 8192) {
-      const other = new South(EVERYTHING, 8 << 20);
+      const other = new South(EVERYTHING);
       const hold = other.memory.ram.allocate(other.memory.ram.available - size, 1);
       await expect(other.probe({ rxRing: 128, txRing: 128 }), `${size}`).rejects.toMatchObject({
         code: "ENOMEM",
@@ -855,6 +860,31 @@ describe("large receive", () => {
         expect(south.memory.ram.available).toBe(south.memory.ram.size);
       }
     });
+  });
+});
+
+describe("a guest whose RAM lies above 2 GiB, in memory and in its own counting", () => {
+  afterEach(end);
+
+  it("sends and receives superframes as any other", async () => {
+    await start({}, EVERYTHING, { padding: 2 ** 31, gpa: 2 ** 33 + 65536, size: 4 << 20 });
+    await nic.send([tcp4(65_536), pattern(1518, 2)]);
+    const [large, small] = south.takeSent();
+    expect(large!.pieces[0]!.gpa).toBeGreaterThan(2 ** 33);
+    expect(Buffer.compare(large!.frame, pattern(65_536))).toBe(0);
+    expect(small!.frame).toEqual(pattern(1518, 2));
+    south.deliver(pattern(9000), [1518, 4096, 3386], { flags: 3, start: 34, offset: 16, size: 1448 });
+    const types: number[] = [];
+    nic.onFrames = (batch, from, to) => {
+      for (let i = from; i < to; i++) types.push(batch.etherType(i));
+      return to - from;
+    };
+    await south.settle();
+    expect(types).toEqual([pattern(9000)[12]! * 256 + pattern(9000)[13]!]);
+    nic.onFrames = null;
+    south.deliver(pattern(9000), [1518, 4096, 3386], { flags: 3, start: 34, offset: 16, size: 1448 });
+    const [frame] = await nic.receiveFrames();
+    expect(Buffer.compare(frame!.data, pattern(9000))).toBe(0);
   });
 });
 

@@ -6,7 +6,7 @@ import { BurstTable, Queue, VbusError, type QueueRole } from "vbus/engine";
 import type { GuestEvent, GuestSignal, GuestTransport } from "vbus/drivers";
 import { ProxyBus } from "vbus/drivers";
 import { VenetDriver, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
-import { allocateGuestMemory, GuestMemory, MemorySpace } from "vbus/memory";
+import { allocateGuestMemory, GuestMemory, MemorySpace, type GuestMemoryOptions } from "vbus/memory";
 import { EventLoopScheduler } from "vbus/scheduler";
 
 /** Segment ids of this host. */
@@ -79,9 +79,9 @@ export class South implements GuestTransport {
   readonly failures: unknown[] = [];
   readonly #nics: VenetNic[] = [];
 
-  constructor(granted: [number, number][], size = 8 << 20) {
+  constructor(granted: [number, number][], options: GuestMemoryOptions = {}) {
     this.granted = new Map(granted);
-    const init = allocateGuestMemory({ size });
+    const init = allocateGuestMemory({ size: 8 << 20, ...options });
     this.memory = GuestMemory.openSync(init);
     this.host = MemorySpace.attachSync(init.memory, init.layout.hostArena, init.layout.regions);
     this.proxy = new ProxyBus(this, { error: (_device, error) => this.failures.push(error) });
@@ -293,7 +293,7 @@ export class South implements GuestTransport {
    */
   deliver(frame: Uint8Array, lengths: number[], fields: SlotFields = {}, cookies?: number[][]): void {
     const slot = this.nextSlot();
-    const buffer = this.u32(slot + 40);
+    const buffer = this.u32(slot + 40) + this.u32(slot + 44) * 2 ** 32;
     let at = 0;
     for (const [i, length] of lengths.entries()) {
       const part = frame.subarray(at, at + length);

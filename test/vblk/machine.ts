@@ -56,7 +56,7 @@ export class DiskMachine {
     const disk = await new Promise<VblkDisk>((resolve, reject) => {
       bus.registerDriver(new VblkDriver(resolve, options));
       bus.events.error = (_device, error) => {
-        reject(error);
+        reject(error instanceof Error ? error : new Error(String(error)));
       };
       bus.start().catch(reject);
     });
@@ -97,9 +97,15 @@ export class DiskMachine {
   }
 }
 
+/** What runs after everything that runs now; there is no setImmediate in browsers. */
+const later = (globalThis as { setImmediate?: (callback: () => void) => unknown }).setImmediate ?? setTimeout;
+
 /** Lets everything that is under way in this thread happen. */
 export async function settle(turns = 8): Promise<void> {
-  for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
+  for (let turn = 0; turn < turns; turn++)
+    await new Promise<void>((resolve) => {
+      later(resolve);
+    });
 }
 
 /** Bytes that depend on `seed` and on their place. */

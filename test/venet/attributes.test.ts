@@ -87,6 +87,9 @@ describe("the attributes of a NIC", () => {
     ],
     ["txmitigation", "10", ["0", "1", "4294967295"], ["-1", "4294967296", "1.5"]],
     ["lazy_indexes", "0", ["1", "0"], ["2", "yes"]],
+    ["offloads", "1", ["0", "1"], ["2", "on"]],
+    ["txc", "0", ["1", "0"], ["2", "off"]],
+    ["coalesce", "1", ["0", "1"], ["2", ""]],
   ])("%s starts as %s and takes only whole numbers in its range", (name, initial, good, bad) => {
     expect(read(name)).toBe(initial);
     for (const value of good) {
@@ -98,7 +101,7 @@ describe("the attributes of a NIC", () => {
     expect(read(name)).toBe(kept);
   });
 
-  it.each(["ifname", "link", "queues", "statistics"])("%s is read-only: EIO", (name) => {
+  it.each(["ifname", "queues", "statistics"])("%s is read-only: EIO", (name) => {
     expect(refused(name, "x")).toBe("EIO");
   });
 
@@ -178,6 +181,26 @@ describe("the attributes of a NIC", () => {
     machine.assertBalanced();
   });
 
+  it.each(["", "x", "1", "UP", "up down"])("link takes up and down, not %j", (value) => {
+    expect(refused("link", value)).toBe("EINVAL");
+    expect(refused("link", "down\n")).toBe("written");
+  });
+
+  it("link up that the port refuses stays down", () => {
+    guest.open();
+    guest.rings();
+    write("link", "down");
+    expect(guest.call(VENET_LINKUP)).toBe(0);
+    const port = ports[0] as TestPort;
+    port.refusal = new VbusError("EBUSY", "taken");
+    expect(refused("link", "up")).toBe("EBUSY");
+    expect(read("link")).toBe("down");
+    port.refusal = null;
+    write("link", "up");
+    expect(read("link")).toBe("up");
+    expect(port.peer).not.toBeNull();
+  });
+
   it("link follows LINKUP and LINKDOWN", () => {
     expect(read("link")).toBe("down");
     guest.open();
@@ -191,7 +214,7 @@ describe("the attributes of a NIC", () => {
   it("queues shows the host's counters of the rings that are there", () => {
     expect(JSON.parse(read("queues"))).toBeNull();
     guest.open();
-    expect(JSON.parse(read("queues"))).toEqual({ rx: null, tx: null });
+    expect(JSON.parse(read("queues"))).toEqual({ rx: null, tx: null, events: null });
     guest.rings();
     expect(JSON.parse(read("queues"))).toMatchObject({
       rx: { pushed: 0 },
@@ -208,7 +231,15 @@ describe("the attributes of a NIC", () => {
     nic.send(testFrame([2, 0, 0, 0, 0, 1], MAC, 60));
     scheduler.run();
     guest.client.close(guest.handle);
-    expect(machine.statistics("nic0").tx).toEqual({ frames: 1, passed: 1, bytes: 60, drops: {} });
+    expect(machine.statistics("nic0").tx).toEqual({
+      frames: 1,
+      replicated: 0,
+      passed: 1,
+      merged: 0,
+      bytes: 60,
+      drops: {},
+      held: 0,
+    });
   });
 
   it("a device that is removed under a session serves it to its end, then closes its port", () => {

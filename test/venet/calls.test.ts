@@ -137,8 +137,8 @@ describe("the calls of a NIC", () => {
     expect([...mac]).toEqual(MAC);
   });
 
-  it.each([0, 1, 2, 3, 77, 0xffffffff])(
-    "NEGCAP answers group %i with no bits and leaves gid alone",
+  it.each([3, 77, 0x76620000, 0x76620002, 0xffffffff])(
+    "NEGCAP answers group %i, which it does not know, with no bits and leaves gid alone",
     (gid) => {
       const capabilities = block(gid, 0xffffffff);
       expect(guest.callWith(VENET_NEGCAP, capabilities)).toBe(0);

@@ -82,8 +82,10 @@ export class TestMachine {
     for (const { name } of this.vbus.devices) {
       const statistics = this.statistics(name);
       for (const direction of ["tx", "rx"] as const) {
-        const { frames, passed, drops } = statistics[direction];
-        expect(frames, `${name} ${direction}: frames = passed + drops`).toBe(passed + totalDrops(drops));
+        const { frames, replicated, passed, merged, drops, held } = statistics[direction];
+        expect(frames + replicated, `${name} ${direction}: frames + replicated = passed + merged + drops + held`).toBe(
+          passed + merged + totalDrops(drops) + held,
+        );
       }
       all[name] = statistics;
     }

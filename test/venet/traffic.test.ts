@@ -50,7 +50,7 @@ describe("two drivers over a cable", () => {
     [256, 256],
     [2048, 2048],
   ])("TX ring of %i, RX ring of %i: everything arrives, in order", async (txRing, rxRing) => {
-    await start({ txRing, rxRing }, { txRing, rxRing }, { size: 12 << 20 });
+    await start({ txRing, rxRing }, { txRing, rxRing }, { size: 24 << 20 });
     const sent = frames(txRing === 2048 ? 5000 : 500);
     const sending = a.nic.send(sent);
     expectFrames(await receive(b, sent.length), sent);
@@ -66,8 +66,8 @@ describe("two drivers over a cable", () => {
     const lazy_indexes = allowed ? "1" : "0";
     machine.addNic("nic0", { lazy_indexes });
     machine.addNic("nic1", { lazy_indexes });
-    a = await machine.addGuest("a", 0, { lazyIndexes: true, txRing: 8, rxRing: 8 });
-    b = await machine.addGuest("b", 1, { lazyIndexes: true, txRing: 8, rxRing: 8 });
+    a = await machine.addGuest("a", 0, { lazyIndexes: true, txRing: 8, rxRing: 8, offloads: false });
+    b = await machine.addGuest("b", 1, { lazyIndexes: true, txRing: 8, rxRing: 8, offloads: false });
     await a.nic.open();
     await b.nic.open();
     const sent = frames(300);
@@ -84,8 +84,8 @@ describe("two drivers over a cable", () => {
     machine = new TestMachine((name) => (name === "nic0" ? left : right));
     machine.addNic("nic0", { lazy_indexes: "1" });
     machine.addNic("nic1", { lazy_indexes: "1" });
-    a = await machine.addGuest("a", 0);
-    b = await machine.addGuest("b", 1);
+    a = await machine.addGuest("a", 0, { offloads: false });
+    b = await machine.addGuest("b", 1, { offloads: false });
     await a.nic.open();
     await b.nic.open();
     const sent = frames(10);
@@ -318,7 +318,7 @@ describe("changing the MTU", () => {
   });
 
   it("where memory runs short on the way keeps old buffers, counted, instead of failing", async () => {
-    await start({ txRing: 4, rxRing: 16 }, { txRing: 4, rxRing: 16 }, { size: 1 << 20 });
+    await start({ txRing: 4, rxRing: 16 }, { txRing: 4, rxRing: 16 }, { size: 5 << 18 });
     await a.nic.setMtu(9000);
     const { ram } = b.memory;
     // enough memory in all, but in small pieces
@@ -344,7 +344,7 @@ describe("changing the MTU", () => {
   });
 });
 
-/** Guest-physical address of the guest's first ring: the RX ring is the first thing that a probe allocates. */
+/** Guest-physical address of the guest's first ring: the RX ring is the first thing that a probe allocates in linear mode. */
 function firstRing(guest: TestGuest): number {
   const { start } = guest.memory.ram;
   return Math.ceil((start - 8) / 64) * 64 + 8;

@@ -52,7 +52,7 @@ export class Capabilities {
   /** NEGCAP: grants what is wanted and available. Returns just that. */
   negotiate(group: number, wanted: number): number {
     const bits = wanted & this.#available(group);
-    this.#granted.set(group, (this.#granted.get(group) ?? 0) | bits);
+    if (bits !== 0) this.#granted.set(group, (this.#granted.get(group) ?? 0) | bits); // only groups that exist
     return bits;
   }
 

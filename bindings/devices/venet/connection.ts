@@ -70,6 +70,8 @@ export class VenetConnection implements Connection, PortPeer {
   readonly #capabilities: Capabilities;
   #l4ro: L4roBuffers | null = null;
   #linkUp = false;
+  /** The guest was told that it has a carrier. */
+  #toldUp = false;
   #attached = false;
   #recheck: Timer | null = null;
 
@@ -168,32 +170,33 @@ export class VenetConnection implements Connection, PortPeer {
       const pool = this.#pools.get(VENET_SEGMENT_L4RO_POOL);
       if (pool === undefined)
         throw new VbusError("EINVAL", "share the pool of L4RO before LINKUP, which was granted");
-      l4ro = this.#l4ro ??= new L4roBuffers(this.#rxQueue, pool, this.#pages, BURST);
+      l4ro = this.#l4ro ??= new L4roBuffers(this.#rxQueue, pool, () => this.#pages, BURST);
     }
     this.#linkUp = true; // first: the port may hand over what waits while it is being attached
-    this.#rx.start({ l4ro, offloads: capabilities.receiveOffloads });
     try {
-      if (this.environment.carrier) this.#attach();
+      this.#rx.start({ l4ro, offloads: capabilities.receiveOffloads });
+      const { carrier } = this.environment;
+      if (carrier) this.#attach();
+      // the guest hears of its carrier before it hears of anything that was sent; without a queue nobody is told (V6)
+      if (capabilities.linkState && (carrier || this.#toldUp)) this.#tellLink(carrier);
+      this.#tx.start({
+        scatterGather: capabilities.scatterGather,
+        pool: this.#pools.get(VENET_SEGMENT_PMTD_POOL) ?? null,
+        kinds: capabilities.transmitKinds,
+        completions: capabilities.completions ? this.#events : null,
+      });
     } catch (error) {
-      this.#linkUp = false;
+      this.#down();
       throw error;
     }
-    // the guest hears of its carrier before it hears of anything that was sent; without a queue nobody is told (V6)
-    if (capabilities.linkState && this.environment.carrier) this.#tellLink(true);
-    this.#tx.start({
-      scatterGather: capabilities.scatterGather,
-      pool: this.#pools.get(VENET_SEGMENT_PMTD_POOL) ?? null,
-      kinds: capabilities.transmitKinds,
-      completions: capabilities.completions ? this.#events : null,
-    });
     this.#scheduleRecheck();
     return 0;
   }
 
   #tellLink(up: boolean): void {
     if (this.#events === null) return;
+    this.#toldUp = up;
     this.#events.linkState(up);
-    this.environment.statistics.events++;
   }
 
   #attach(): void {
@@ -302,8 +305,8 @@ export class VenetConnection implements Connection, PortPeer {
     if (this.#pools.has(id)) throw new VbusError("EEXIST", `there is a segment ${id} already`);
     if (!granted) throw new VbusError("EINVAL", `segment ${id} needs a capability that was not granted`);
     if (signal !== null) throw new VbusError("EINVAL", `segment ${id} is a pool; share it without a signal`);
-    if (segment.length > limit)
-      throw new VbusError("EINVAL", `a pool of ${segment.length} bytes; at most ${limit}`);
+    if (segment.length === 0 || segment.length > limit)
+      throw new VbusError("EINVAL", `a pool of ${segment.length} bytes; give it 1 to ${limit}`);
     this.#pools.set(id, { gpa: segment.gpa, length: segment.length });
   }
 
@@ -321,6 +324,9 @@ export class VenetConnection implements Connection, PortPeer {
       const { environment } = this;
       return new EventSide(queue, own, pool, {
         scheduler: environment.scheduler,
+        told: (n) => {
+          environment.statistics.events += n;
+        },
         eventsDrained: () => this.#tx?.resume(),
         failed: (what, error) => {
           environment.failed(what, error);

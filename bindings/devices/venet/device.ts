@@ -184,7 +184,12 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
     const up = value === "up";
     if (up === this.carrier) return;
     this.carrier = up;
-    this.#connection?.carrierChanged(up);
+    try {
+      this.#connection?.carrierChanged(up);
+    } catch (error) {
+      this.carrier = false; // a port that refuses the NIC is none
+      throw error;
+    }
   }
 
   #enable(on: boolean): void {

@@ -25,6 +25,8 @@ const BACKLOG_MAX = 2048;
 export interface EventEnvironment {
   /** Where deferred work runs. */
   readonly scheduler: Scheduler;
+  /** So many events were written. */
+  told(n: number): void;
   /** The guest made room after {@link EventSide.full}. */
   eventsDrained(): void;
   /** The guest broke the queue (EPROTO), or something of the host failed. */
@@ -41,8 +43,6 @@ export class EventSide {
   #linkState: boolean | null = null;
   #completions: Uint8Array<ArrayBuffer>[] = [];
   #failed = false;
-  /** Events written, by kind. */
-  readonly sent = { linkstate: 0, txc: 0 };
 
   constructor(
     private readonly queue: Queue,
@@ -104,7 +104,6 @@ export class EventSide {
           return;
         }
         this.#linkState = null;
-        this.sent.linkstate++;
         written++;
       }
       let sent = 0;
@@ -116,7 +115,7 @@ export class EventSide {
         sent++;
       }
       this.#completions.splice(0, sent);
-      this.sent.txc += sent;
+      this.environment.told(written + sent);
       if (this.#completions.length > 0) this.#wakeups.enable();
       if (written + sent > 0) this.#wakeups.ringIf(this.queue.commit("inuse", null, 0, BURST_SIGNAL));
     } catch (error) {

@@ -1,5 +1,6 @@
 import { FRAME_GSO, RECHECK_INUSE_HEAD } from "../../../assembly/abi/arena.js";
 import {
+  VENET_GSO_MAX,
   VSG_IOV_SIZE,
   VSG_IOV_SIZE_ILP32,
   VSG_IOVS_MAX,
@@ -18,13 +19,17 @@ import type { Scheduler } from "../../scheduler.js";
 
 /** Most pages that one frame takes: the rest of a VSG's pieces. */
 const PAGES_MAX = VSG_IOVS_MAX - 1;
-/** Pages that a superframe of 64 KiB takes, 4096 bytes each, and one more. */
-const PAGES_FOR_LARGEST = 17;
+/** Length of a page that guests usually give. */
+const PAGE_SIZE = 4096;
+/** Pages looked at at once: those of a burst of merged frames. */
+const PAGES_SEEN = 256;
 
 /** The page queue (`docs/abi/venet.md` section 7): pages that the guest gives away for what does not fit a posted buffer. */
 export class PageQueue {
   readonly #table: BurstTable;
   readonly #wakeups: QueueWakeups;
+  readonly #tellBroken: (error: unknown) => void;
+  #broken = false;
 
   constructor(
     private readonly queue: Queue,
@@ -33,7 +38,12 @@ export class PageQueue {
     onPages: () => void,
     onBroken: (error: unknown) => void,
   ) {
-    this.#table = BurstTable.allocate(queue.space, PAGES_MAX);
+    this.#tellBroken = (error) => {
+      if (this.#broken) return;
+      this.#broken = true;
+      onBroken(error);
+    };
+    this.#table = BurstTable.allocate(queue.space, PAGES_SEEN);
     this.#wakeups = new QueueWakeups(queue, {
       scheduler,
       recheck: RECHECK_INUSE_HEAD,
@@ -44,7 +54,7 @@ export class PageQueue {
       ring: () => {
         signal.notify();
       },
-      onBroken,
+      onBroken: this.#tellBroken,
     });
     signal.onDoorbell = this.#wakeups.wakeup;
   }
@@ -54,14 +64,18 @@ export class PageQueue {
     return this.#table;
   }
 
-  /** Pages given and not taken, counted up to `max`. @throws VbusError EPROTO */
-  available(max: number): number {
-    return this.queue.peek("inuse", null, max);
-  }
-
-  /** Looks at up to `max` pages. Returns how many. @throws VbusError EPROTO, also for a page outside the guest's memory */
+  /**
+   * Looks at up to `max` pages. Returns how many. A guest that broke this queue gave none: its superframes are cut, and
+   * everything else goes on.
+   */
   peek(max: number): number {
-    return this.queue.peek("inuse", this.#table, max, RESERVE_BUFFERS);
+    if (this.queue.broken !== null) return 0;
+    try {
+      return this.queue.peek("inuse", this.#table, max, RESERVE_BUFFERS);
+    } catch (error) {
+      this.#tellBroken(error);
+      return 0;
+    }
   }
 
   /** Takes the first n of them. */
@@ -71,7 +85,7 @@ export class PageQueue {
 
   /** Asks to be told when the guest gives pages. */
   wait(): void {
-    this.#wakeups.enable();
+    if (this.queue.broken === null) this.#wakeups.enable();
   }
 
   /** Ends it. */
@@ -95,7 +109,7 @@ export class L4roBuffers {
   constructor(
     private readonly queue: Queue,
     pool: DescriptorPool,
-    private readonly pages: PageQueue | null,
+    private readonly pages: () => PageQueue | null,
     capacity: number,
   ) {
     this.#writer = new VsgWriter(queue, pool, capacity);
@@ -106,15 +120,31 @@ export class L4roBuffers {
     return this.#writer.table;
   }
 
-  /** True when a superframe of any size finds its pages. @throws VbusError EPROTO */
+  /**
+   * True when a superframe of any size finds its pages, and its place in a slot. Pages may have any length.
+   * @throws VbusError EPROTO
+   */
   get takesLargest(): boolean {
-    return this.pages !== null && this.pages.available(PAGES_FOR_LARGEST) === PAGES_FOR_LARGEST;
+    const pages = this.pages();
+    if (pages === null || (this.#slotSize === 0 && !this.#learn())) return false;
+    const n = pages.peek(this.#pagesPerSlot);
+    let bytes = 0;
+    for (let i = 0; i < n; i++) bytes += pages.table.length(i);
+    return bytes >= VENET_GSO_MAX;
   }
 
-  /** True when `bytes` in `frames` superframes find their pages. @throws VbusError EPROTO */
+  /** True when `bytes` in at most `frames` superframes find their pages whatever way they are divided. */
   takes(bytes: number, frames: number): boolean {
-    const needed = Math.ceil(bytes / 4096) + frames;
-    return this.pages !== null && this.pages.available(needed) === needed;
+    const pages = this.pages();
+    if (pages === null) return false;
+    const n = pages.peek(Math.min(PAGES_SEEN, Math.ceil(bytes / PAGE_SIZE) + frames));
+    let shortest = Infinity;
+    for (let i = 0; i < n; i++) shortest = Math.min(shortest, pages.table.length(i));
+    return (
+      shortest > 0 &&
+      Math.ceil(bytes / shortest) + frames <= n &&
+      Math.ceil(Math.min(bytes, VENET_GSO_MAX) / shortest) <= this.#pagesPerSlot
+    );
   }
 
   /** Reserves up to `max` posted buffers. @throws VbusError EPROTO */
@@ -146,7 +176,7 @@ export class L4roBuffers {
 
   /**
    * Moves frames [from, to) into the reserved buffers [0, room), and writes their slots, ready for a commit. Stops at a
-   * superframe that finds too few pages (`short`): they must come from the guest first.
+   * superframe that finds too few pages (`short`): they must come from the guest first, or it must be cut.
    */
   fill(batch: Batch, from: number, to: number, room: number): Moved & { short: boolean } {
     const { table } = this;
@@ -154,46 +184,44 @@ export class L4roBuffers {
     let filled = 0;
     while (taken < to && filled < room) {
       let end = taken;
-      while (end < to && !this.#needsPages(batch, end, Math.min(filled + end - taken, room - 1))) end++;
+      while (end < to && end - taken < room - filled && batch.length(end) <= table.length(filled + end - taken))
+        end++;
       if (end > taken) {
-        const moved = moveFrames(batch.table, taken, end, table, filled, room);
-        this.#writer.finish(filled, filled + moved.filled, table);
-        taken += moved.taken;
-        filled += moved.filled;
-        if (taken < end) break;
-        continue; // a buffer that was kept for the next frame may be larger than the one that was looked at
+        moveFrames(batch.table, taken, end, table, filled, room);
+        this.#writer.finish(filled, filled + end - taken, table);
+        filled += end - taken;
+        taken = end;
+      } else if ((batch.table.flags(taken) & FRAME_GSO) === 0) {
+        taken++; // dropped; only superframes go on in pages, and the buffer stays for the next frame
+      } else if (this.#fillLarge(batch, taken, filled)) {
+        taken++;
+        filled++;
+      } else {
+        return { taken: taken - from, filled, short: true };
       }
-      const outcome = this.#fillLarge(batch, taken, filled);
-      if (outcome === "short") return { taken: taken - from, filled, short: true };
-      taken++;
-      if (outcome === "filled") filled++;
     }
     return { taken: taken - from, filled, short: false };
   }
 
-  /** Only superframes may go on in pages; an ordinary frame that is too long for its buffer is dropped. */
-  #needsPages(batch: Batch, i: number, slot: number): boolean {
-    return (batch.table.flags(i) & FRAME_GSO) !== 0 && batch.length(i) > this.table.length(slot);
-  }
-
-  #fillLarge(batch: Batch, i: number, slot: number): "filled" | "short" | "dropped" {
-    const { pages, table } = this;
-    if (pages === null) return "dropped";
+  /** A superframe that is longer than its buffer. False: too few pages, or too short ones. */
+  #fillLarge(batch: Batch, i: number, slot: number): boolean {
+    const pages = this.pages();
+    if (pages === null) return false;
+    const { table } = this;
     const most = this.#pagesPerSlot;
     const given = pages.peek(most);
     let left = batch.length(i) - table.length(slot);
     let needed = 0;
     while (left > 0 && needed < given) left -= pages.table.length(needed++);
     if (left > 0) {
-      if (given === most) return "dropped"; // pages too small for a frame that would fit ordinary ones
-      pages.wait();
-      return "short";
+      if (given < most) pages.wait();
+      return false;
     }
     this.#writer.extend(slot, pages.table, needed);
     moveFrames(batch.table, i, i + 1, table, slot, slot + 1);
     this.#writer.finish(slot, slot + 1, pages.table);
     pages.take(needed); // popped when taken, before the frame that uses them is published
-    return "filled";
+    return true;
   }
 
   /** Gives the memory back. */

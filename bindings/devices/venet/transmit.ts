@@ -198,7 +198,10 @@ export class TransmitSide {
     const { queue } = this;
     for (let burst = 0; burst < BURSTS_PER_RUN; burst++) {
       if (!this.#sendRest()) return; // the port calls writable()
-      if (this.#mode.completions?.full === true) return; // eventsDrained() resumes
+      if (this.#mode.completions?.full === true) {
+        this.#complete(0, true); // what waits must be on its way, or nobody would ever drain it
+        if (this.#mode.completions.full) return; // eventsDrained() resumes
+      }
       const n = this.#peek();
       if (n === 0) {
         this.#complete(0, true);
@@ -207,10 +210,15 @@ export class TransmitSide {
       }
       const taken = this.#pass(n);
       if (queue.closed) return; // the session ended inside the port
-      this.#complete(taken, taken < n);
+      this.#complete(taken, taken < n || this.#holds);
       if (taken < n) return; // the port calls writable()
     }
     this.#schedule();
+  }
+
+  /** Segments of a superframe wait for the network. */
+  get #holds(): boolean {
+    return this.#rest !== null && this.#rest.count > 0;
   }
 
   /** Hands over what is left of a superframe. False: the port has no room. */
@@ -254,7 +262,8 @@ export class TransmitSide {
         } else {
           const taken = this.#transmit(port, batch, done, end);
           tx.frames += taken;
-          if (taken < end - done) {
+          // nothing may overtake the rest of a superframe, which waits
+          if (taken < end - done || this.#holds) {
             statistics.txCongested++;
             return done + taken;
           }
@@ -278,6 +287,7 @@ export class TransmitSide {
       to,
       port.offloads,
       (frames, first, end) => {
+        if (this.queue.closed) return 0; // the session ended inside the port
         const n = port.transmit(frames, first, end);
         tx.passed += n;
         tx.bytes += frames.byteCount(first, first + n);
@@ -296,6 +306,10 @@ export class TransmitSide {
   /** Keeps segments that the port did not take: their superframe goes back to the guest as sent. */
   #keep(batch: Batch, from: number, to: number): number {
     const { tx } = this.environment.statistics;
+    if (this.queue.closed) {
+      countDrop(tx.drops, "closed", to - from);
+      return to - from;
+    }
     this.#store ??= new FrameStore(this.queue.space);
     this.#rest ??= new FrameQueue(this.#store, Infinity, Infinity);
     const kept = this.#rest.appendAll(batch, from, to);

@@ -21,7 +21,7 @@ export class VblkDriver implements Driver<VblkDisk> {
     private readonly options: VblkOptions = {},
   ) {}
 
-  /** {@inheritDoc Driver.probe} */
+  /** As `Driver.probe` says. */
   async probe(device: ProxyDevice): Promise<VblkDisk> {
     const disk = await VblkDisk.probe(device, this.options);
     try {
@@ -33,7 +33,7 @@ export class VblkDriver implements Driver<VblkDisk> {
     return disk;
   }
 
-  /** {@inheritDoc Driver.remove} */
+  /** As `Driver.remove` says. */
   async remove(disk: VblkDisk): Promise<void> {
     await disk.close();
   }

@@ -23,7 +23,7 @@ export class VconsoleDriver implements Driver<VirtualConsole> {
     private readonly options: VconsoleOptions = {},
   ) {}
 
-  /** {@inheritDoc Driver.probe} */
+  /** As `Driver.probe` says. */
   async probe(device: ProxyDevice): Promise<VirtualConsole> {
     const console = await VirtualConsole.probe(device, this.options);
     try {
@@ -35,7 +35,7 @@ export class VconsoleDriver implements Driver<VirtualConsole> {
     return console;
   }
 
-  /** {@inheritDoc Driver.remove} */
+  /** As `Driver.remove` says. */
   async remove(console: VirtualConsole): Promise<void> {
     await console.close();
   }

@@ -1,5 +1,6 @@
 import { FRAME_CSUM_VALID, FRAME_ECN, FRAME_GSO, FRAME_NEEDS_CSUM } from "../../../assembly/abi/arena.js";
 import { ENTRY_OFF_GSO_SIZE, ENTRY_OFF_HEADER_LENGTH } from "../../../assembly/abi/arena.js";
+import { VbusError } from "../../errors.js";
 import type { Batch } from "../../net/batch.js";
 import type { ReceivedFrame } from "./frames.js";
 import { kindName } from "./offloads.js";
@@ -62,7 +63,11 @@ export class FrameInbox {
           if (results.length === 0) return false;
           resolve(results);
         } catch (error) {
-          reject(error);
+          reject(
+            error instanceof Error
+              ? error
+              : new VbusError("EIO", "converting frames failed", { cause: error }),
+          );
         }
         return true;
       };

@@ -34,7 +34,7 @@ export class VenetDriver implements Driver<VenetNic> {
     private readonly options: VenetOptions = {},
   ) {}
 
-  /** {@inheritDoc Driver.probe} */
+  /** As `Driver.probe` says. */
   async probe(device: ProxyDevice): Promise<VenetNic> {
     const nic = await VenetNic.probe(device, this.options);
     try {
@@ -46,7 +46,7 @@ export class VenetDriver implements Driver<VenetNic> {
     return nic;
   }
 
-  /** {@inheritDoc Driver.remove} */
+  /** As `Driver.remove` says. */
   async remove(nic: VenetNic): Promise<void> {
     await nic.close();
   }

@@ -65,7 +65,7 @@ export class MemoryBackend implements BlockBackend {
     this.#bytes = bytes;
   }
 
-  /** {@inheritDoc BlockBackend.close} The content stays readable through {@link MemoryBackend.bytes}. */
+  /** The content stays readable through {@link MemoryBackend.bytes}. */
   async close(): Promise<void> {
     // nothing to give back but memory
   }

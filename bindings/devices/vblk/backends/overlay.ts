@@ -105,7 +105,7 @@ export class CowOverlay implements BlockBackend {
     });
   }
 
-  /** {@inheritDoc BlockBackend.write} @throws VbusError ENOSPC beyond `maxBytes`, with nothing changed; ENOMEM */
+  /** Keeps the data in memory. @throws VbusError ENOSPC beyond `maxBytes`, with nothing changed */
   async write(offset: number, data: Uint8Array<ArrayBuffer>): Promise<void> {
     let needed = 0;
     this.#eachRun(offset, data.length, (cluster) => {
@@ -132,7 +132,7 @@ export class CowOverlay implements BlockBackend {
     // what is in memory does not get more durable
   }
 
-  /** {@inheritDoc BlockBackend.writeZeroes} A cluster that is zeroed as a whole gives its memory back. */
+  /** The range reads as zeroes. A cluster that is zeroed as a whole gives its memory back. */
   async writeZeroes(offset: number, length: number): Promise<void> {
     this.#eachRun(offset, length, (cluster, from, to, _at, number) => {
       const own = cluster ?? this.#create(number);
@@ -152,7 +152,7 @@ export class CowOverlay implements BlockBackend {
     return this.writeZeroes(offset, length);
   }
 
-  /** {@inheritDoc BlockBackend.resize} The base stays as it is: what is cut off does not come back. */
+  /** Changes the size. The base stays as it is: what is cut off does not come back. */
   async resize(size: number): Promise<void> {
     checkSize(size, "the overlay");
     if (size < this.#size) {
