@@ -268,19 +268,24 @@ export function segmentNext(
   let at = <usize>load<u32>(state, SEG_OFF_AT);
   let rest = load<u32>(state, SEG_OFF_REST);
   let next = load<u32>(state, SEG_OFF_NEXT);
+  // what all segments but a shorter last one have in common
+  const wholeSum = transportSum + networkSum(headerLength - transport + size);
+  const wholeTotal = networkWord(headerLength - network + size);
+  let most = headerBytes / stride;
+  if (most > max) most = max;
+  if (most > count - next) most = count - next;
   let target = table;
   let header = headers;
+  let first = list;
   let out: u32 = 0;
-  let used: u32 = 0;
   let listed: u32 = 0;
-  while (out < max && next < count && used + stride <= headerBytes && listed + 1 < pieces) {
+  while (out < most && listed + 1 < pieces) {
     const offset = next * size;
     const length = payload - offset < size ? payload - offset : size;
 
     // the pieces: our header, then the slices of the payload
-    const first = list + <usize>listed * PIECE_SIZE;
     let n: u32 = 2;
-    let sum = transportSum + networkSum(headerLength - transport + length);
+    let sum = length == size ? wholeSum : transportSum + networkSum(headerLength - transport + length);
     if (rest >= length) {
       putPiece(first + PIECE_SIZE, at, length, 0);
       sum += checksumRange(at, length);
@@ -322,7 +327,7 @@ export function segmentNext(
     const ip = header + <usize>network;
     const th = header + <usize>transport;
     if (four) {
-      const total = networkWord(headerLength - network + length);
+      const total = length == size ? wholeTotal : networkWord(headerLength - network + length);
       const ownId = networkWord(id + next);
       store<u16>(ip, <u16>total, IP4_OFF_LENGTH);
       store<u16>(ip, <u16>ownId, IP4_OFF_ID);
@@ -358,7 +363,7 @@ export function segmentNext(
     v128.store(target + ENTRY_OFF_GPA, i64x2.splat(0)); // and cookie
     target += ENTRY_SIZE;
     header += <usize>stride;
-    used += stride;
+    first += <usize>n * PIECE_SIZE;
     listed += n;
     next++;
     out++;

@@ -11,6 +11,7 @@ import { measureGrowth } from "./goals/growth.js";
 import { measureNativeRing } from "./goals/native-ring.js";
 import { measureRingbuf } from "./goals/ringbuf.js";
 import { measureRoundTrip } from "./goals/round-trip.js";
+import { measureSegmentation } from "./goals/segmentation.js";
 import type { BenchContext } from "./harness/context.js";
 import { EFFORTS } from "./harness/interleave.js";
 import { machineFacts } from "./harness/machine.js";
@@ -30,6 +31,7 @@ const MEASURES: Record<GoalName, readonly ((context: BenchContext) => Promise<Ro
   G5: [measureRingbuf],
   G6: [measureFramePath],
   G7: [measureChecksum],
+  G8: [measureSegmentation],
   G9: [measureDoorbells],
   G12: [measureGrowth, measurePorts],
 };

@@ -8,6 +8,7 @@ export const GOALS = {
   G5: "one-way frames between threads vs ringbuf.js",
   G6: "frame path vs the JavaScript path of v86",
   G7: "Internet checksum vs native SSE2",
+  G8: "software segmentation vs copying the same bytes",
   G9: "doorbells per 1000 descriptors",
   G12: "growth: ring size, rings, switch ports",
 } as const;

@@ -32,7 +32,10 @@ const SEGMENTS_DEFAULT = 64;
 
 /** Pieces that make up entry i of a table, at least 1. */
 function fragments(table: BurstTable, i: number): number {
-  return Math.max(1, table.space.engine.data.getUint16(table.entry(i) + ENTRY_OFF_FRAGMENTS, true));
+  return Math.max(
+    1,
+    (table.space.engine.words[(table.entry(i) + ENTRY_OFF_FRAGMENTS) >>> 2] as number) >>> 16,
+  );
 }
 
 function checkMemory(space: MemorySpace, table: BurstTable): void {
@@ -69,7 +72,8 @@ export class Segmenter {
   readonly #headerBytes: number;
   #list: number;
   #pieces: number;
-  #begun = false;
+  /** Segments that are still to come. */
+  #left = 0;
   #closed = false;
 
   /**
@@ -104,7 +108,7 @@ export class Segmenter {
    */
   begin(table: BurstTable, i: number): number {
     checkMemory(this.space, table);
-    this.#begun = false;
+    this.#left = 0;
     // one segment may touch every piece of the superframe
     const needed = fragments(table, i) + 2;
     if (needed > this.#pieces) {
@@ -114,7 +118,7 @@ export class Segmenter {
       this.#pieces = needed;
     }
     const count = this.space.engine.exports.segmentBegin(table.entry(i), this.#state);
-    this.#begun = count > 0;
+    this.#left = Math.max(0, count);
     return count;
   }
 
@@ -129,9 +133,9 @@ export class Segmenter {
 
   /** Puts the next segments into {@link Segmenter.table}, as entries 0 … n-1. Returns n; 0 when there are no more. */
   next(): number {
-    if (!this.#begun) return 0;
+    if (this.#left === 0) return 0;
     const { table } = this;
-    return this.space.engine.exports.segmentNext(
+    const n = this.space.engine.exports.segmentNext(
       this.#state,
       table.address,
       table.capacity,
@@ -140,13 +144,15 @@ export class Segmenter {
       this.#list,
       this.#pieces,
     );
+    this.#left -= n;
+    return n;
   }
 
   /** Gives the memory back. Closing twice is harmless. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#begun = false;
+    this.#left = 0;
     this.table.close();
     this.space.free(this.#list);
     this.space.free(this.#state);

@@ -5,7 +5,7 @@
 import { BurstTable, Queue, VbusError, type QueueRole } from "vbus/engine";
 import type { GuestEvent, GuestSignal, GuestTransport } from "vbus/drivers";
 import { ProxyBus } from "vbus/drivers";
-import { VenetDriver, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
+import { VenetDriver, type TransmitFrame, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
 import { allocateGuestMemory, GuestMemory, MemorySpace, type GuestMemoryOptions } from "vbus/memory";
 import { EventLoopScheduler } from "vbus/scheduler";
 
@@ -345,4 +345,13 @@ export function pattern(length: number, seed = 1): Uint8Array {
   const bytes = new Uint8Array(length);
   for (let i = 0; i < length; i++) bytes[i] = (i * 7 + (i >>> 8) * 13 + seed * 31) & 0xff;
   return bytes;
+}
+
+/** A TCP superframe of `length` bytes, as far as its description goes. */
+export function tcp4(length: number, seed = 1): TransmitFrame {
+  return {
+    data: pattern(length, seed),
+    checksum: { start: 34, offset: 16 },
+    gso: { kind: "tcp4", size: 1448, headerLength: 66 },
+  };
 }

@@ -1,13 +1,25 @@
 /** The network's end of a NIC for tests: keeps what the guest sends, and sends what the test wants. */
-import { BurstTable } from "vbus/engine";
+import { BurstTable, ENTRY_OFF_GSO_SIZE, FRAME_ECN, FRAME_GSO, FRAME_NEEDS_CSUM } from "vbus/engine";
 import { MemorySpace } from "vbus/memory";
 import { Batch, type Port, type PortCounters, type PortPeer } from "vbus/net";
 
+/** Offload data of a frame that left the guest. */
+export interface SentNeeds {
+  flags: number;
+  kind: number;
+  size: number;
+  start: number;
+  offset: number;
+}
+
 export class TestPort implements Port {
-  readonly offloads = 0;
+  /** What it takes unfinished (`OFFLOAD_…` bits). */
+  offloads = 0;
   peer: PortPeer | null = null;
   /** Copies of what the guest sent. */
   readonly sent: Uint8Array[] = [];
+  /** What those still needed, if anything. */
+  readonly needs: SentNeeds[] = [];
   /** How many frames it takes before it pushes back. */
   room = Infinity;
   /** Calls of `ready()`. */
@@ -22,7 +34,12 @@ export class TestPort implements Port {
 
   transmit(batch: Batch, from: number, to: number): number {
     const take = Math.min(to - from, this.room);
-    for (let i = from; i < from + take; i++) this.sent.push(batch.copy(i));
+    for (let i = from; i < from + take; i++) {
+      this.sent.push(batch.copy(i));
+      const flags = batch.table.flags(i) & (FRAME_NEEDS_CSUM | FRAME_GSO | FRAME_ECN);
+      const size = batch.space.engine.data.getUint16(batch.table.entry(i) + ENTRY_OFF_GSO_SIZE, true);
+      this.needs.push({ flags, kind: batch.gsoKind(i), size, ...batch.checksumPlace(i) });
+    }
     this.room -= take;
     return take;
   }

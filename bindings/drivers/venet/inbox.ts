@@ -1,5 +1,11 @@
-import { FRAME_CSUM_VALID, FRAME_ECN, FRAME_GSO, FRAME_NEEDS_CSUM } from "../../../assembly/abi/arena.js";
-import { ENTRY_OFF_GSO_SIZE, ENTRY_OFF_HEADER_LENGTH } from "../../../assembly/abi/arena.js";
+import {
+  ENTRY_OFF_GSO_SIZE,
+  ENTRY_OFF_HEADER_LENGTH,
+  FRAME_CSUM_VALID,
+  FRAME_ECN,
+  FRAME_GSO,
+  FRAME_NEEDS_CSUM,
+} from "../../../assembly/abi/arena.js";
 import { VbusError } from "../../errors.js";
 import type { Batch } from "../../net/batch.js";
 import type { ReceivedFrame } from "./frames.js";

@@ -6,10 +6,11 @@ import {
   BURST_POINTER,
   BURST_SET_VALID,
   BURST_SIGNAL,
+  FRAME_GSO,
+  FRAME_NEEDS_CSUM,
 } from "../../../assembly/abi/arena.js";
 import { BurstTable } from "../../engine/table.js";
 import { VbusError } from "../../errors.js";
-import { FRAME_GSO, FRAME_NEEDS_CSUM } from "../../../assembly/abi/arena.js";
 import type { ProxyDevice, ProxyQueue } from "../proxy.js";
 import { BLOCK_SIZE, BlockPool } from "./blocks.js";
 import { RingBuffers } from "./buffers.js";
