@@ -215,7 +215,11 @@ class Checker {
     const k = n % this.pack.lengths.length;
     const length = this.pack.lengths[k] as number;
     if (batch.length(i) !== length) return false;
-    if (batch.table.fragments(i) > 1) return this.#equalsCopy(batch.copy(i), k);
+    if (batch.table.fragments(i) > 1) {
+      return typeof Buffer === "undefined"
+        ? this.#equalsCopy(batch.copy(i), k)
+        : this.#equalsPieces(batch, i, k);
+    }
     const address = batch.table.bufferAddress(i);
     const { words, bytes } = batch.space.engine;
     const at = address >>> 2;
@@ -228,7 +232,21 @@ class Checker {
     return true;
   }
 
-  /** The same for a frame that is scattered over buffers and pages. */
+  /** The same for a frame that is scattered over buffers and pages, piece by piece where memory can be compared in place. */
+  #equalsPieces(batch: Batch, i: number, k: number): boolean {
+    const { buffer } = batch.space.engine.bytes;
+    const { bytes } = this.pack;
+    let at = bytes.byteOffset + (this.pack.offsets[k] as number);
+    for (let p = 0; p < batch.table.fragments(i); p++) {
+      const { address, length } = batch.table.piece(i, p);
+      const expected = Buffer.from(bytes.buffer, at, length);
+      if (Buffer.from(buffer, address, length).compare(expected) !== 0) return false;
+      at += length;
+    }
+    return true;
+  }
+
+  /** The same by way of a copy. */
   #equalsCopy(copy: Uint8Array<ArrayBuffer>, k: number): boolean {
     const at = this.pack.offsets[k] as number;
     const words = new Uint32Array(copy.buffer, 0, copy.length >>> 2);

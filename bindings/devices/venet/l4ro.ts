@@ -1,4 +1,4 @@
-import { FRAME_GSO, RECHECK_INUSE_HEAD } from "../../../assembly/abi/arena.js";
+import { FRAME_GSO, RECHECK_NONE } from "../../../assembly/abi/arena.js";
 import {
   VENET_GSO_MAX,
   VSG_IOV_SIZE,
@@ -46,7 +46,8 @@ export class PageQueue {
     this.#table = BurstTable.allocate(queue.space, PAGES_SEEN);
     this.#wakeups = new QueueWakeups(queue, {
       scheduler,
-      recheck: RECHECK_INUSE_HEAD,
+      // pages that lie there already were too few; only new ones are worth a wake-up
+      recheck: RECHECK_NONE,
       notifier: () => {
         this.#wakeups.disable();
         onPages();

@@ -21,7 +21,7 @@ import type { DataEnvironment } from "./transmit.js";
 /** Descriptors per burst. */
 const BURST = 64;
 /** How long superframes wait for pages before they are cut. */
-const PAGE_WAIT_MS = 20;
+const PAGE_WAIT_MS = 100;
 const SUPERFRAMES = OFFLOAD_TCP4 | OFFLOAD_TCP6 | OFFLOAD_UDP_L4;
 
 /** How the guest receives, settled at LINKUP. */
