@@ -120,13 +120,10 @@ function grantLimit(table: BurstTable | null, max: number): number {
   return Math.max(0, Math.min(max, table === null ? 0x7fffffff : table.capacity));
 }
 
-/** A guest address or length that came from somewhere: a whole number that 64, or 32, bits hold. */
-function checkNumber(value: number, limit: number, what: string): void {
-  if (!Number.isSafeInteger(value) || value < 0 || value >= limit) {
-    throw new VbusError(
-      "EINVAL",
-      `${what} ${value}: give a whole number of 0 or more, below 2^${Math.log2(limit)}`,
-    );
+/** No guest has memory at an address that is no whole number. @throws VbusError EFAULT */
+function checkAddress(gpa: number): void {
+  if (!Number.isSafeInteger(gpa) || gpa < 0) {
+    throw new VbusError("EFAULT", `a ring at guest address ${gpa}: give a whole number from 0 to 2^53 - 1`);
   }
 }
 
@@ -163,7 +160,7 @@ export class Queue {
   /** North: formats a segment and binds to it. @throws VbusError EINVAL (count, alignment, offer), EFAULT (range), ENOMEM */
   static create(space: MemorySpace, options: CreateQueueOptions): Queue {
     const { gpa, count, role, ilp32 = false, offer = 0 } = options;
-    checkNumber(gpa, 2 ** 53, "ring at guest address");
+    checkAddress(gpa);
     if (!Number.isSafeInteger(count) || count < 1 || count > 2 ** 27) {
       throw new VbusError(
         "EINVAL",
@@ -194,8 +191,10 @@ export class Queue {
   static attach(space: MemorySpace, options: AttachQueueOptions): Queue {
     const { gpa, length, role, limit = IOQ_MAX_COUNT, accept = 0 } = options;
     const most = Math.min(limit, 0xffffffff);
-    checkNumber(gpa, 2 ** 53, "ring at guest address");
-    checkNumber(length, 2 ** 32, "ring segment of length");
+    checkAddress(gpa);
+    if (!Number.isSafeInteger(length) || length < 0 || length >= 2 ** 32) {
+      throw new VbusError("EINVAL", `a ring segment of ${length} bytes: give a whole number below 2^32`);
+    }
     return Queue.#bind(
       space,
       `no acceptable ring at guest address 0x${gpa.toString(16)} + ${length}`,

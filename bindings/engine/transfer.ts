@@ -3,6 +3,8 @@ import {
   ENTRY_OFF_FLAGS,
   ENTRY_OFF_FRAGMENTS,
   ENTRY_OFF_HEAD,
+  FRAME_GSO,
+  FRAME_NEEDS_CSUM,
   FRAME_TOO_LONG,
 } from "../../assembly/abi/arena.js";
 import type { MemorySpace } from "../memory/space.js";
@@ -135,7 +137,9 @@ function carry(
       runFrame = frame + 1;
       runBuffer = buffer + 1;
     }
-    if (source.flags(frame) !== 0) copyNeeds(source, frame, target, buffer);
+    const flags = source.flags(frame);
+    if ((flags & (FRAME_NEEDS_CSUM | FRAME_GSO)) !== 0) copyNeeds(source, frame, target, buffer);
+    else target.setFlags(buffer, flags);
     buffer++;
   }
   flushRun();

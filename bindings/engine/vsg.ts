@@ -69,7 +69,7 @@ export class VsgReader {
   /** The 8 bytes of an entry's cookie: returned to the guest as they are. A copy. */
   cookie(i: number): Uint8Array<ArrayBuffer> {
     const at = this.table.entry(i) + ENTRY_OFF_COOKIE;
-    return this.table.space.bytes.slice(at, at + 8) as Uint8Array<ArrayBuffer>;
+    return new Uint8Array(this.table.space.bytes.subarray(at, at + 8));
   }
 
   /** Gives the memory back. */

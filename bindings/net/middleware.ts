@@ -102,24 +102,16 @@ export abstract class Middleware implements Port {
   /** {@inheritDoc Port.attach} */
   attach(peer: PortPeer): void {
     checkAttach(this.name, this.#peer, this.#closed);
-    const through: PortPeer = {
+    this.inner.attach({
+      // a peer that says what it takes says so through any number of middlewares
+      get offloads() {
+        return peer.offloads;
+      },
       receive: (batch, from, to) => this.toPeer(batch, from, to),
       writable: () => {
         this.networkWritable();
       },
-    };
-    // a peer that says what it takes says so through any number of middlewares
-    const says = peer.offloads !== undefined;
-    this.inner.attach(
-      says
-        ? {
-            ...through,
-            get offloads() {
-              return peer.offloads ?? 0;
-            },
-          }
-        : through,
-    );
+    });
     this.#peer = peer;
   }
 

@@ -90,6 +90,8 @@ export function clearResults(batch: Batch, from: number, to: number): void {
 
 /** Segmenter and checksum finisher of a memory; their areas live in its arena, as long as it does. */
 interface Tools {
+  /** Looks at superframes that come in while others are being cut. */
+  validator: Segmenter;
   segmenter: Segmenter;
   segments: Batch;
   finisher: ChecksumFinisher;
@@ -106,6 +108,7 @@ function toolsOf(space: MemorySpace): Tools {
     const segmenter = new Segmenter(space);
     const finisher = new ChecksumFinisher(space);
     tools = {
+      validator: new Segmenter(space, 1),
       segmenter,
       segments: new Batch(segmenter.table),
       finisher,
@@ -121,9 +124,9 @@ function toolsOf(space: MemorySpace): Tools {
  * malformed. Superframes are looked at when they enter, even when they pass untouched.
  */
 export function longestSegment(batch: Batch, i: number): number {
-  const { segmenter } = toolsOf(batch.space);
-  const count = segmenter.begin(batch.table, i);
-  return count < 0 ? count : segmenter.longest;
+  const { validator } = toolsOf(batch.space);
+  const count = validator.begin(batch.table, i);
+  return count < 0 ? count : validator.longest;
 }
 
 /**

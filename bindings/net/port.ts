@@ -57,7 +57,7 @@ export interface PortCounters {
  */
 export interface PortPeer {
   /** What it takes unfinished at this moment (`OFFLOAD_…` bits); absent: what its port was told. */
-  readonly offloads?: number;
+  readonly offloads?: number | undefined;
   /**
    * Takes frames [from, to) of a batch, in order. Returns how many were taken: delivered, or dropped and counted by the
    * peer. Fewer than offered is back-pressure: the peer calls `port.ready()` when it can take more.

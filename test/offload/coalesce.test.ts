@@ -96,6 +96,12 @@ describe("coalescing", () => {
     expect(sizes(frames)).toEqual([3, 1]);
   });
 
+  it("… also when what follows goes on exactly there", () => {
+    const short = packet({ sequence: 3000, id: 102, payload: data(999) });
+    const after = send(2, 999, { sequence: 3999, id: 103 });
+    expect(sizes([...send(2, 1000), short, ...after])).toEqual([3, 2]);
+  });
+
   it("does not append a longer segment; it begins anew", () => {
     const [a, , , ] = send(1, 500); // prettier-ignore
     const rest = send(3, 1000, { sequence: 1500, id: 101 });
@@ -146,6 +152,26 @@ describe("coalescing", () => {
     const third = found.findIndex(({ bytes }) => Buffer.compare(bytes, frames[2] as Uint8Array) === 0);
     expect(third).toBe(1);
     expect(sizes(frames)).toEqual([2, 1, 4]);
+  });
+
+  it("lets a frame without payload close its flow, though what follows would go on exactly there", () => {
+    const six: PacketOptions = { version: 6 };
+    const acknowledgement = packet({ ...six, sequence: 3000 });
+    const frames = [...send(2, 1000, six), acknowledgement, ...send(2, 1000, { ...six, sequence: 3000 })];
+    expect(sizes(frames)).toEqual([2, 1, 2]);
+    expect(run(frames)[1]?.bytes).toEqual(acknowledgement);
+  });
+
+  it("does not merge headers that are longer than it keeps", () => {
+    const options = (n: number): PacketOptions => ({
+      version: 6,
+      extensions: [[60, data(n)]],
+      tcpOptions: data(40),
+    });
+    expect(sizes(send(3, 500, options(70)))).toEqual([3]);
+    expect(sizes(send(3, 500, options(78)))).toEqual([1, 1, 1]);
+    expect(sizes(send(3, 500, options(110)))).toEqual([1, 1, 1]);
+    expect(sizes(send(3, 500, options(206)))).toEqual([1, 1, 1]);
   });
 
   it.each([
@@ -265,6 +291,13 @@ describe("coalescing", () => {
     const spoilt = send(3, 1000, {}, () => ({ spoilChecksum: 1 }));
     expect(run(spoilt).length).toBe(3);
     expect(run(spoilt.map((bytes) => finished(bytes, FRAME_CSUM_VALID))).length).toBe(1);
+    // the other spelling of 0 is right, but segmenting would give the usual one back
+    const odd = spoilt.map((bytes) => {
+      const frame = Uint8Array.from(bytes);
+      frame.set([0xff, 0xff], 34 + 16);
+      return finished(frame, FRAME_CSUM_VALID);
+    });
+    expect(sizes(odd)).toEqual([1, 1, 1]);
   });
 
   it("makes no superframe longer than 65535 bytes, or than it was told", () => {

@@ -45,7 +45,14 @@ function negotiate(group: number, bits: number): number {
 
 /** DEVSHM of a pool. */
 function pool(id: number, length: number): number {
-  return guest.client.shm(guest.handle, id, guest.memory.ram.allocate(Math.max(length, 1), 8), length, null, 0);
+  return guest.client.shm(
+    guest.handle,
+    id,
+    guest.memory.ram.allocate(Math.max(length, 1), 8),
+    length,
+    null,
+    0,
+  );
 }
 
 describe("what a NIC grants", () => {
@@ -57,7 +64,8 @@ describe("what a NIC grants", () => {
     ["nothing of a group it does not know", 3, 0],
   ])("%s", (_what, group, bits) => {
     expect(negotiate(group, ALL)).toBe(bits);
-    for (let bit = 0; bit < 32; bit++) expect(negotiate(group, (1 << bit) >>> 0)).toBe((bits & (1 << bit)) >>> 0);
+    for (let bit = 0; bit < 32; bit++)
+      expect(negotiate(group, (1 << bit) >>> 0)).toBe((bits & (1 << bit)) >>> 0);
     expect(negotiate(group, 0)).toBe(0);
   });
 
@@ -69,7 +77,8 @@ describe("what a NIC grants", () => {
 
   it("nothing but link state while the attribute offloads is 0, and everything again afterwards", () => {
     machine.bus.write("devices/nic0/offloads", "0");
-    for (const group of [VENET_GROUP_SG, VENET_GROUP_L4RO, VENET_GROUP_USO]) expect(negotiate(group, ALL)).toBe(0);
+    for (const group of [VENET_GROUP_SG, VENET_GROUP_L4RO, VENET_GROUP_USO])
+      expect(negotiate(group, ALL)).toBe(0);
     expect(negotiate(VENET_GROUP_EVENTQ, ALL)).toBe(1);
     machine.bus.write("devices/nic0/offloads", "1");
     expect(negotiate(VENET_GROUP_SG, ALL)).toBe(0x2f);
@@ -137,21 +146,24 @@ describe("pools", () => {
     [103, VENET_GROUP_L4RO, 0x01],
   ] as const;
 
-  it.each(groups)("segment %i needs its capability, and no signal; then it is taken once", (id, group, bit) => {
-    expect(pool(id, SLOT)).toBe(-EINVAL);
-    negotiate(group, ALL & ~bit & (group === VENET_GROUP_SG ? ALL : 0));
-    expect(pool(id, SLOT)).toBe(-EINVAL);
-    negotiate(group, bit);
-    expect(guest.share(id, guest.ring("northFeed"))).toBe(-EINVAL);
-    expect(guest.events().filter((event) => event.kind === "shmclose")).toEqual([]);
-    expect(pool(id, 0)).toBe(-EINVAL);
-    expect(pool(id, SLOT)).toBe(0);
-    expect(pool(id, SLOT)).toBe(-EEXIST);
-    guest.client.close(guest.handle);
-    guest.open();
-    negotiate(group, bit);
-    expect(pool(id, SLOT)).toBe(0);
-  });
+  it.each(groups)(
+    "segment %i needs its capability, and no signal; then it is taken once",
+    (id, group, bit) => {
+      expect(pool(id, SLOT)).toBe(-EINVAL);
+      negotiate(group, ALL & ~bit & (group === VENET_GROUP_SG ? ALL : 0));
+      expect(pool(id, SLOT)).toBe(-EINVAL);
+      negotiate(group, bit);
+      expect(guest.share(id, guest.ring("northFeed"))).toBe(-EINVAL);
+      expect(guest.events().filter((event) => event.kind === "shmclose")).toEqual([]);
+      expect(pool(id, 0)).toBe(-EINVAL);
+      expect(pool(id, SLOT)).toBe(0);
+      expect(pool(id, SLOT)).toBe(-EEXIST);
+      guest.client.close(guest.handle);
+      guest.open();
+      negotiate(group, bit);
+      expect(pool(id, SLOT)).toBe(0);
+    },
+  );
 
   it("the pool of L4RO has room for 2048 slots of 320 bytes and not a byte more", () => {
     negotiate(VENET_GROUP_L4RO, 1);

@@ -73,7 +73,7 @@ export class TestMachine {
 
   /** A NIC's statistics. */
   statistics(nic: string): VenetStatistics {
-    return JSON.parse(this.bus.read(`devices/${nic}/statistics`)) as VenetStatistics;
+    return JSON.parse(this.vbus.read(`devices/${nic}/statistics`)) as VenetStatistics;
   }
 
   /** Asserts for every NIC that each frame that entered either left or was dropped and counted. Returns the statistics. */
@@ -83,9 +83,10 @@ export class TestMachine {
       const statistics = this.statistics(name);
       for (const direction of ["tx", "rx"] as const) {
         const { frames, replicated, passed, merged, drops, held } = statistics[direction];
-        expect(frames + replicated, `${name} ${direction}: frames + replicated = passed + merged + drops + held`).toBe(
-          passed + merged + totalDrops(drops) + held,
-        );
+        expect(
+          frames + replicated,
+          `${name} ${direction}: frames + replicated = passed + merged + drops + held`,
+        ).toBe(passed + merged + totalDrops(drops) + held);
       }
       all[name] = statistics;
     }

@@ -243,7 +243,12 @@ export class ModernNic {
     }
     const at = n * this.slotSize;
     space.copyTo(this.rxPool + at, new Uint8Array(this.slotSize));
-    writeVsg(space, this.rxPool + at, { cookie: BigInt(n), iovs: [{ length, ptr: BigInt(gpa) }] }, this.ilp32);
+    writeVsg(
+      space,
+      this.rxPool + at,
+      { cookie: BigInt(n), length: 0, iovs: [{ length, ptr: BigInt(gpa) }] },
+      this.ilp32,
+    );
     iterator.write({ gpa: at, length: this.slotSize, cookie: n }, ALL | BURST_SET_VALID);
   }
 
@@ -303,7 +308,15 @@ export class ModernNic {
     gpas: number[] = [],
     descriptor: { gpa?: number; length?: number } = {},
   ): bigint | undefined {
-    if (!this.room) return undefined;
+    return this.room ? this.sendUnbounded(vsg, gpas, descriptor) : undefined;
+  }
+
+  /** … whether or not its own books say that there is room: the ring must have some. */
+  sendUnbounded(
+    vsg: Partial<Vsg>,
+    gpas: number[] = [],
+    descriptor: { gpa?: number; length?: number } = {},
+  ): bigint {
     this.#send.seek("tail");
     const position = this.#send.position ?? 0;
     const { space } = this.guest.memory;

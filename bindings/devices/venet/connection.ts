@@ -226,7 +226,7 @@ export class VenetConnection implements Connection, PortPeer {
     if (up) this.#attach();
     else this.#detach();
     if (this.#capabilities.linkState) this.#tellLink(up);
-    if (up) this.#tx?.resume();
+    this.#tx?.resume(); // frames that nobody took, or that wait for a port that is out of reach now
   }
 
   #scheduleRecheck(): void {

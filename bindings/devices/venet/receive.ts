@@ -20,8 +20,8 @@ import type { DataEnvironment } from "./transmit.js";
 
 /** Descriptors per burst. */
 const BURST = 64;
-/** How long superframes wait for pages before they are cut. */
-const PAGE_WAIT_MS = 100;
+/** How long superframes wait for pages before they are cut: well below what makes a switch give a port up. */
+const PAGE_WAIT_MS = 50;
 const SUPERFRAMES = OFFLOAD_TCP4 | OFFLOAD_TCP6 | OFFLOAD_UDP_L4;
 
 /** How the guest receives, settled at LINKUP. */
@@ -43,8 +43,8 @@ export class ReceiveSide {
   readonly #table: BurstTable;
   #mode = LINEAR;
   #congested = false;
-  /** Since when there have been too few pages; -1: there are enough. */
-  #shortSince = -1;
+  /** A superframe has waited for pages in vain. */
+  #starved = false;
   #pageTimer: Timer | null = null;
   #failed = false;
 
@@ -78,20 +78,18 @@ export class ReceiveSide {
   }
 
   /**
-   * What the guest takes unfinished at this moment (`OFFLOAD_…` bits): superframes, unless it has left the host without
-   * enough pages for the largest for a while. Then it gets ordinary frames (defect V8: never wait for pages for ever).
+   * What the guest takes unfinished at this moment (`OFFLOAD_…` bits): superframes, unless one has waited for pages in
+   * vain. Then it gets ordinary frames until there are pages for the largest (defect V8: never wait for ever).
    */
   get offloads(): number {
     const { l4ro, offloads } = this.#mode;
     if (l4ro === null || (offloads & SUPERFRAMES) === 0) return offloads;
     try {
       if (l4ro.takesLargest) {
-        this.#shortSince = -1;
+        this.#starved = false;
         return offloads;
       }
-      const now = this.environment.scheduler.now();
-      if (this.#shortSince === -1) this.#shortSince = now;
-      return now - this.#shortSince < PAGE_WAIT_MS ? offloads : offloads & ~SUPERFRAMES;
+      return this.#starved ? offloads & ~SUPERFRAMES : offloads;
     } catch (error) {
       this.#fail(error);
       return 0;
@@ -196,6 +194,7 @@ export class ReceiveSide {
       // pages that come wake the port at once; when none come it looks anew at what this guest takes
       this.#pageTimer ??= this.environment.scheduler.after(PAGE_WAIT_MS, () => {
         this.#pageTimer = null;
+        this.#starved = true;
         this.environment.port?.ready();
       });
       if (taken === 0) return 0;
