@@ -32,7 +32,7 @@ async function run(
       guest: program("guest"),
       capture,
       superframes: null,
-    capturePath: null,
+      capturePath: null,
       quietMs,
       log: (line) => log.push(line),
       progress: () => {},

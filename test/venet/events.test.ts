@@ -293,6 +293,26 @@ describe("completion events", () => {
     },
   );
 
+  it("a sender that waits for events goes on when they are drained, whatever makes the host look first", () => {
+    start({ events: EVERYTHING, count: 128, inuseOnly: true }, { txc: "1" });
+    up();
+    const memory = guest.memory.ram.allocate(60, 4);
+    guest.memory.space.copyTo(memory, testFrame(TO, MAC, 60));
+    const iovs = [{ length: 60, ptr: BigInt(memory) }];
+    for (let n = 0, sent = 0; n < 40; n++) {
+      while (sent < 4000 && nic.tx.queue.countOf("inuse") < 128) {
+        nic.sendUnbounded({ cookie: BigInt(sent++), iovs });
+      }
+      scheduler.run();
+    }
+    const stopped = port.sent.length;
+    expect(nic.takeEvents()).toBeGreaterThan(0);
+    link("down"); // told at once, with what waits, before the guest's doorbell is heard
+    link("up");
+    scheduler.run();
+    expect(port.sent.length).toBeGreaterThan(stopped);
+  });
+
   it("a broken event ring stops nobody: frames are sent on, and nothing piles up", () => {
     start({ events: TXC, count: 64, inuseOnly: true }, { txc: "1", txmitigation: "100" });
     up();

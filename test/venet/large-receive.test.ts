@@ -374,7 +374,8 @@ describe("a guest that gives no pages, or useless ones, gets ordinary frames thr
         a.reap();
       }
     }
-    for (let quiet = 0; quiet < 20; scheduler.advance(10)) {
+    for (let quiet = 0; quiet < 20;) {
+      scheduler.advance(10);
       a.reap();
       quiet = scheduler.run() + b.poll() === 0 ? quiet + 1 : 0;
     }

@@ -206,7 +206,7 @@ export class ModernNic {
   }
 
   /** NEGCAP; what was granted. */
-  negotiate(group: number, bits: number | undefined = undefined): number {
+  negotiate(group: number, bits?: number): number {
     if (bits === undefined) return 0;
     const capabilities = block(group, bits);
     must(this.guest.callWith(VENET_NEGCAP, capabilities));

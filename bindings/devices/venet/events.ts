@@ -56,9 +56,7 @@ export class EventSide {
       recheck: RECHECK_INUSE_TAIL,
       notifier: () => {
         this.#wakeups.disable();
-        const wasFull = this.full;
         this.flush();
-        if (wasFull && !this.full) environment.eventsDrained();
       },
       ring: () => {
         signal.notify();
@@ -92,6 +90,7 @@ export class EventSide {
       this.#forget();
       return;
     }
+    const waited = this.full;
     try {
       let written = 0;
       if (this.#linkState !== null) {
@@ -116,6 +115,7 @@ export class EventSide {
       }
       this.#completions.splice(0, sent);
       this.environment.told(written + sent);
+      if (waited && this.#completions.length < BACKLOG_MAX) this.environment.eventsDrained();
       if (this.#completions.length > 0) this.#wakeups.enable();
       if (written + sent > 0) this.#wakeups.ringIf(this.queue.commit("inuse", null, 0, BURST_SIGNAL));
     } catch (error) {

@@ -185,7 +185,11 @@ export class L4roBuffers {
     let filled = 0;
     while (taken < to && filled < room) {
       let end = taken;
-      while (end < to && end - taken < room - filled && batch.length(end) <= table.length(filled + end - taken))
+      while (
+        end < to &&
+        end - taken < room - filled &&
+        batch.length(end) <= table.length(filled + end - taken)
+      )
         end++;
       if (end > taken) {
         moveFrames(batch.table, taken, end, table, filled, room);

@@ -6,13 +6,7 @@ import { moveFrames } from "../../engine/transfer.js";
 import { QueueWakeups } from "../../engine/wakeup.js";
 import type { Batch } from "../../net/batch.js";
 import { coalesceFrames, takesFrame } from "../../net/offload.js";
-import {
-  countDrop,
-  OFFLOAD_ECN,
-  OFFLOAD_TCP4,
-  OFFLOAD_TCP6,
-  OFFLOAD_UDP_L4,
-} from "../../net/port.js";
+import { countDrop, OFFLOAD_ECN, OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP_L4 } from "../../net/port.js";
 import type { Timer } from "../../scheduler.js";
 import type { L4roBuffers } from "./l4ro.js";
 import { dropFrames } from "./statistics.js";

@@ -198,9 +198,9 @@ export class TransmitSide {
     const { queue } = this;
     for (let burst = 0; burst < BURSTS_PER_RUN; burst++) {
       if (!this.#sendRest()) return; // the port calls writable()
-      if (this.#mode.completions?.full === true) {
+      if (this.#waitsForEvents()) {
         this.#complete(0, true); // what waits must be on its way, or nobody would ever drain it
-        if (this.#mode.completions.full) return; // eventsDrained() resumes
+        if (this.#waitsForEvents()) return; // eventsDrained() resumes
       }
       const n = this.#peek();
       if (n === 0) {
@@ -214,6 +214,11 @@ export class TransmitSide {
       if (taken < n) return; // the port calls writable()
     }
     this.#schedule();
+  }
+
+  /** The guest leaves so many completions undrained that it may send no more. */
+  #waitsForEvents(): boolean {
+    return this.#mode.completions?.full === true;
   }
 
   /** Segments of a superframe wait for the network. */
@@ -361,7 +366,7 @@ export class TransmitSide {
     for (let i = 0; i < n; i++) {
       if (this.#mode.scatterGather && (table.flags(i) & FRAME_COOKIE_READ) === 0) continue;
       const at = table.entry(i) + ENTRY_OFF_COOKIE;
-      completions.complete(bytes.slice(at, at + 8) as Uint8Array<ArrayBuffer>);
+      completions.complete(bytes.slice(at, at + 8));
     }
   }
 
