@@ -1,7 +1,23 @@
 import * as errno from "../assembly/abi/errno.js";
 
 /** Names of the errors that the ABI and its connectors use. */
-export type ErrorCode = keyof typeof errno;
+export type ErrorCode =
+  | "EPERM"
+  | "ENOENT"
+  | "EIO"
+  | "ENXIO"
+  | "ENOMEM"
+  | "EFAULT"
+  | "EBUSY"
+  | "EEXIST"
+  | "ENODEV"
+  | "EINVAL"
+  | "ENOSPC"
+  | "EROFS"
+  | "EPROTO"
+  | "EOPNOTSUPP"
+  | "ENOTCONN"
+  | "ETIMEDOUT";
 
 const names = new Map<number, ErrorCode>(
   Object.entries(errno).map(([name, value]) => [value, name as ErrorCode]),

@@ -197,7 +197,7 @@ export class DoorbellPage {
 /**
  * Sets the doorbell page of a guest memory up, for a connection that is about to be made; also for a second one, when no
  * side uses the page any more. The host does it by itself for a memory that was never used.
- * @param init - as {@link allocateGuestMemory} gave it, `shared`
+ * @param init - as `allocateGuestMemory` gave it, `shared`
  * @param slots - calls that may be under way at once, 1 … 48; default 8
  * @throws VbusError EOPNOTSUPP for a memory that is not shared, EINVAL
  */

@@ -1,0 +1,207 @@
+/** Frames between two guests in threads of their own, through a switch in a third one: with and without offloads. */
+import type { NicStatistics } from "vbus/drivers/venet";
+import type { QueueCounters } from "vbus/engine";
+import { allocateGuestMemory } from "vbus/memory";
+import { summarize, type Summary } from "../harness/statistics.js";
+import { BenchThread } from "../harness/thread.js";
+import { TRAFFIC_CASES, type TrafficCase } from "./traffic-cases.js";
+import type { TrafficOpenOrder, TrafficPlanOrder, TrafficReceived, TrafficSent } from "./traffic-guest.js";
+import type { TrafficGuestOrder, TrafficHostReport } from "./traffic-host.js";
+
+/** How much to measure. */
+export interface TrafficEffort {
+  /** Samples of each row. */
+  rounds: number;
+  /** Milliseconds that a sample sends. */
+  sampleMs: number;
+}
+
+/** Efforts of `--quick` and of an ordinary run. */
+export const TRAFFIC_EFFORTS = {
+  quick: { rounds: 5, sampleMs: 100 },
+  normal: { rounds: 15, sampleMs: 200 },
+} as const satisfies Record<string, TrafficEffort>;
+
+/** What one run of a case counted. Frames and bytes are the ones sent. */
+export interface TrafficSample {
+  frames: number;
+  bytes: number;
+  seconds: number;
+  /** Frames that the receiver got: more than were sent when they were cut, fewer when they were merged. */
+  received: number;
+  /** Doorbells and interrupts at all ends of the rings that the frames passed. */
+  signals: number;
+}
+
+/** One line of the traffic table. Plain data: it is what the JSON holds. */
+export interface TrafficRow {
+  name: string;
+  mtu: number;
+  /** Thousands of frames sent per second. */
+  kiloframes: Summary;
+  /** Gbit/s of those. */
+  gigabits: Summary;
+  /** Doorbells and interrupts per 1000 frames sent. */
+  signals: Summary;
+  /** Frames received per frame sent. */
+  received: Summary;
+  /** What the guests agreed on with the host, and what was done to frames on their way. */
+  note: string;
+}
+
+const GUEST_RAM = 32 << 20;
+const [SENDER, RECEIVER] = [1, 2] as const;
+const GREET_MS = 5000;
+const ARRIVE_MS = 20_000;
+
+/** A row from samples. @throws RangeError for none */
+export function trafficRow(
+  base: Pick<TrafficRow, "name" | "mtu" | "note">,
+  samples: readonly TrafficSample[],
+): TrafficRow {
+  const over = (figure: (sample: TrafficSample) => number): Summary => summarize(samples.map(figure));
+  return {
+    ...base,
+    kiloframes: over(({ frames, seconds }) => frames / seconds / 1000),
+    gigabits: over(({ bytes, seconds }) => (bytes * 8) / seconds / 1e9),
+    signals: over(({ signals, frames }) => (signals * 1000) / frames),
+    received: over(({ received, frames }) => received / frames),
+  };
+}
+
+/** The threads: a host with a switch, guest A, guest B. */
+class TrafficStage {
+  readonly #threads: BenchThread[] = [];
+  readonly #host = this.#start("traffic-host");
+  readonly #a = this.#start("traffic-guest");
+  readonly #b = this.#start("traffic-guest");
+
+  #start(program: string): BenchThread {
+    const thread = new BenchThread(new URL(`./${program}.js`, import.meta.url), `bench-${program}`);
+    this.#threads.push(thread);
+    return thread;
+  }
+
+  async join(): Promise<void> {
+    const guests = [
+      ["A", SENDER, this.#a],
+      ["B", RECEIVER, this.#b],
+    ] as const;
+    for (const [name, station, thread] of guests) {
+      const init = allocateGuestMemory({ size: GUEST_RAM, shared: true });
+      await this.#host.call("addGuest", { name, station, init } satisfies TrafficGuestOrder);
+      await thread.call("join", { init });
+    }
+  }
+
+  /** Both NICs taken as a case wants them, the frames made, the switch knows the receiver; one run thrown away. */
+  async open({ mtu, sender, receiver, coalesce, plan }: TrafficCase, warmMs: number): Promise<void> {
+    await this.#host.call("configure", { mtu, coalesce });
+    const order = (kind: string): TrafficOpenOrder => ({ mtu, offloads: kind === "capable" });
+    await this.#a.call("open", order(sender));
+    await this.#b.call("open", order(receiver));
+    const flow: TrafficPlanOrder = { plan, from: SENDER, to: RECEIVER };
+    await this.#a.call("prepare", flow);
+    await this.#b.call("greet");
+    await this.#a.call("greeted", { timeoutMs: GREET_MS });
+    await this.sample(warmMs);
+  }
+
+  async closeNics(): Promise<void> {
+    for (const guest of [this.#a, this.#b]) await guest.call("close");
+  }
+
+  report(): Promise<TrafficHostReport> {
+    return this.#host.call("report");
+  }
+
+  /** Signals sent by all four ends that frames from A to B pass. */
+  async #signals(): Promise<number> {
+    const { nics } = await this.report();
+    const a = await this.#a.call<NicStatistics>("statistics");
+    const b = await this.#b.call<NicStatistics>("statistics");
+    const ends: (QueueCounters | null | undefined)[] = [
+      a.txQueue,
+      nics["A"]?.queues?.tx,
+      nics["B"]?.queues?.rx,
+      b.rxQueue,
+    ];
+    return ends.reduce((sum, end) => sum + (end?.sent ?? 0), 0);
+  }
+
+  async sample(ms: number): Promise<TrafficSample> {
+    await this.#b.call("reset");
+    const before = await this.#signals();
+    const sent = await this.#a.call<TrafficSent>("send", { ms });
+    const { payload } = sent;
+    let arrived: TrafficReceived;
+    try {
+      arrived = await this.#b.call<TrafficReceived>("received", { payload, timeoutMs: ARRIVE_MS });
+    } catch (error) {
+      throw new Error(`frames were lost; the host says ${JSON.stringify(await this.report())}`, {
+        cause: error,
+      });
+    }
+    return {
+      frames: sent.frames,
+      bytes: sent.bytes,
+      seconds: (arrived.last - sent.started) / 1000,
+      received: arrived.frames,
+      signals: (await this.#signals()) - before,
+    };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.close()));
+  }
+
+  /** Lets the host take its bus away, then {@link TrafficStage.close}. */
+  async finish(): Promise<void> {
+    await this.#host.call("finish");
+  }
+}
+
+/** What the host did to frames, between two reports. */
+function doings(before: TrafficHostReport, after: TrafficHostReport): string {
+  const sum = (report: TrafficHostReport, name: "superframes_passed" | "segmented" | "coalesced"): number =>
+    Object.values(report.nics).reduce((total, { statistics }) => total + statistics[name], 0);
+  const parts = [
+    ["superframes_passed", "passed untouched"],
+    ["segmented", "cut in software"],
+    ["coalesced", "made of segments"],
+  ] as const;
+  const texts = parts
+    .map(([name, text]) => [sum(after, name) - sum(before, name), text] as const)
+    .filter(([n]) => n > 0)
+    .map(([n, text]) => `${n} superframes ${text}`);
+  return texts.join(", ");
+}
+
+/** Measures all cases, in rounds, so that each one's samples are spread over the whole time. */
+export async function measureTraffic(
+  effort: TrafficEffort,
+  progress: (what: string) => void,
+): Promise<TrafficRow[]> {
+  const stage = new TrafficStage();
+  const results = TRAFFIC_CASES.map((test) => ({ test, samples: [] as TrafficSample[], note: "" }));
+  try {
+    await stage.join();
+    for (let round = 0; round < effort.rounds; round++) {
+      for (const result of results) {
+        const { test, samples } = result;
+        progress(`traffic, round ${round + 1} of ${effort.rounds}: ${test.name}`);
+        await stage.open(test, effort.sampleMs / 2);
+        const before = await stage.report();
+        samples.push(await stage.sample(effort.sampleMs));
+        result.note = doings(before, await stage.report());
+        await stage.closeNics();
+      }
+    }
+    await stage.finish();
+  } finally {
+    await stage.close();
+  }
+  return results.map(({ test, samples, note }) =>
+    trafficRow({ name: test.name, mtu: test.mtu, note }, samples),
+  );
+}
