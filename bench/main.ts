@@ -3,6 +3,8 @@ import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { measureBlock } from "./devices/block.js";
+import { measureTraffic, TRAFFIC_EFFORTS } from "./devices/traffic.js";
 import { measureChecksum } from "./goals/checksum.js";
 import { measureDoorbells } from "./goals/doorbells.js";
 import { measureFramePath } from "./goals/frame-path.js";
@@ -19,7 +21,7 @@ import { NATIVE_FLAGS, NativeBench } from "./harness/native.js";
 import { ThreadPair } from "./harness/pair.js";
 import { METHOD, reportHtml, summarySentence, type Report } from "./harness/report.js";
 import { GOALS, type GoalName, type Row } from "./harness/result.js";
-import { figureText, goalTable } from "./harness/text-table.js";
+import { figureText, goalTable, trafficTable } from "./harness/text-table.js";
 import { measureOperations } from "./operations.js";
 import { HELP, parseOptions, type BenchOptions } from "./options.js";
 
@@ -55,9 +57,9 @@ async function measure(options: BenchOptions): Promise<Report> {
     clearProgress();
     if (!options.json) console.log(text);
   };
+  const effort = options.quick ? EFFORTS.quick : EFFORTS.normal;
   const rows: Row[] = [];
   try {
-    const effort = options.quick ? EFFORTS.quick : EFFORTS.normal;
     const context: BenchContext = { effort, native, pair, progress };
     for (const goal of Object.keys(GOALS) as GoalName[]) {
       if (!options.goals.has(goal)) continue;
@@ -70,6 +72,14 @@ async function measure(options: BenchOptions): Promise<Report> {
     if (native instanceof NativeBench) native.close();
     await pair.close();
   }
+  // after the pair has gone: these have threads of their own, three at a time
+  const traffic = options.devices
+    ? await measureTraffic(options.quick ? TRAFFIC_EFFORTS.quick : TRAFFIC_EFFORTS.normal, progress)
+    : [];
+  if (traffic.length > 0) say(`${trafficTable(traffic)}\n`);
+  const block = options.block ? await measureBlock(effort, options.quick, progress) : [];
+  if (block.length > 0) say(`${goalTable("block", block)}\n`);
+  rows.push(...block);
   const seconds = options.quick ? OPERATION_SECONDS.quick : OPERATION_SECONDS.normal;
   const operations = options.operations ? measureOperations(seconds, progress) : [];
   for (const { suite, name, ns, margin } of operations) {
@@ -87,6 +97,7 @@ async function measure(options: BenchOptions): Promise<Report> {
         : `not measured: ${native.reason}`,
     method: [...METHOD],
     rows,
+    traffic,
     operations,
     seconds: (performance.now() - begin) / 1000,
   };

@@ -6,6 +6,10 @@ export interface BenchOptions {
   quick: boolean;
   /** Goals to measure. */
   goals: ReadonlySet<GoalName>;
+  /** Whether to measure traffic between guests. */
+  devices: boolean;
+  /** Whether to measure block devices. */
+  block: boolean;
   /** Whether to run the Benchmark.js suites. */
   operations: boolean;
   /** JSON on stdout instead of the table. */
@@ -17,7 +21,8 @@ export interface BenchOptions {
 export const HELP = `npm run bench [-- options]
 
   --quick          fewer samples: under two minutes
-  --only A,B       only these: ${Object.keys(GOALS).join(", ")}, operations
+  --only A,B       only these: ${Object.keys(GOALS).join(", ")}, devices (traffic between guests),
+                   block (disks), operations
   --json           print the results as JSON instead of a table
   --help           this text
 
@@ -25,6 +30,8 @@ Every run writes bench/report/report.html and bench/report/report.json. Missed g
 `;
 
 const isGoal = (name: string): name is GoalName => name in GOALS;
+const isOther = <T extends object>(name: string, others: T): name is string & keyof T =>
+  Object.hasOwn(others, name);
 
 /** Reads the command line. @throws TypeError, with a message for the user, for what it does not understand */
 export function parseOptions(args: string[]): BenchOptions {
@@ -39,13 +46,18 @@ export function parseOptions(args: string[]): BenchOptions {
   });
   const all = Object.keys(GOALS) as GoalName[];
   const { quick, json, help } = values;
-  if (values.only === undefined) return { quick, json, help, goals: new Set(all), operations: true };
+  const common = { quick, json, help };
+  if (values.only === undefined)
+    return { ...common, goals: new Set(all), devices: true, block: true, operations: true };
   const goals = new Set<GoalName>();
-  let operations = false;
+  const others = { devices: false, block: false, operations: false };
   for (const name of values.only.split(",").map((part) => part.trim())) {
     if (isGoal(name.toUpperCase())) goals.add(name.toUpperCase() as GoalName);
-    else if (name === "operations") operations = true;
-    else throw new TypeError(`--only ${name}: use ${all.join(", ")} or operations, separated by commas`);
+    else if (isOther(name, others)) others[name] = true;
+    else
+      throw new TypeError(
+        `--only ${name}: use ${[...all, ...Object.keys(others)].join(", ")}, separated by commas`,
+      );
   }
-  return { quick, json, help, goals, operations };
+  return { ...common, goals, ...others };
 }

@@ -20,15 +20,8 @@ export interface Taken<T> {
   giveBack(): Promise<void>;
 }
 
-/**
- * Takes the device that a driver is for; each bus of the benchmarks has one of a kind.
- * @param wanted - which one, where there are several
- */
-export function takeDevice<T>(
-  bus: ProxyBus,
-  driver: Driver<T>,
-  wanted: (device: T) => boolean = () => true,
-): Promise<Taken<T>> {
+/** Takes the device that a driver is for; each bus of the benchmarks has one of a kind. */
+export function takeDevice<T>(bus: ProxyBus, driver: Driver<T>): Promise<Taken<T>> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
       reject(new Error(`no ${driver.type} was found within ${DEVICE_MS} ms`));
@@ -41,13 +34,11 @@ export function takeDevice<T>(
       type: driver.type,
       probe: async (found: ProxyDevice) => {
         const device = await driver.probe(found);
-        if (wanted(device)) {
-          clearTimeout(timer);
-          resolve({ device, giveBack: () => bus.unregisterDriver(registered) });
-        }
+        clearTimeout(timer);
+        resolve({ device, giveBack: () => bus.unregisterDriver(registered) });
         return device;
       },
-      remove: (instance, reason) => driver.remove(instance as T, reason),
+      remove: (instance, gone) => driver.remove(instance as T, gone),
     };
     bus.registerDriver(registered);
   });

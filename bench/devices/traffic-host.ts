@@ -4,7 +4,7 @@ import { attachWorkerGuest, type WorkerHostConnector } from "vbus/connectors/wor
 import { venetClass, type VenetStatistics } from "vbus/devices/venet";
 import type { QueueCounters } from "vbus/engine";
 import { MemorySpace, type GuestMemoryInit } from "vbus/memory";
-import { Switch, type FrameBalance } from "vbus/net";
+import { Switch, type FrameBalance, type OffloadCounters } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
 import { serveCommands } from "../harness/thread.js";
 
@@ -19,6 +19,8 @@ export interface TrafficGuestOrder {
 /** What `report` answers. */
 export interface TrafficHostReport {
   balance: FrameBalance;
+  /** What the switch did to frames that needed something. */
+  offload: OffloadCounters;
   /** By name of the guest. */
   nics: Record<
     string,
@@ -62,7 +64,7 @@ serveCommands({
       const read = (attribute: string): unknown => JSON.parse(vbus.read(`devices/${name}/${attribute}`));
       nics[name] = { statistics: read("statistics"), queues: read("queues") } as (typeof nics)[string];
     }
-    return { balance: network.balance(), nics, errors };
+    return { balance: network.balance(), offload: network.counters(), nics, errors };
   },
 
   finish() {

@@ -2,8 +2,8 @@
 import type { NicStatistics } from "vbus/drivers/venet";
 import type { QueueCounters } from "vbus/engine";
 import { allocateGuestMemory } from "vbus/memory";
-import { summarize, type Summary } from "../harness/statistics.js";
 import { BenchThread } from "../harness/thread.js";
+import { trafficRow, type TrafficRow, type TrafficSample } from "../harness/traffic-result.js";
 import { TRAFFIC_CASES, type TrafficCase } from "./traffic-cases.js";
 import type { TrafficOpenOrder, TrafficPlanOrder, TrafficReceived, TrafficSent } from "./traffic-guest.js";
 import type { TrafficGuestOrder, TrafficHostReport } from "./traffic-host.js";
@@ -22,52 +22,10 @@ export const TRAFFIC_EFFORTS = {
   normal: { rounds: 15, sampleMs: 200 },
 } as const satisfies Record<string, TrafficEffort>;
 
-/** What one run of a case counted. Frames and bytes are the ones sent. */
-export interface TrafficSample {
-  frames: number;
-  bytes: number;
-  seconds: number;
-  /** Frames that the receiver got: more than were sent when they were cut, fewer when they were merged. */
-  received: number;
-  /** Doorbells and interrupts at all ends of the rings that the frames passed. */
-  signals: number;
-}
-
-/** One line of the traffic table. Plain data: it is what the JSON holds. */
-export interface TrafficRow {
-  name: string;
-  mtu: number;
-  /** Thousands of frames sent per second. */
-  kiloframes: Summary;
-  /** Gbit/s of those. */
-  gigabits: Summary;
-  /** Doorbells and interrupts per 1000 frames sent. */
-  signals: Summary;
-  /** Frames received per frame sent. */
-  received: Summary;
-  /** What the guests agreed on with the host, and what was done to frames on their way. */
-  note: string;
-}
-
 const GUEST_RAM = 32 << 20;
 const [SENDER, RECEIVER] = [1, 2] as const;
 const GREET_MS = 5000;
 const ARRIVE_MS = 20_000;
-
-/** A row from samples. @throws RangeError for none */
-export function trafficRow(
-  base: Pick<TrafficRow, "name" | "mtu" | "note">,
-  samples: readonly TrafficSample[],
-): TrafficRow {
-  const over = (figure: (sample: TrafficSample) => number): Summary => summarize(samples.map(figure));
-  return {
-    ...base,
-    kiloframes: over(({ frames, seconds }) => frames / seconds / 1000),
-    gigabits: over(({ bytes, seconds }) => (bytes * 8) / seconds / 1e9),
-    signals: over(({ signals, frames }) => (signals * 1000) / frames),
-    received: over(({ received, frames }) => received / frames),
-  };
-}
 
 /** The threads: a host with a switch, guest A, guest B. */
 class TrafficStage {
@@ -163,18 +121,17 @@ class TrafficStage {
 
 /** What the host did to frames, between two reports. */
 function doings(before: TrafficHostReport, after: TrafficHostReport): string {
-  const sum = (report: TrafficHostReport, name: "superframes_passed" | "segmented" | "coalesced"): number =>
-    Object.values(report.nics).reduce((total, { statistics }) => total + statistics[name], 0);
-  const parts = [
-    ["superframes_passed", "passed untouched"],
-    ["segmented", "cut in software"],
-    ["coalesced", "made of segments"],
-  ] as const;
-  const texts = parts
-    .map(([name, text]) => [sum(after, name) - sum(before, name), text] as const)
-    .filter(([n]) => n > 0)
-    .map(([n, text]) => `${n} superframes ${text}`);
-  return texts.join(", ");
+  const counts = ({ offload, nics }: TrafficHostReport): Record<string, number> => ({
+    "superframes passed untouched": offload.superframes_passed,
+    "superframes cut in software": offload.segmented,
+    "superframes made of segments": nics["B"]?.statistics.coalesced ?? 0,
+  });
+  const then = counts(before);
+  return Object.entries(counts(after))
+    .map(([what, n]) => [what, n - (then[what] ?? 0)] as const)
+    .filter(([, n]) => n > 0)
+    .map(([what, n]) => `${n} ${what}`)
+    .join(", ");
 }
 
 /** Measures all cases, in rounds, so that each one's samples are spread over the whole time. */

@@ -4,12 +4,13 @@ import {
   describeSpread,
   describeTarget,
   describeVerdict,
-  GOALS,
   verdictOf,
-  type GoalName,
+  SECTIONS,
   type Row,
+  type SectionName,
 } from "./result.js";
-import { figureText, judgedText } from "./text-table.js";
+import { figureText, judgedText, TRAFFIC_HEAD, trafficCells } from "./text-table.js";
+import { TRAFFIC_TITLE, type TrafficRow } from "./traffic-result.js";
 
 /** One Benchmark.js figure of a single operation. */
 export interface OperationResult {
@@ -36,6 +37,8 @@ export interface Report {
   /** Remarks on warm-up and method. */
   method: string[];
   rows: Row[];
+  /** Traffic between guests. */
+  traffic: TrafficRow[];
   operations: OperationResult[];
   seconds: number;
 }
@@ -82,11 +85,14 @@ const LABEL_WIDTH = 330;
 const ROW_HEIGHT = 24;
 const BAR_HEIGHT = 12;
 
+/** What the chart shows of a row. */
+type ChartedRow = Pick<Row, "name" | "placement" | "figure" | "target">;
+
 /**
  * Bars of the judged figures with their interquartile range and the goal as a mark. Figures of one goal may span orders
  * of magnitude, so the scale is logarithmic around the goal.
  */
-export function goalChart(rows: readonly Row[]): string {
+export function goalChart(rows: readonly ChartedRow[]): string {
   const shown = rows.filter((row) => row.figure !== null && row.figure.median > 0);
   if (shown.length === 0) return "";
   const values = shown.flatMap((row) => [
@@ -105,10 +111,10 @@ export function goalChart(rows: readonly Row[]): string {
   };
   const height = shown.length * ROW_HEIGHT + 8;
   const bars = shown.map((row, i) => chartRow(row, i * ROW_HEIGHT + 4, x)).join("");
-  return `<svg viewBox="0 0 ${CHART_WIDTH} ${height}" role="img" aria-label="Figures of this goal, logarithmic scale">${bars}</svg>`;
+  return `<svg viewBox="0 0 ${CHART_WIDTH} ${height}" role="img" aria-label="Figures of this table, logarithmic scale">${bars}</svg>`;
 }
 
-function chartRow(row: Row, top: number, x: (value: number) => number): string {
+function chartRow(row: ChartedRow, top: number, x: (value: number) => number): string {
   const { figure, target } = row;
   if (figure === null) return "";
   const verdict = verdictOf(row).kind;
@@ -144,12 +150,33 @@ function tableRow(row: Row): string {
   );
 }
 
-function goalSection(goal: GoalName, rows: readonly Row[]): string {
+function goalSection(goal: SectionName, rows: readonly Row[]): string {
   return (
-    `<section><h2>${goal} · ${escapeHtml(GOALS[goal])}</h2>${goalChart(rows)}` +
+    `<section><h2>${goal} · ${escapeHtml(SECTIONS[goal])}</h2>${goalChart(rows)}` +
     `<div class="wide"><table><thead><tr><th>what</th><th>cores</th><th class="n">ours</th><th class="n">rival</th>` +
     `<th class="n">figure</th><th class="n">spread</th><th class="n">at best</th><th class="n">goal</th><th>verdict</th></tr></thead>` +
     `<tbody>${rows.map(tableRow).join("")}</tbody></table></div></section>`
+  );
+}
+
+function trafficSection(rows: readonly TrafficRow[]): string {
+  if (rows.length === 0) return "";
+  const chart = goalChart(
+    rows.map(({ name, gigabits }) => ({ name, placement: null, figure: gigabits, target: null })),
+  );
+  const last = TRAFFIC_HEAD.length - 1;
+  const line = (cells: readonly string[], element: "th" | "td"): string =>
+    `<tr>${cells
+      .map((cell, i) => {
+        const kind = i === 0 || i === last ? "" : ' class="n"';
+        return `<${element}${kind}>${escapeHtml(cell)}</${element}>`;
+      })
+      .join("")}</tr>`;
+  return (
+    `<section><h2>devices · ${escapeHtml(TRAFFIC_TITLE)}</h2>` +
+    `<p>Gbit/s of the frames as they are sent; signals are the doorbells and interrupts of both rings on the way.</p>${chart}` +
+    `<div class="wide"><table><thead>${line(TRAFFIC_HEAD, "th")}</thead>` +
+    `<tbody>${rows.map((row) => line(trafficCells(row), "td")).join("")}</tbody></table></div></section>`
   );
 }
 
@@ -196,7 +223,7 @@ export function reportHtml(report: Report): string {
     ["date", report.date],
     ["took", `${report.seconds.toFixed(0)} s`],
   ];
-  const goals = (Object.keys(GOALS) as GoalName[]).filter((goal) =>
+  const sections = (Object.keys(SECTIONS) as SectionName[]).filter((goal) =>
     report.rows.some((row) => row.goal === goal),
   );
   return `<!doctype html>
@@ -212,7 +239,8 @@ export function reportHtml(report: Report): string {
 <p class="sum">${escapeHtml(summarySentence(report.rows))}</p>
 <dl class="facts">${facts.map(([name, value]) => `<dt>${name}</dt><dd>${escapeHtml(value)}</dd>`).join("")}</dl>
 <ul>${report.method.map((line) => `<li>${escapeHtml(line)}</li>`).join("")}</ul>
-${goals
+${trafficSection(report.traffic)}
+${sections
   .map((goal) =>
     goalSection(
       goal,

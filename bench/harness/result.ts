@@ -16,6 +16,17 @@ export const GOALS = {
 /** Name of a goal. */
 export type GoalName = keyof typeof GOALS;
 
+/** Comparisons without a goal. */
+export const COMPARISONS = {
+  block: "block device of a guest vs direct file access",
+} as const;
+
+/** Name of what a row belongs to. */
+export type SectionName = GoalName | keyof typeof COMPARISONS;
+
+/** What a goal or a comparison is about. */
+export const SECTIONS: Readonly<Record<SectionName, string>> = { ...GOALS, ...COMPARISONS };
+
 /** What a goal asks of a figure. */
 export interface Target {
   /** The figure must be … */
@@ -26,7 +37,7 @@ export interface Target {
 
 /** One line of the report. Plain data: it is what the JSON holds. */
 export interface Row {
-  goal: GoalName;
+  goal: SectionName;
   /** What was measured. */
   name: string;
   /** Placement of the cores, for two-thread figures. */

@@ -2,11 +2,12 @@ import {
   describeSpread,
   describeTarget,
   describeVerdict,
-  GOALS,
   verdictOf,
-  type GoalName,
+  SECTIONS,
   type Row,
+  type SectionName,
 } from "./result.js";
+import { TRAFFIC_TITLE, type TrafficRow } from "./traffic-result.js";
 
 /** A number with three significant digits or so. */
 export function figureText(value: number): string {
@@ -38,28 +39,59 @@ function cells(row: Row): string[] {
 
 const HEAD = ["", "cores", "ours", "rival", "figure", "spread", "at best", "goal", "verdict"];
 
-/** The rows of one goal as a table for a terminal. */
-export function goalTable(goal: GoalName, rows: readonly Row[]): string {
-  const lines = [HEAD, ...rows.map(cells)];
-  const widths = HEAD.map((_, column) => Math.max(...lines.map((line) => (line[column] as string).length)));
-  const text = lines.map((line) =>
-    line
-      .map((cell, i) => pad(cell, widths[i] as number, i))
-      .join("  ")
-      .trimEnd(),
-  );
+/** The rows of one goal or comparison as a table for a terminal. */
+export function goalTable(goal: SectionName, rows: readonly Row[]): string {
+  const text = aligned([HEAD, ...rows.map(cells)], [0, 1, HEAD.length - 1]);
   const notes = [...new Set(rows.filter((row) => row.figure === null).map((row) => row.note))].filter(
     (note) => note !== "",
   );
   return [
-    `${goal}  ${GOALS[goal]}`,
+    `${goal}  ${SECTIONS[goal]}`,
     ...text.map((line) => `  ${line}`),
     ...notes.map((note) => `  ! ${note}`),
   ].join("\n");
 }
 
-function pad(cell: string, width: number, column: number): string {
-  return column === 0 || column === 1 || column === HEAD.length - 1
-    ? cell.padEnd(width)
-    : cell.padStart(width);
+/** Lines with their cells in columns; those of `left` begin at the same place, others end there. */
+function aligned(lines: readonly string[][], left: readonly number[]): string[] {
+  const widths = (lines[0] ?? []).map((_, column) =>
+    Math.max(...lines.map((line) => (line[column] as string).length)),
+  );
+  const pad = (cell: string, column: number): string => {
+    const width = widths[column] as number;
+    return left.includes(column) ? cell.padEnd(width) : cell.padStart(width);
+  };
+  return lines.map((line) => line.map(pad).join("  ").trimEnd());
+}
+
+/** Heads of the columns of {@link trafficCells}; the first and the last hold text. */
+export const TRAFFIC_HEAD = [
+  "",
+  "1000 frames/s",
+  "spread",
+  "Gbit/s",
+  "spread",
+  "signals per 1000",
+  "received per sent",
+  "on their way",
+];
+
+/** One row of the traffic table for people. */
+export function trafficCells(row: TrafficRow): string[] {
+  return [
+    row.name,
+    figureText(row.kiloframes.median),
+    describeSpread(row.kiloframes),
+    figureText(row.gigabits.median),
+    describeSpread(row.gigabits),
+    figureText(row.signals.median),
+    figureText(row.received.median),
+    row.note,
+  ];
+}
+
+/** The traffic figures as a table for a terminal. */
+export function trafficTable(rows: readonly TrafficRow[]): string {
+  const text = aligned([TRAFFIC_HEAD, ...rows.map(trafficCells)], [0, TRAFFIC_HEAD.length - 1]);
+  return [TRAFFIC_TITLE, ...text.map((line) => `  ${line}`)].join("\n");
 }

@@ -144,6 +144,7 @@ await serve({
       client_mac: mac,
       mtu: String(mtu),
       lazy_indexes: options.lazy ? "1" : "0",
+      page_wait_ms: String(STALL_MS / 2),
       enabled: "1",
     });
     bus.connect(nic);

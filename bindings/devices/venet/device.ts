@@ -33,6 +33,8 @@ export interface VenetClassOptions {
   port: (deviceName: string) => Port;
 }
 
+/** How long superframes wait for pages: well below what makes a switch give a port up (100 ms). */
+const PAGE_WAIT_MS = 50;
 /** Type of the interface that drivers match. */
 const INTERFACE_TYPE = "virtual-ethernet";
 
@@ -55,6 +57,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
   lazyIndexes = false;
   carrier = true;
   coalesce = true;
+  pageWaitMs = PAGE_WAIT_MS;
   readonly policy = { offloads: true, txCompletionEvents: false };
   #mac = randomMac();
   #connection: VenetConnection | null = null;
@@ -141,6 +144,17 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
           (on) => {
             this.policy.txCompletionEvents = on;
           },
+        ),
+      ],
+      [
+        "page_wait_ms",
+        number(
+          () => this.pageWaitMs,
+          (value) => {
+            this.pageWaitMs = value;
+          },
+          1,
+          60_000,
         ),
       ],
       [

@@ -14,8 +14,6 @@ import type { DataEnvironment } from "./transmit.js";
 
 /** Descriptors per burst. */
 const BURST = 64;
-/** How long superframes wait for pages before they are cut: well below what makes a switch give a port up. */
-const PAGE_WAIT_MS = 50;
 const SUPERFRAMES = OFFLOAD_TCP4 | OFFLOAD_TCP6 | OFFLOAD_UDP_L4;
 
 /** How the guest receives, settled at LINKUP. */
@@ -80,7 +78,7 @@ export class ReceiveSide {
     if (l4ro === null || (offloads & SUPERFRAMES) === 0) return offloads;
     try {
       if (l4ro.takesLargest) {
-        this.#starved = false;
+        this.#fed();
         return offloads;
       }
       return this.#starved ? offloads & ~SUPERFRAMES : offloads;
@@ -186,7 +184,8 @@ export class ReceiveSide {
     if (short) {
       statistics.rxPagesShort++;
       // pages that come wake the port at once; when none come it looks anew at what this guest takes
-      this.#pageTimer ??= this.environment.scheduler.after(PAGE_WAIT_MS, () => {
+      if (taken > 0) this.#fed(); // a guest that gives pages, if too few at a time, does not starve
+      this.#pageTimer ??= this.environment.scheduler.after(this.environment.pageWaitMs, () => {
         this.#pageTimer = null;
         this.#starved = true;
         this.environment.port?.ready();
@@ -194,6 +193,13 @@ export class ReceiveSide {
       if (taken === 0) return 0;
     }
     return taken;
+  }
+
+  /** The guest has given pages. */
+  #fed(): void {
+    this.#starved = false;
+    this.#pageTimer?.cancel();
+    this.#pageTimer = null;
   }
 
   #congested0(): 0 {

@@ -50,6 +50,8 @@ export interface DataEnvironment {
   readonly txMitigation: number;
   /** Merge segments for guests that take superframes. */
   readonly coalesce: boolean;
+  /** How long superframes wait for pages of the guest before they are cut, in ms. */
+  readonly pageWaitMs: number;
   /** The guest broke the queue (EPROTO), or something of the host failed; told once for a queue that is broken. */
   failed(queue: "rx" | "tx" | "event", error: unknown): void;
 }

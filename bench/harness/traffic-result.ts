@@ -1,0 +1,47 @@
+/** Results of traffic between guests. Plain data, and how it is made of samples. */
+import { summarize, type Summary } from "./statistics.js";
+
+/** What the traffic table is about. */
+export const TRAFFIC_TITLE = "frames between two guests in threads of their own, through a switch in a third";
+
+/** What one run of a case counted. Frames and bytes are the ones sent. */
+export interface TrafficSample {
+  frames: number;
+  bytes: number;
+  seconds: number;
+  /** Frames that the receiver got: more than were sent when they were cut, fewer when they were merged. */
+  received: number;
+  /** Doorbells and interrupts at all ends of the rings that the frames passed. */
+  signals: number;
+}
+
+/** One line of the traffic table. Plain data: it is what the JSON holds. */
+export interface TrafficRow {
+  name: string;
+  mtu: number;
+  /** Thousands of frames sent per second. */
+  kiloframes: Summary;
+  /** Gbit/s of those. */
+  gigabits: Summary;
+  /** Doorbells and interrupts per 1000 frames sent. */
+  signals: Summary;
+  /** Frames received per frame sent. */
+  received: Summary;
+  /** What was done to frames on their way, in the last sample. */
+  note: string;
+}
+
+/** A row from samples. @throws RangeError for none */
+export function trafficRow(
+  base: Pick<TrafficRow, "name" | "mtu" | "note">,
+  samples: readonly TrafficSample[],
+): TrafficRow {
+  const over = (figure: (sample: TrafficSample) => number): Summary => summarize(samples.map(figure));
+  return {
+    ...base,
+    kiloframes: over(({ frames, seconds }) => frames / seconds / 1000),
+    gigabits: over(({ bytes, seconds }) => (bytes * 8) / seconds / 1e9),
+    signals: over(({ signals, frames }) => (signals * 1000) / frames),
+    received: over(({ received, frames }) => received / frames),
+  };
+}
