@@ -3,7 +3,8 @@ import { isDeepStrictEqual } from "node:util";
 
 import { setUpLink } from "vbus/connectors/worker";
 import type { NicStatistics, VenetOptions } from "vbus/drivers/venet";
-import { allocateGuestMemory, type GuestMemoryInit } from "vbus/memory";
+import { ChecksumFinisher, Coalescer, Segmenter } from "vbus/engine";
+import { allocateGuestMemory, MemorySpace, type GuestMemoryInit } from "vbus/memory";
 import { totalDrops } from "vbus/net";
 import { expect } from "vitest";
 
@@ -33,6 +34,8 @@ export async function until(
 }
 
 const STAGING_BYTES = 128 * 1024;
+/** Validator, segmenter and checksum finisher of a memory; the same with its coalescer. */
+const KEPT_BYTES = await toolsSizes();
 
 /** How a guest differs from others. */
 export interface GuestOptions {
@@ -125,14 +128,14 @@ export class DeathMachine {
   }
 
   /**
-   * The guest's thread has ended: tells the host. Every byte of the guest's arena comes back, but for the staging area
-   * that is kept as long as the host's view, once frames went through it.
+   * The guest's thread has ended: tells the host. Every byte of the guest's arena comes back, but for two areas that are
+   * kept as long as the host's view once frames went through them: the staging area, and the tools that finish frames.
    */
   async bury(guest: Guest): Promise<void> {
     const reason = await guest.exited;
     this.guests.delete(guest);
     const lost = await this.host.call<number>("detach", { member: guest.name, reason: reason.message });
-    expect([0, STAGING_BYTES]).toContain(lost);
+    expect([0, ...KEPT_BYTES].flatMap((kept) => [kept, kept + STAGING_BYTES])).toContain(lost);
   }
 
   async kill(guest: Guest): Promise<void> {
@@ -218,4 +221,14 @@ export async function quiet(machine: DeathMachine, guests: readonly Guest[]): Pr
     return isDeepStrictEqual((await machine.report()).balance, before.balance);
   });
   return machine.report();
+}
+
+async function toolsSizes(): Promise<number[]> {
+  const space = await MemorySpace.host(1 << 20);
+  const before = space.arena.available;
+  for (const capacity of [1, 64]) new Segmenter(space, capacity);
+  new ChecksumFinisher(space);
+  const finishing = before - space.arena.available;
+  new Coalescer(space);
+  return [finishing, before - space.arena.available];
 }
