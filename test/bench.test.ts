@@ -1,6 +1,10 @@
 import fs from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
+import { blockName, blockRate } from "../bench/devices/block.js";
+import { positions, runLoad, type BlockLoad, type BlockTarget } from "../bench/devices/block-load.js";
+import { buildSegments, HEADERS, pseudoHeaderSum } from "../bench/devices/segments.js";
+import { TRAFFIC_CASES } from "../bench/devices/traffic-cases.js";
 import { inTurn } from "../bench/harness/interleave.js";
 import { escapeHtml, METHOD, reportHtml, summarySentence, type Report } from "../bench/harness/report.js";
 import { pairByPlacement, placementOf, type BracketedSample } from "../bench/harness/placement.js";
@@ -15,7 +19,8 @@ import {
   type Row,
 } from "../bench/harness/result.js";
 import { pairedRatios, quantile, relativeSpread, summarize } from "../bench/harness/statistics.js";
-import { figureText, goalTable } from "../bench/harness/text-table.js";
+import { figureText, goalTable, trafficTable } from "../bench/harness/text-table.js";
+import { trafficRow, type TrafficRow } from "../bench/harness/traffic-result.js";
 import { bytePairSum } from "../bench/rivals/byte-pairs.js";
 import { parseOptions } from "../bench/options.js";
 
@@ -157,6 +162,11 @@ describe("the report", () => {
       target: atMost(0.1),
     },
   ];
+  const traffic: TrafficRow[] = [
+    trafficRow({ name: "64 KiB <superframes>", mtu: 1500, note: "2 superframes & more" }, [
+      { frames: 1000, bytes: 65_536_000, seconds: 1, received: 46_000, signals: 5 },
+    ]),
+  ];
   const report: Report = {
     format: 1,
     date: "2026-01-01T00:00:00.000Z",
@@ -174,6 +184,7 @@ describe("the report", () => {
     native: "cc -O3",
     method: [...METHOD],
     rows,
+    traffic,
     operations: [{ suite: "bursts", name: "post 32", ns: 12.3, margin: 1.5, samples: 20 }],
     seconds: 12,
   };
@@ -213,6 +224,13 @@ describe("the report", () => {
     expect(summarySentence(rows)).toBe("2 figures reach their goal, 1 miss it, 1 could not be measured.");
   });
 
+  it("shows traffic between guests with its signals, and leaves the section out when there was none", () => {
+    expect(html).toContain("64 KiB &lt;superframes&gt;");
+    expect(html).toContain("2 superframes &amp; more");
+    expect(html).toContain("signals per 1000");
+    expect(reportHtml({ ...report, traffic: [] })).not.toContain("signals per 1000");
+  });
+
   it("survives a round trip through JSON", () => {
     expect(reportHtml(JSON.parse(JSON.stringify(report)) as Report)).toBe(html);
   });
@@ -222,19 +240,134 @@ describe("options", () => {
   it("measures everything by default", () => {
     const options = parseOptions([]);
     expect([...options.goals]).toEqual(Object.keys(GOALS));
-    expect(options).toMatchObject({ quick: false, json: false, operations: true });
+    expect(options).toMatchObject({
+      quick: false,
+      json: false,
+      devices: true,
+      block: true,
+      operations: true,
+    });
   });
 
   it("takes a list of goals in any case", () => {
     const options = parseOptions(["--quick", "--only", "g1, G7"]);
     expect([...options.goals]).toEqual(["G1", "G7"] satisfies GoalName[]);
     expect(options).toMatchObject({ quick: true, operations: false });
+    expect(options).toMatchObject({ devices: false, block: false });
     expect(parseOptions(["--only", "operations"]).operations).toBe(true);
+    expect(parseOptions(["--only", "devices, g9"])).toMatchObject({ devices: true, block: false });
+    expect(parseOptions(["--only", "block"])).toMatchObject({
+      devices: false,
+      block: true,
+      goals: new Set(),
+    });
   });
 
   it("refuses goals that do not exist and options that nobody knows", () => {
     expect(() => parseOptions(["--only", "G99"])).toThrow(/G99: use G1, /);
+    expect(() => parseOptions(["--only", "toString"])).toThrow(TypeError);
     expect(() => parseOptions(["--fast"])).toThrow(TypeError);
+  });
+});
+
+describe("frames of the traffic figures", () => {
+  const ETHERNET = 14;
+  const TRANSPORT = 34;
+  const bytes = (data: Uint8Array | readonly Uint8Array[]): Uint8Array => data as Uint8Array;
+  const view = (frame: Uint8Array): DataView => new DataView(frame.buffer);
+
+  it.each(TRAFFIC_CASES.map((test) => [test.name, test] as const))(
+    "are right: %s",
+    (_name, { mtu, plan }) => {
+      const frames = buildSegments(plan, 1, 2);
+      expect(frames).toHaveLength(plan.count);
+      let next: number | null = null;
+      for (const { data, checksum, gso } of frames) {
+        const frame = bytes(data);
+        expect(frame).toHaveLength(plan.length);
+        expect(bytePairSum(frame.subarray(ETHERNET, TRANSPORT))).toBe(0xffff);
+        expect(view(frame).getUint16(ETHERNET + 2)).toBe(plan.length - ETHERNET);
+        const sequence = view(frame).getUint32(TRANSPORT + 4);
+        expect(sequence).toBe(next ?? sequence);
+        next = sequence + plan.length - HEADERS;
+        if (plan.checksum === "complete") {
+          const sum = pseudoHeaderSum(frame) + bytePairSum(frame.subarray(TRANSPORT));
+          expect((sum & 0xffff) + (sum >>> 16)).toBe(0xffff);
+          expect(checksum).toBeUndefined();
+        } else {
+          expect(view(frame).getUint16(TRANSPORT + 16)).toBe(pseudoHeaderSum(frame));
+          expect(checksum).toEqual({ start: TRANSPORT, offset: 16 });
+        }
+        expect(gso?.size ?? null).toBe(plan.segment);
+        if (plan.segment === null) expect(plan.length).toBeLessThanOrEqual(mtu + ETHERNET);
+        else expect(plan.segment + HEADERS).toBeLessThanOrEqual(mtu + ETHERNET);
+      }
+    },
+  );
+
+  it("become rates by the time until the last one arrived", () => {
+    const samples = [1, 2, 4].map((seconds) => ({
+      frames: 2000,
+      bytes: 1_000_000_000,
+      seconds,
+      received: 1000,
+      signals: 30,
+    }));
+    const row = trafficRow({ name: "frames", mtu: 1500, note: "merged" }, samples);
+    expect(row.kiloframes).toMatchObject({ median: 1, count: 3 });
+    expect(row.gigabits.median).toBe(4);
+    expect(row.signals.median).toBe(15);
+    expect(row.received.median).toBe(0.5);
+    const lines = trafficTable([row]).split("\n");
+    expect(lines[1]).toContain("Gbit/s");
+    expect(lines[2]).toMatch(/frames +1500 +1\.00 +±\d+% +4\.00 +±\d+% +15\.0 +0\.50 +merged$/);
+  });
+});
+
+describe("loads of the block figures", () => {
+  const load: BlockLoad = { operation: "read", order: "random", length: 4096, depth: 4 };
+
+  it("go over the medium in order and begin again, or stay inside of it at random, the same for the same seed", () => {
+    const inOrder = positions("sequential", 512, 1600, 1);
+    expect([inOrder(), inOrder(), inOrder(), inOrder()]).toEqual([512, 1024, 0, 512]);
+    const size = 100 * 4096 + 1;
+    const take = (): number[] => Array.from({ length: 500 }, positions("random", 4096, size, 7));
+    const found = take();
+    expect(found).toEqual(take());
+    expect(new Set(found).size).toBeGreaterThan(90);
+    for (const at of found) {
+      expect(at % 4096).toBe(0);
+      expect(at + 4096).toBeLessThanOrEqual(size);
+    }
+    expect(() => positions("random", 4096, 4095, 1)).toThrow(RangeError);
+  });
+
+  it("keep as many requests outstanding as asked, and count them all", async () => {
+    let outstanding = 0;
+    let most = 0;
+    let done = 0;
+    const request = async (): Promise<void> => {
+      most = Math.max(most, ++outstanding);
+      await new Promise((resolve) => setImmediate(resolve));
+      outstanding--;
+      done++;
+    };
+    const target: BlockTarget = { read: request, write: () => Promise.reject(new Error("read-only")) };
+    const { requests, seconds } = await runLoad(target, load, 1 << 20, 5, 1);
+    expect(most).toBe(4);
+    expect(requests).toBe(done);
+    expect(seconds).toBeGreaterThan(0);
+    await expect(runLoad(target, { ...load, operation: "write" }, 1 << 20, 5, 1)).rejects.toThrow(
+      "read-only",
+    );
+  });
+
+  it("are judged by requests at random, by bytes in order", () => {
+    expect(blockRate(load, { requests: 50, seconds: 0.5 })).toBe(100);
+    expect(
+      blockRate({ ...load, order: "sequential", length: 131_072 }, { requests: 1000, seconds: 0.5 }),
+    ).toBe(262.144);
+    expect(blockName(load, "file")).toBe("random reads of 4 KiB, depth 4, file");
   });
 });
 

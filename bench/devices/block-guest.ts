@@ -42,10 +42,11 @@ serveCommands({
   /** Takes the disk of a bus. */
   async joinDisk({ init }: { init: GuestMemoryInit }) {
     const bus = await joinBus(init);
-    const { device, giveBack } = await takeDevice(bus, new VblkDriver());
-    release = giveBack;
-    target = diskTarget(device);
-    size = device.size;
+    const taken = await takeDevice(bus, new VblkDriver());
+    release = () => taken.giveBack();
+    const disk = taken.device;
+    target = diskTarget(disk);
+    size = disk.size;
   },
 
   /** Opens a file itself. */

@@ -17,6 +17,8 @@ import type { BlockLoad, BlockSample } from "./block-load.js";
 const SAMPLE_MS = { quick: 50, normal: 100 };
 /** Samples: fewer than of other figures, for each is long. */
 const EFFORT_PART = 3;
+/** Milliseconds of each kind of load beforehand, while V8 compiles. */
+const WARM_MS = 150;
 const DISK_SIZE = 32 << 20;
 const GUEST_RAM = 32 << 20;
 const RANDOM = 4096;
@@ -70,6 +72,12 @@ export async function measureBlock(
     ] as const;
     await contestants[2].call("openFile", { path: file });
 
+    for (const load of LOADS.filter(({ depth }) => depth > 1)) {
+      progress("block: warming up");
+      for (const thread of contestants) {
+        await thread.call("run", { load, ms: WARM_MS, seed: 0 } satisfies BlockRunOrder);
+      }
+    }
     const rows: Row[] = [];
     for (const load of LOADS) {
       progress(`block: ${blockName(load, "vblk and direct")}`);

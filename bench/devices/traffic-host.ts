@@ -67,8 +67,10 @@ serveCommands({
     return { balance: network.balance(), offload: network.counters(), nics, errors };
   },
 
+  /** Ends everything. Returns what went wrong meanwhile. */
   finish() {
     for (const connector of connectors) connector.close(new Error("the run is over"));
     vbus.close();
+    return errors;
   },
 });

@@ -113,9 +113,10 @@ class TrafficStage {
     await Promise.all(this.#threads.map((thread) => thread.close()));
   }
 
-  /** Lets the host take its bus away, then {@link TrafficStage.close}. */
+  /** The host ends everything. @throws Error when something went wrong meanwhile */
   async finish(): Promise<void> {
-    await this.#host.call("finish");
+    const errors = await this.#host.call<string[]>("finish");
+    if (errors.length > 0) throw new Error(`the host of the traffic figures: ${errors.join("; ")}`);
   }
 }
 

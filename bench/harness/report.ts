@@ -50,6 +50,8 @@ export const METHOD: readonly string[] = [
   "The first samples of each are thrown away: V8 compiles wasm with Liftoff first and replaces it while the loops run. The loops are bounded and return to JavaScript.",
   `Two-thread samples are bracketed by a ping-pong on one cache line and classed near (below ${NEAR_BELOW_NS} ns one way) or far (above ${FAR_ABOVE_NS} ns); others are dropped, and classes are never compared.`,
   "All ring figures contain the notification path: dirty is stored fully ordered after the owner (with negotiated extensions: unless it is still set), then enabled and pending are read. C does the same.",
+  "Traffic: host and guests are three threads, placed as the machine likes; no spinning, strict IOQ v4. Time runs from the first send until the receiver has counted every byte of payload; a lost frame is a failure.",
+  "Block: the rival is fs/promises at the same depth in a thread of its own, on the same file and blocks. Both leave it to the page cache and share the few threads of libuv.",
   "Absolute times belong to this machine and this hour. Ratios are the message; nothing here passes or fails a test.",
 ];
 

@@ -67,6 +67,7 @@ function aligned(lines: readonly string[][], left: readonly number[]): string[] 
 /** Heads of the columns of {@link trafficCells}; the first and the last hold text. */
 export const TRAFFIC_HEAD = [
   "",
+  "MTU",
   "1000 frames/s",
   "spread",
   "Gbit/s",
@@ -80,6 +81,7 @@ export const TRAFFIC_HEAD = [
 export function trafficCells(row: TrafficRow): string[] {
   return [
     row.name,
+    String(row.mtu),
     figureText(row.kiloframes.median),
     describeSpread(row.kiloframes),
     figureText(row.gigabits.median),

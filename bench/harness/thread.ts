@@ -41,8 +41,8 @@ export function serveCommands(commands: Commands): void {
 }
 
 interface Pending {
-  resolve(value: unknown): void;
-  reject(error: Error): void;
+  resolve: (value: unknown) => void;
+  reject: (error: Error) => void;
 }
 
 /** A worker that serves commands, seen from the thread that started it. */
