@@ -12,10 +12,10 @@ import type { BurstTable } from "./table.js";
 
 /** Longest frame that is staged; longer ones are set directly, for then one copy costs less than two. */
 const STAGED_LENGTH = 512;
-/** The same for frames in several pieces, each of which would cost a call: segments with their headers. */
-const STAGED_SCATTERED = 4096;
 /** Size of a staging area: at least one whole burst of small frames. */
 const STAGING_SIZE = 128 * 1024;
+/** The same for frames in several pieces, each of which would cost a call: always, as long as they fit. */
+const STAGED_SCATTERED = STAGING_SIZE;
 
 const stagings = new WeakMap<MemorySpace, number>();
 const results = new WeakMap<MemorySpace, number>();
