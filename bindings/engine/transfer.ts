@@ -3,19 +3,28 @@ import {
   ENTRY_OFF_FLAGS,
   ENTRY_OFF_FRAGMENTS,
   ENTRY_OFF_HEAD,
+  ENTRY_OFF_LENGTH,
   FRAME_GSO,
   FRAME_NEEDS_CSUM,
   FRAME_TOO_LONG,
 } from "../../assembly/abi/arena.js";
+import { VbusError } from "../errors.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { BurstTable } from "./table.js";
 
-/** Longest frame that is staged; longer ones are set directly, for then one copy costs less than two. */
+/**
+ * Longest frame in one piece that is staged; longer ones are set directly, for then one copy costs less than two. Frames in
+ * several pieces are always staged, for each piece would cost a call.
+ */
 const STAGED_LENGTH = 512;
 /** Size of a staging area: at least one whole burst of small frames. */
 const STAGING_SIZE = 128 * 1024;
-/** The same for frames in several pieces, each of which would cost a call: always, as long as they fit. */
-const STAGED_SCATTERED = STAGING_SIZE;
+/** Members of a table entry as 32-bit words; the address is word 0. */
+const LENGTH_WORD = ENTRY_OFF_LENGTH >>> 2;
+const FLAGS_WORD = ENTRY_OFF_FLAGS >>> 2;
+/** The number of pieces is the upper half of this word. */
+const FRAGMENTS_WORD = ENTRY_OFF_FRAGMENTS >>> 2;
+const FRAGMENTS_SHIFT = 16;
 
 const stagings = new WeakMap<MemorySpace, number>();
 const results = new WeakMap<MemorySpace, number>();
@@ -86,9 +95,12 @@ function carry(
   const outward = scratch(stagings, source.space, STAGING_SIZE);
   const sourceEngine = source.space.engine;
   const targetEngine = target.space.engine;
+  // nothing below makes a memory grow, so the views are fetched once: that costs more than the rest per frame
+  const sourceWords = sourceEngine.words;
+  const targetWords = targetEngine.words;
   let frame = from;
   let buffer = start;
-  // a run of small frames that lie next to each other in both tables
+  // a run of staged frames that lie next to each other in both tables
   let runFrame = frame;
   let runBuffer = buffer;
   let runBytes = 0;
@@ -104,72 +116,52 @@ function carry(
   };
 
   for (; frame < to && buffer < end; frame++) {
-    const length = source.length(frame);
-    if (length > target.length(buffer)) {
+    const at = source.entry(frame) >>> 2;
+    const place = target.entry(buffer) >>> 2;
+    const length = sourceWords[at + LENGTH_WORD] as number;
+    const flags = sourceWords[at + FLAGS_WORD] as number;
+    if (length > (targetWords[place + LENGTH_WORD] as number)) {
       flushRun();
-      source.setFlags(frame, source.flags(frame) | FRAME_TOO_LONG);
+      sourceWords[at + FLAGS_WORD] = flags | FRAME_TOO_LONG;
       runFrame = frame + 1;
       runBuffer = buffer;
       continue;
     }
-    const scattered = source.fragments(frame) > 1 || target.fragments(buffer) > 1;
-    const staged = length <= (scattered ? STAGED_SCATTERED : STAGED_LENGTH);
+    const pieces =
+      (sourceWords[at + FRAGMENTS_WORD] as number) | (targetWords[place + FRAGMENTS_WORD] as number);
+    const scattered = pieces >>> FRAGMENTS_SHIFT > 1;
+    const staged = length <= (scattered ? STAGING_SIZE : STAGED_LENGTH);
+    if (scattered && !staged) {
+      throw new VbusError(
+        "EINVAL",
+        `a scattered frame of ${length} bytes; at most ${STAGING_SIZE} are moved`,
+      );
+    }
     const room = (length + 15) & ~15;
     if (!staged || runBytes + room > STAGING_SIZE) {
       flushRun();
       runFrame = frame;
       runBuffer = buffer;
     }
-    target.setLength(buffer, length);
+    targetWords[place + LENGTH_WORD] = length;
     if (staged) {
       runBytes += room;
-    } else if (scattered) {
-      carryScattered(source, frame, target, buffer, length);
-      runFrame = frame + 1;
-      runBuffer = buffer + 1;
     } else {
-      const address = source.bufferAddress(frame);
+      const address = sourceWords[at] as number;
       targetEngine.bytes.set(
         sourceEngine.bytes.subarray(address, address + length),
-        target.bufferAddress(buffer),
+        targetWords[place] as number,
       );
       target.space.noteWrite(target.gpa(buffer), length);
       runFrame = frame + 1;
       runBuffer = buffer + 1;
     }
-    const flags = source.flags(frame);
     if ((flags & (FRAME_NEEDS_CSUM | FRAME_GSO)) !== 0) copyNeeds(source, frame, target, buffer);
-    else target.setFlags(buffer, flags);
+    else targetWords[place + FLAGS_WORD] = flags;
     buffer++;
   }
   flushRun();
   return { taken: frame - from, filled: buffer - start };
-}
-
-/** Carries one frame piece by piece; its pieces and those of the buffer need not match. */
-function carryScattered(source: BurstTable, i: number, target: BurstTable, j: number, length: number): void {
-  const from = source.space.engine.bytes;
-  const to = target.space.engine.bytes;
-  let sourcePiece = source.piece(i, 0);
-  let targetPiece = target.piece(j, 0);
-  for (let left = length, s = 0, t = 0, sourceAt = 0, targetAt = 0; left > 0;) {
-    const n = Math.min(left, sourcePiece.length - sourceAt, targetPiece.length - targetAt);
-    const address = sourcePiece.address + sourceAt;
-    to.set(from.subarray(address, address + n), targetPiece.address + targetAt);
-    left -= n;
-    sourceAt += n;
-    targetAt += n;
-    if (left > 0 && sourceAt === sourcePiece.length) {
-      sourcePiece = source.piece(i, ++s);
-      sourceAt = 0;
-    }
-    if (left > 0 && targetAt === targetPiece.length) {
-      target.space.noteWrite(targetPiece.gpa, targetPiece.length);
-      targetPiece = target.piece(j, ++t);
-      targetAt = 0;
-    }
-  }
-  target.space.noteWrite(targetPiece.gpa, targetPiece.length);
 }
 
 /** Copies what a frame needs (flags, checksum positions, segmentation, header length) from one entry to another. */
