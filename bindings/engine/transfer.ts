@@ -150,7 +150,7 @@ function carry(
       const address = sourceWords[at] as number;
       targetEngine.bytes.set(
         sourceEngine.bytes.subarray(address, address + length),
-        targetWords[place] as number,
+        targetWords[place],
       );
       target.space.noteWrite(target.gpa(buffer), length);
       runFrame = frame + 1;
