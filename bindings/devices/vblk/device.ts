@@ -12,9 +12,9 @@ import type {
   DeviceClass,
   DeviceContext,
   DeviceInterface,
-  PublishedInterface,
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
+import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { BlockBackend } from "./backend.js";
 import { VblkConnection, type VblkEnvironment } from "./connection.js";
@@ -55,13 +55,13 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
   /** The back end failed the last time; told already. */
   #failing = false;
   #connection: VblkConnection | null = null;
-  #bus: BusPublisher | null = null;
-  #published: PublishedInterface | null = null;
+  readonly #seat: BusSeat;
 
   constructor(
     private readonly context: DeviceContext,
     private readonly backend: BlockBackend,
   ) {
+    this.#seat = new BusSeat(context.name, this);
     this.medium = new Medium(backend, this.queueDepth);
     this.readOnly = backend.readOnly;
     this.serial = context.name.replace(/[^ -~]/g, "?").slice(0, VBLK_ID_SIZE);
@@ -144,20 +144,11 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
   }
 
   busConnect(bus: BusPublisher): void {
-    if (this.#bus !== null)
-      throw new VbusError(
-        "EBUSY",
-        `${this.context.name} is on bus ${this.#bus.name}; disconnect it there first`,
-      );
-    this.#published = bus.publish(this);
-    this.#bus = bus;
+    this.#seat.connect(bus);
   }
 
   busDisconnect(bus: BusPublisher): void {
-    if (this.#bus !== bus) throw new VbusError("EINVAL", `${this.context.name} is not on bus ${bus.name}`);
-    this.#published?.withdraw();
-    this.#published = null;
-    this.#bus = null;
+    this.#seat.disconnect(bus);
   }
 
   connect(memory: MemorySpace, version: number): Connection {

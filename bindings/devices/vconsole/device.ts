@@ -7,9 +7,9 @@ import type {
   DeviceClass,
   DeviceContext,
   DeviceInterface,
-  PublishedInterface,
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
+import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { VconsoleConnection, type VconsoleEnvironment } from "./connection.js";
 import type { Terminal } from "./terminal.js";
@@ -38,13 +38,13 @@ class VconsoleDevice implements Device, DeviceInterface, VconsoleEnvironment {
   readonly type = INTERFACE_TYPE;
   readonly attributes: ReadonlyMap<string, Attribute>;
   #connection: VconsoleConnection | null = null;
-  #bus: BusPublisher | null = null;
-  #published: PublishedInterface | null = null;
+  readonly #seat: BusSeat;
 
   constructor(
     private readonly context: DeviceContext,
     readonly terminal: Terminal,
   ) {
+    this.#seat = new BusSeat(context.name, this);
     terminal.claim((message, error) => {
       context.report(`${context.name}: ${message}`, error);
     });
@@ -98,20 +98,11 @@ class VconsoleDevice implements Device, DeviceInterface, VconsoleEnvironment {
   }
 
   busConnect(bus: BusPublisher): void {
-    if (this.#bus !== null)
-      throw new VbusError(
-        "EBUSY",
-        `${this.context.name} is on bus ${this.#bus.name}; disconnect it there first`,
-      );
-    this.#published = bus.publish(this);
-    this.#bus = bus;
+    this.#seat.connect(bus);
   }
 
   busDisconnect(bus: BusPublisher): void {
-    if (this.#bus !== bus) throw new VbusError("EINVAL", `${this.context.name} is not on bus ${bus.name}`);
-    this.#published?.withdraw();
-    this.#published = null;
-    this.#bus = null;
+    this.#seat.disconnect(bus);
   }
 
   connect(memory: MemorySpace, version: number): Connection {

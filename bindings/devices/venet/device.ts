@@ -13,9 +13,9 @@ import type {
   DeviceClass,
   DeviceContext,
   DeviceInterface,
-  PublishedInterface,
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
+import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { formatMac, isGroupMac, parseMac } from "../../net/batch.js";
 import type { Port } from "../../net/port.js";
@@ -61,13 +61,13 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
   readonly policy = { offloads: true, txCompletionEvents: false };
   #mac = randomMac();
   #connection: VenetConnection | null = null;
-  #bus: BusPublisher | null = null;
-  #published: PublishedInterface | null = null;
+  readonly #seat: BusSeat;
 
   constructor(
     private readonly context: DeviceContext,
     private readonly options: VenetClassOptions,
   ) {
+    this.#seat = new BusSeat(context.name, this);
     this.attributes = new Map<string, Attribute>([
       [
         "client_mac",
@@ -229,20 +229,11 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
   }
 
   busConnect(bus: BusPublisher): void {
-    if (this.#bus !== null)
-      throw new VbusError(
-        "EBUSY",
-        `${this.context.name} is on bus ${this.#bus.name}; disconnect it there first`,
-      );
-    this.#published = bus.publish(this);
-    this.#bus = bus;
+    this.#seat.connect(bus);
   }
 
   busDisconnect(bus: BusPublisher): void {
-    if (this.#bus !== bus) throw new VbusError("EINVAL", `${this.context.name} is not on bus ${bus.name}`);
-    this.#published?.withdraw();
-    this.#published = null;
-    this.#bus = null;
+    this.#seat.disconnect(bus);
   }
 
   connect(memory: MemorySpace, version: number): Connection {
