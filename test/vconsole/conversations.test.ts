@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Terminal } from "vbus/devices/vconsole";
 import {
   expectBytes,
@@ -89,8 +89,9 @@ describe("the window size", () => {
       terminal.resize(i, 1);
       await Promise.resolve();
     }
-    await settle();
-    expect(last).toBe(2000);
+    await vi.waitFor(() => {
+      expect(last).toBe(2000);
+    });
   });
 
   it("outside 0 … 65535 is refused", () => {

@@ -90,7 +90,7 @@ export function expectBalanced(name: string, statistics: ConsoleStatistics): voi
 }
 
 /** Lets everything that is under way happen. */
-export async function settle(ms = 5): Promise<void> {
+export async function settle(ms = 20): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, ms));
 }
 
