@@ -148,10 +148,7 @@ function carry(
       runBytes += room;
     } else {
       const address = sourceWords[at] as number;
-      targetEngine.bytes.set(
-        sourceEngine.bytes.subarray(address, address + length),
-        targetWords[place],
-      );
+      targetEngine.bytes.set(sourceEngine.bytes.subarray(address, address + length), targetWords[place]);
       target.space.noteWrite(target.gpa(buffer), length);
       runFrame = frame + 1;
       runBuffer = buffer + 1;
