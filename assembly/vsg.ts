@@ -38,6 +38,12 @@ import {
   GSO_UDP_L4,
   PIECE_OFF_LENGTH,
   PIECE_SIZE,
+  REGION_OFF_ADDRESS,
+  REGION_OFF_GPA,
+  REGION_OFF_LENGTH,
+  REGION_SIZE,
+  REGIONS_OFF_COUNT,
+  REGIONS_OFF_ENTRIES,
   SIG_OFF_REGIONS,
   VIOLATION_ADDRESS,
   VIOLATION_DESCRIPTOR,
@@ -293,12 +299,14 @@ export function vsgFinish(endpoint: usize, table: usize, n: u32, pages: usize): 
 
 /** Guest-physical address of an address of this memory that lies in a region; 0 when it does not. */
 function slotGpa(regions: usize, address: usize): u64 {
-  const count = load<u32>(regions);
+  const count = load<u32>(regions, REGIONS_OFF_COUNT);
   for (let i: u32 = 0; i < count; i++) {
-    const region = regions + 16 + ((<usize>i) << 4);
-    const start = <usize>load<u32>(region, 12);
+    const region = regions + REGIONS_OFF_ENTRIES + <usize>i * REGION_SIZE;
+    const start = <usize>load<u32>(region, REGION_OFF_ADDRESS);
     const offset = address - start;
-    if (address >= start && offset < <usize>load<u32>(region, 8)) return load<u64>(region) + <u64>offset;
+    if (address >= start && offset < <usize>load<u32>(region, REGION_OFF_LENGTH)) {
+      return load<u64>(region, REGION_OFF_GPA) + <u64>offset;
+    }
   }
   return 0;
 }

@@ -49,9 +49,8 @@ export interface Moved {
 
 /**
  * Copies frames [from, to) of one table into the buffers [start, end) of another, in order: the one place that decides
- * how frames move. Within one memory the engine copies; between two, small frames are gathered, carried over in one
- * piece and scattered, large ones are carried one by one. One payload copy between memories for large frames, none in
- * between within one.
+ * how frames move. Within one memory the engine copies, with nothing in between. Between two, small frames and those in
+ * several pieces are gathered, carried over at once and scattered; large ones in one piece are carried one by one.
  *
  * The target's entries hold capacities before and frame lengths afterwards. A frame that is longer than the next buffer
  * is flagged FRAME_TOO_LONG in the source and skipped; the buffer stays for the frame after it.

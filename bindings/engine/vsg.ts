@@ -1,4 +1,4 @@
-import { ENTRY_OFF_COOKIE, PIECE_SIZE } from "../../assembly/abi/arena.js";
+import { PIECE_SIZE } from "../../assembly/abi/arena.js";
 import { VSG_IOVS_MAX, VSG_SIZE_MAX } from "../../assembly/abi/venet.js";
 import { checkResult } from "../errors.js";
 import type { MemorySpace } from "../memory/space.js";
@@ -64,12 +64,6 @@ export class VsgReader {
       granted,
     );
     return Math.min(checkResult(n, BROKEN), limit);
-  }
-
-  /** The 8 bytes of an entry's cookie: returned to the guest as they are. A copy. */
-  cookie(i: number): Uint8Array<ArrayBuffer> {
-    const at = this.table.entry(i) + ENTRY_OFF_COOKIE;
-    return new Uint8Array(this.table.space.bytes.subarray(at, at + 8));
   }
 
   /** Gives the memory back. */

@@ -120,7 +120,7 @@ export class ReceiveSide {
   #linear(batch: Batch, at: number, to: number): number {
     const { rx } = this.environment.statistics;
     const room = this.queue.reserve("inuse", this.#table, Math.min(BURST, to - at), RESERVE_BUFFERS);
-    if (room === 0) return this.#congested0();
+    if (room === 0) return this.#withoutBuffers();
     const { taken, filled } = moveFrames(batch.table, at, to, this.#table, 0, room);
     if (filled > 0) {
       this.#wakeups.ringIf(this.queue.commit("inuse", this.#table, filled, BURST_LENGTH | BURST_SIGNAL));
@@ -142,22 +142,18 @@ export class ReceiveSide {
       return 1;
     }
     const room = l4ro.reserve(Math.min(BURST, to - at));
-    if (room === 0) return this.#congested0();
+    if (room === 0) return this.#withoutBuffers();
     const end = at + room;
     let source = batch;
     let first = at;
     let last = end;
-    let merged = false;
     if (this.environment.coalesce && room > 1 && (offloads & (OFFLOAD_TCP4 | OFFLOAD_TCP6)) !== 0) {
       // every frame must find its place once it is merged: buffers are reserved one for each, pages are counted first
       if (l4ro.takes(batch.byteCount(at, end), Math.ceil(room / 2))) {
         source = coalesceFrames(batch, at, end, offloads & (OFFLOAD_TCP4 | OFFLOAD_TCP6 | OFFLOAD_ECN));
-        first = 0;
-        last = source.count;
-        merged = source !== batch;
-        if (!merged) {
-          first = at;
-          last = end;
+        if (source !== batch) {
+          first = 0;
+          last = source.count;
         }
       }
     }
@@ -171,7 +167,7 @@ export class ReceiveSide {
     }
     rx.passed += filled;
     countDrop(rx.drops, "buffer-too-small", taken - filled);
-    if (merged) {
+    if (source !== batch) {
       rx.frames += room;
       rx.merged += room - last;
       statistics.coalesced += superframes;
@@ -202,7 +198,7 @@ export class ReceiveSide {
     this.#pageTimer = null;
   }
 
-  #congested0(): 0 {
+  #withoutBuffers(): 0 {
     this.environment.statistics.rxCongested++;
     this.#congest();
     return 0;
