@@ -95,6 +95,7 @@ export class EventDelivery {
   #attached: Attached | null = null;
   #broken = false;
   #backlogged = false;
+  #keepListening = false;
   #scheduled = false;
   #retry: Timer | null = null;
   #closed = false;
@@ -150,6 +151,7 @@ export class EventDelivery {
     });
     const first = gpaOf(data);
     this.#attached = { queue, wakeups, layout, first, last: first + size - layout.event.size };
+    if (this.#keepListening) wakeups.enable();
     return 0;
   }
 
@@ -203,6 +205,19 @@ export class EventDelivery {
     this.detach();
     this.options.client.onEvents = null;
     this.#table.close();
+  }
+
+  /**
+   * While on, the guest rings the doorbell whenever it has taken events, and not only after it left no room: for carriers
+   * to whom that doorbell is the acknowledge of their interrupt.
+   */
+  set keepListening(on: boolean) {
+    if (on === this.#keepListening) return;
+    this.#keepListening = on;
+    const attached = this.#attached;
+    if (attached === null || this.#broken) return;
+    if (on) attached.wakeups.enable();
+    else if (!this.#backlogged) attached.wakeups.disable();
   }
 
   /** The guest rang the event queue's doorbell. */
@@ -270,7 +285,7 @@ export class EventDelivery {
       this.#backlogged = false;
       this.#retry?.cancel();
       this.#retry = null;
-      attached.wakeups.disable();
+      if (!this.#keepListening) attached.wakeups.disable();
     }
   }
 
