@@ -1,4 +1,4 @@
-import { BURST_TRANSLATE, RECHECK_INUSE_TAIL } from "../../../assembly/abi/arena.js";
+import { BURST_TRANSLATE, RECHECK_INUSE_TAIL, RECHECK_NONE } from "../../../assembly/abi/arena.js";
 import { EFAULT, EINVAL } from "../../../assembly/abi/errno.js";
 import {
   DESC_OFF_LEN,
@@ -142,7 +142,7 @@ export class EventDelivery {
     }
     const wakeups = new QueueWakeups(queue, {
       scheduler,
-      recheck: RECHECK_INUSE_TAIL,
+      recheck: RECHECK_NONE, // there is room most of the time, which means nothing while no event waits
       notifier: this.flush,
       ring: this.options.interrupt,
       onBroken: (error) => {
@@ -276,6 +276,7 @@ export class EventDelivery {
     if (on) {
       if (!this.#backlogged) this.backlogs++;
       this.#backlogged = true;
+      attached.wakeups.recheck = RECHECK_INUSE_TAIL;
       attached.wakeups.enable();
       this.#retry ??= this.options.scheduler.after(RETRY_MS, () => {
         this.#retry = null;
@@ -285,6 +286,7 @@ export class EventDelivery {
       this.#backlogged = false;
       this.#retry?.cancel();
       this.#retry = null;
+      attached.wakeups.recheck = RECHECK_NONE;
       if (!this.#keepListening) attached.wakeups.disable();
     }
   }
