@@ -238,12 +238,14 @@ export class PciBridge {
 
   #interrupt(): void {
     this.#pending = true;
-    this.#deliver();
-    if (this.#pending && !this.#line) this.#counters.withheld++;
+    if (!this.#deliver()) this.#counters.withheld++;
   }
 
-  /** Lets out what waits, by the way that was chosen at QREG, as the configuration space allows at this moment. */
-  #deliver(): void {
+  /**
+   * Lets out what waits, by the way that was chosen at QREG, as the configuration space allows at this moment. False when it
+   * does not allow it.
+   */
+  #deliver(): boolean {
     const { config } = this;
     const { interrupts } = this.#options;
     const message = config.msi;
@@ -258,12 +260,14 @@ export class PciBridge {
     config.setInterruptStatus(raised);
     // a function with MSI enabled must not use its line (PCI 3.0 section 6.8.1.3)
     const line = raised && !config.intxDisabled && message === null;
-    if (line === this.#line) return;
-    this.#line = line;
-    if (line) this.#counters.lines++;
-    this.#guarded(() => {
-      interrupts.setLine(line);
-    });
+    if (line !== this.#line) {
+      this.#line = line;
+      if (line) this.#counters.lines++;
+      this.#guarded(() => {
+        interrupts.setLine(line);
+      });
+    }
+    return line || !this.#pending;
   }
 
   #guarded(act: () => void): void {

@@ -164,10 +164,10 @@ export class V86Host {
    */
   close(): void {
     if (this.#closed) return;
-    this.#closed = true;
     this.function.close();
     this.vbus?.close();
     this.#written();
+    this.#closed = true;
     this.#machine.unhook();
     this.#postponed.clear();
     this.#machine.freePrivate(this.#arena.address, this.#arena.size);
@@ -204,7 +204,6 @@ export class V86Host {
 
   /** Runs an access of the guest's, with the context noted, and v86 told of what it wrote. */
   #in(context: V86Context, access: () => number): number {
-    if (this.#closed) return 0;
     const before = this.#interrupts.context;
     this.#interrupts.context = context;
     try {
@@ -240,6 +239,7 @@ export class V86Host {
 
   /** Host work, where the guest is not running. */
   #work(context: "task" | "hook"): void {
+    if (this.#closed) return; // the hook may be below somebody else's
     if (this.#postponed.size === 0 && !this.scheduler.pending && context === "hook") {
       this.#interrupts.context = context;
       this.#interrupts.catchUp();
@@ -266,6 +266,7 @@ export class V86Host {
   };
 
   #written(): void {
+    if (this.#closed) return;
     this.#counters.invalidated += this.memory.visitWrites(this.#invalidate);
   }
 }
@@ -331,7 +332,7 @@ export async function attachVbus(emulator: V86Emulator, options: V86Options): Pr
       try {
         resolve(new V86Host(new V86Internals(emulator), options));
       } catch (error) {
-        reject(error as Error);
+        reject(error instanceof Error ? error : new VbusError("EIO", "attaching failed", { cause: error }));
       }
     });
   });

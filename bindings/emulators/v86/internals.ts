@@ -291,7 +291,7 @@ export class V86Internals {
    */
   allocatePrivate(size: number): number {
     const allocate = this.#cpu.wm.exports.v86_malloc as (size: number) => number;
-    let address = 0;
+    let address: number;
     try {
       address = allocate(size) >>> 0;
     } catch (cause) {
@@ -395,29 +395,31 @@ export class V86Internals {
     this.#undo.push(() => {
       if (object[name] !== replacement) return; // somebody wrapped it again: leave the chain alone
       if (own) object[name] = original;
-      else delete (object as Partial<Record<K, F>>)[name];
+      else Reflect.deleteProperty(object, name);
     });
   }
 
   /** Runs `hooks` at the places where v86 hands over control. */
   hook(hooks: V86Hooks): void {
     const cpu = this.#cpu;
-    const { run_hardware_timers, main_loop, reboot_internal } = cpu;
+    const timers = cpu.run_hardware_timers.bind(cpu);
+    const mainLoop = cpu.main_loop.bind(cpu);
+    const reboot = cpu.reboot_internal.bind(cpu);
     this.#replace<"run_hardware_timers", Cpu["run_hardware_timers"]>(
       cpu,
       "run_hardware_timers",
       (acpi, now) => {
-        const wait = run_hardware_timers.call(cpu, acpi, now);
+        const wait = timers(acpi, now);
         hooks.between();
         return wait;
       },
     );
     this.#replace<"main_loop", Cpu["main_loop"]>(cpu, "main_loop", () => {
       hooks.enter();
-      return main_loop.call(cpu);
+      return mainLoop();
     });
     this.#replace<"reboot_internal", Cpu["reboot_internal"]>(cpu, "reboot_internal", () => {
-      reboot_internal.call(cpu);
+      reboot();
       hooks.reset();
     });
   }
