@@ -396,7 +396,6 @@ describe("a driver that goes", () => {
     machine.scheduler.run();
     expect(machine.line).toBe(true);
     silentAfter(() => {
-      machine.line = machine.line as boolean;
       machine.fn.configWrite(0x04, 2, 0);
     });
   });

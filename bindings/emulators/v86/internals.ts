@@ -83,8 +83,8 @@ export interface V86Bus {
 
 /** An instance of v86's `V86` class, as far as this package uses it. Give it the real one. */
 export interface V86Emulator {
-  add_listener(event: string, listener: (argument: never) => void): void;
-  remove_listener(event: string, listener: (argument: never) => void): void;
+  add_listener(event: "emulator-ready", listener: () => void): void;
+  remove_listener(event: "emulator-ready", listener: () => void): void;
 }
 
 interface Emulator extends V86Emulator {

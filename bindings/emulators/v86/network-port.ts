@@ -141,8 +141,12 @@ export class V86NetworkPort implements Port {
       this.#in.drop("no-link", 1);
       return;
     }
+    if (frame.length > FRAME_LENGTH_MAX) {
+      this.#in.drop("oversize", 1);
+      return;
+    }
     if (this.#handing || !this.#frames.add(frame)) {
-      this.#in.drop(frame.length > FRAME_LENGTH_MAX ? "oversize" : "queue-full", 1);
+      this.#in.drop("queue-full", 1);
       return;
     }
     const now = this.#scheduler.now();
