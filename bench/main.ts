@@ -17,10 +17,10 @@ import { measureSegmentation } from "./goals/segmentation.js";
 import type { BenchContext } from "./harness/context.js";
 import { EFFORTS } from "./harness/interleave.js";
 import { machineFacts } from "./harness/machine.js";
-import { NATIVE_FLAGS, NativeBench } from "./harness/native.js";
+import { NATIVE_FLAGS, NativeBench, type NativeAbsent } from "./harness/native.js";
 import { ThreadPair } from "./harness/pair.js";
 import { METHOD, reportHtml, summarySentence, type Report } from "./harness/report.js";
-import { GOALS, type GoalName, type Row } from "./harness/result.js";
+import { failedRow, GOALS, isFailed, type GoalName, type Row } from "./harness/result.js";
 import { figureText, goalTable, trafficTable } from "./harness/text-table.js";
 import { measureOperations } from "./operations.js";
 import { HELP, parseOptions, type BenchOptions } from "./options.js";
@@ -47,12 +47,16 @@ function clearProgress(): void {
   if (process.stderr.isTTY) process.stderr.write("\r\u001b[2K");
 }
 
+function startNative(): NativeBench | NativeAbsent {
+  return NativeBench.start(path.join(ROOT, "bench/native"), path.join(ROOT, ".build/bench/native"));
+}
+
 async function measure(options: BenchOptions): Promise<Report> {
   const begin = performance.now();
   const date = new Date().toISOString();
   const machine = machineFacts();
-  const native = NativeBench.start(path.join(ROOT, "bench/native"), path.join(ROOT, ".build/bench/native"));
-  const pair = ThreadPair.start();
+  let native = startNative();
+  let pair = ThreadPair.start();
   const say = (text: string): void => {
     clearProgress();
     if (!options.json) console.log(text);
@@ -60,11 +64,20 @@ async function measure(options: BenchOptions): Promise<Report> {
   const effort = options.quick ? EFFORTS.quick : EFFORTS.normal;
   const rows: Row[] = [];
   try {
-    const context: BenchContext = { effort, native, pair, progress };
     for (const goal of Object.keys(GOALS) as GoalName[]) {
       if (!options.goals.has(goal)) continue;
       const found: Row[] = [];
-      for (const run of MEASURES[goal]) found.push(...(await run(context)));
+      try {
+        for (const run of MEASURES[goal]) found.push(...(await run({ effort, native, pair, progress })));
+      } catch (error) {
+        if (!(error instanceof Error)) throw error;
+        found.push(failedRow(goal, error));
+        // the goals after it get contestants that are known to answer
+        if (native instanceof NativeBench) native.close();
+        await pair.close();
+        native = startNative();
+        pair = ThreadPair.start();
+      }
       say(`${goalTable(goal, found)}\n`);
       rows.push(...found);
     }
@@ -121,9 +134,12 @@ async function main(): Promise<number> {
   fs.mkdirSync(folder, { recursive: true });
   fs.writeFileSync(path.join(folder, "report.json"), `${JSON.stringify(report, null, 2)}\n`);
   fs.writeFileSync(path.join(folder, "report.html"), reportHtml(report));
+  const failed = report.rows.filter(isFailed);
+  for (const { goal, note } of failed) process.stderr.write(`${goal} ${note}\n`);
+  const code = failed.length > 0 ? 1 : 0;
   if (options.json) {
     process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
-    return 0;
+    return code;
   }
   const { machine } = report;
   console.log(
@@ -132,7 +148,7 @@ async function main(): Promise<number> {
   console.log(`native: ${report.native}`);
   console.log(`load average at the beginning: ${machine.load}; took ${report.seconds.toFixed(0)} s`);
   console.log(`${summarySentence(report.rows)} Report: bench/report/report.html`);
-  return 0;
+  return code;
 }
 
 process.exitCode = await main();

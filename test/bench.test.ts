@@ -1,3 +1,4 @@
+import { spawn } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
@@ -6,12 +7,15 @@ import { positions, runLoad, type BlockLoad, type BlockTarget } from "../bench/d
 import { buildSegments, HEADERS, pseudoHeaderSum } from "../bench/devices/segments.js";
 import { TRAFFIC_CASES } from "../bench/devices/traffic-cases.js";
 import { inTurn } from "../bench/harness/interleave.js";
+import { NativeBench } from "../bench/harness/native.js";
 import { escapeHtml, METHOD, reportHtml, summarySentence, type Report } from "../bench/harness/report.js";
 import { pairByPlacement, placementOf, type BracketedSample } from "../bench/harness/placement.js";
 import {
   describeTarget,
   describeVerdict,
+  failedRow,
   GOALS,
+  isFailed,
   missingRow,
   ratioRow,
   verdictOf,
@@ -51,6 +55,39 @@ describe("statistics of the benchmarks", () => {
   it("pairs samples that were taken one after the other", () => {
     expect(pairedRatios([2, 9], [1, 3])).toEqual([2, 3]);
     expect(() => pairedRatios([1], [])).toThrow(RangeError);
+  });
+});
+
+describe("the native contestants", () => {
+  const program = (text: string, answerMs?: number): NativeBench =>
+    new NativeBench(
+      spawn(process.execPath, ["-e", text], { stdio: ["pipe", "pipe", "pipe"] }),
+      "none",
+      answerMs,
+    );
+
+  it("answer in JSON, and tell of failures", async () => {
+    const echo = program(`process.stdin.on("data", (text) => {
+      console.log(String(text).startsWith("bad") ? '{"error":"no such command"}' : '{"ns":7}');
+    })`);
+    expect(await echo.ask("one")).toEqual({ ns: 7 });
+    await expect(echo.ask("bad")).rejects.toThrow('native "bad": no such command');
+    echo.close();
+  });
+
+  it("that do not answer are ended, so that a late answer is not taken for the next one", async () => {
+    const mute = program("process.stdin.resume()", 20);
+    const reason = /did not answer "line 4000" within 20 ms: measure on a machine that is less busy/;
+    await expect(mute.ask("line 4000")).rejects.toThrow(reason);
+    await expect(mute.ask("one")).rejects.toThrow(reason);
+  });
+
+  it("that fail leave a row that says so, and is counted", () => {
+    const row = failedRow("G3", new Error("the native program ended with code 1"));
+    expect(isFailed(row)).toBe(true);
+    expect(isFailed(missingRow({ ...base, target: atMost(1) }, "no compiler"))).toBe(false);
+    expect(goalTable("G3", [row])).toContain("could not be measured: the native program ended with code 1");
+    expect(summarySentence([row])).toBe("0 figures reach their goal, 0 miss it, 1 could not be measured.");
   });
 });
 

@@ -17,7 +17,7 @@ export const NATIVE_FLAGS = [
 const SOURCES = ["main.c", "ring.c", "checksum.c"];
 const COMPILERS = ["cc", "gcc", "clang"];
 /** An answer takes milliseconds; a machine that is busy with other things may take this long. */
-const ANSWER_MS = 30_000;
+const ANSWER_MS = 120_000;
 
 /** Why there are no native figures. */
 export interface NativeAbsent {
@@ -37,25 +37,31 @@ export class NativeBench {
   #waiting: { resolve: (line: string) => void; reject: (error: Error) => void } | null = null;
   #ended: Error | null = null;
 
-  private constructor(
+  /** Talks to a program that runs; {@link NativeBench.start} is the usual way to one. */
+  constructor(
     child: ChildProcessWithoutNullStreams,
     /** Name and version of the compiler. */
     readonly compiler: string,
+    /** How long to wait for an answer, in ms. */
+    private readonly answerMs = ANSWER_MS,
   ) {
     this.#child = child;
-    const end = (error: Error): void => {
-      this.#ended ??= error;
-      this.#waiting?.reject(error);
-      this.#waiting = null;
-    };
     createInterface({ input: child.stdout }).on("line", (line) => {
       this.#waiting?.resolve(line);
       this.#waiting = null;
     });
-    child.on("error", end);
-    child.on("close", (code) => {
-      end(new Error(`the native program ended with code ${code ?? "unknown"}`));
+    child.on("error", (error) => {
+      this.#end(error);
     });
+    child.on("close", (code) => {
+      this.#end(new Error(`the native program ended with code ${code ?? "unknown"}`));
+    });
+  }
+
+  #end(error: Error): void {
+    this.#ended ??= error;
+    this.#waiting?.reject(error);
+    this.#waiting = null;
   }
 
   /** Compiles `bench/native` into `folder` when a compiler is there, and starts it. */
@@ -76,13 +82,22 @@ export class NativeBench {
     return new NativeBench(spawn(binary, { stdio: ["pipe", "pipe", "pipe"] }), version);
   }
 
-  /** Runs one command. @throws Error when the program reports a failure, ends, or does not answer */
+  /**
+   * Runs one command.
+   * @throws Error when the program reports a failure, ends, or does not answer; then it is ended, for an answer that came
+   * late would be taken for the next one
+   */
   async ask(command: string): Promise<NativeAnswer> {
     if (this.#ended !== null) throw this.#ended;
     const line = await new Promise<string>((resolve, reject) => {
       const timer = setTimeout(() => {
-        reject(new Error(`the native program did not answer "${command}" within ${ANSWER_MS} ms`));
-      }, ANSWER_MS);
+        this.#end(
+          new Error(
+            `the native program did not answer "${command}" within ${this.answerMs} ms: measure on a machine that is less busy`,
+          ),
+        );
+        this.#child.kill("SIGKILL");
+      }, this.answerMs);
       this.#waiting = {
         resolve: (text) => {
           clearTimeout(timer);

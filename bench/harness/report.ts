@@ -4,6 +4,7 @@ import {
   describeSpread,
   describeTarget,
   describeVerdict,
+  isFailed,
   verdictOf,
   SECTIONS,
   type Row,
@@ -204,7 +205,9 @@ function operationsSection(operations: readonly OperationResult[]): string {
 export function summarySentence(rows: readonly Row[]): string {
   const verdicts = rows.map((row) => verdictOf(row).kind);
   const count = (kind: string): number => verdicts.filter((verdict) => verdict === kind).length;
-  const unmeasured = rows.filter((row) => row.target !== null && row.figure === null).length;
+  const unmeasured = rows.filter(
+    (row) => row.figure === null && (row.target !== null || isFailed(row)),
+  ).length;
   const parts = [`${count("reached")} figures reach their goal`, `${count("missed")} miss it`];
   if (unmeasured > 0) parts.push(`${unmeasured} could not be measured`);
   return `${parts.join(", ")}.`;

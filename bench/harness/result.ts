@@ -148,6 +148,18 @@ export function missingRow(base: Pick<Row, "goal" | "name" | "unit" | "target">,
   };
 }
 
+const FAILED = "the rest could not be measured: ";
+
+/** A row that stands for what was left of a goal when measuring it failed. */
+export function failedRow(goal: GoalName, error: Error): Row {
+  return missingRow({ goal, name: "…", unit: "—", target: null }, FAILED + error.message);
+}
+
+/** True for a {@link failedRow}: the run cannot be called a success. */
+export function isFailed(row: Row): boolean {
+  return row.note.startsWith(FAILED);
+}
+
 /** Interquartile range of a row's figure, for people. */
 export function describeSpread(figure: Summary | null): string {
   return figure === null ? "—" : `±${((relativeSpread(figure) / 2) * 100).toFixed(0)}%`;

@@ -212,7 +212,7 @@ export class Job {
       const { mac } = i === 0 ? a : b;
       const init = allocateGuestMemory({ size: guestRam(options), shared: true });
       await this.#host.call("addGuest", { name, init, mac: formatMac(mac), mtu: options.mtu });
-      const life = `vbus-replay-${name}-${Math.random()}`;
+      const life = `vbus-replay-${name}-${crypto.randomUUID()}`;
       const guest = await Thread.start(environment.guest, `vbus-guest-${name}`, life);
       guest.onExit = (reason) => {
         // the host is told at once; a guest that ends by itself at the end of the run is none of its business any more

@@ -73,7 +73,6 @@ describe("the main job in a page", () => {
     const lines = execFileSync(tshark, ["-n", "-r", file, "-T", "fields", ...fields], {
       encoding: "utf8",
       stdio: ["ignore", "pipe", "pipe"],
-      timeout: 30_000,
     })
       .trimEnd()
       .split("\n");

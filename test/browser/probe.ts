@@ -134,7 +134,7 @@ async function startGuest(
   program = "guest",
 ): Promise<[Thread, number]> {
   const init = allocateGuestMemory({ size: 16 << 20, shared: true });
-  const life = `probe-${name}-${Math.random()}`;
+  const life = `probe-${name}-${crypto.randomUUID()}`;
   if (onDeath !== undefined) watchLife({ name: life, onDeath });
   await host.call("addGuest", { name, init, mac, mtu: 1500 });
   const guest = await Thread.start(new URL(`./${program}.js`, import.meta.url), name);
@@ -143,7 +143,7 @@ async function startGuest(
     life,
     init,
     nic: {},
-    timeoutMs: 10_000,
+    timeoutMs: 60_000,
   });
   await guest.call("open");
   return [guest, id];

@@ -16,7 +16,7 @@ const FLAGS = [
   "--disable-component-update",
   "--disable-sync",
 ];
-const PAGE_TIMEOUT = 45_000;
+const PAGE_TIMEOUT = 180_000;
 
 /** How a page is served. */
 export type Serving = "isolated" | "plain" | "no wasm";

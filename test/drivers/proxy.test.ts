@@ -213,7 +213,7 @@ describe("the proxy bus", () => {
     };
     proxy.registerDriver(slow);
     await proxy.start();
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    while (!log.includes("alpha0 open")) await new Promise((resolve) => setTimeout(resolve, 1));
     vbus.removeDevice("alpha0");
     await new Promise((resolve) => setTimeout(resolve, 5));
     release();

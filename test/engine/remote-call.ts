@@ -7,7 +7,7 @@ const IDLE = 0;
 const POSTED = 1;
 const ANSWERED = 2;
 const HEADER = 8;
-const TIMEOUT_MS = 10_000;
+const TIMEOUT_MS = 60_000;
 
 /** Size of a call block. */
 export const CALL_BLOCK_SIZE = 1 << 20;

@@ -24,7 +24,7 @@ export const from = (n: number): string => String(10 + n);
 export async function until(
   what: string,
   condition: () => boolean | Promise<boolean>,
-  ms = 20_000,
+  ms = 60_000,
 ): Promise<void> {
   const end = performance.now() + ms;
   while (!(await condition())) {
@@ -107,7 +107,7 @@ export class DeathMachine {
 
   /** A guest that has taken NIC `nic` and left its link down. The memory may be one that a dead guest had. */
   async guest(nic: number, init: GuestMemoryInit = this.memory(), given: GuestOptions = {}): Promise<Guest> {
-    const { options = {}, callTimeoutMs = 20_000, hostTimeoutMs = 60_000, guestTimeoutMs = 0 } = given;
+    const { options = {}, callTimeoutMs = 60_000, hostTimeoutMs = 60_000, guestTimeoutMs = 0 } = given;
     setUpLink(init);
     const name = `guest${this.#members++}`;
     const first = this.#members << 20;

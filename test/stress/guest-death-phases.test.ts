@@ -23,7 +23,7 @@ let b: Guest;
 
 beforeAll(async () => {
   // on busy cores a live guest may be off its core for longer than the default allows
-  machine = await DeathMachine.start(3, { stallMs: 1000 });
+  machine = await DeathMachine.start(3, { stallMs: 3000 });
   a = await machine.guest(A);
   b = await machine.guest(B);
   await a.ask("open");
@@ -186,13 +186,13 @@ describe("a guest that hangs", () => {
 
   it("loses its place by its heartbeat where the host listens to it, although it never ends", async () => {
     await talk();
-    const victim = await machine.guest(VICTIM, undefined, { guestTimeoutMs: 1000 });
+    const victim = await machine.guest(VICTIM, undefined, { guestTimeoutMs: 3000 });
     await linked(victim);
     const { ended } = await machine.report();
     await victim.ask("end", { how: "hang" });
     await until("the host to notice", async () => (await machine.report()).ended.length > ended.length);
     const report = await machine.report();
-    expect(report.ended.at(-1)).toMatch(/ETIMEDOUT: the guest showed no sign of life for 1000 ms/);
+    expect(report.ended.at(-1)).toMatch(/ETIMEDOUT: the guest showed no sign of life for 3000 ms/);
     expect(report).toMatchObject({ clients: 2, sessions: 2 });
     const heir = await machine.guest(VICTIM); // while the other still spins
     await linked(heir);
@@ -211,8 +211,8 @@ describe("a host that dies", () => {
       const doomed = await DeathMachine.start(2);
       try {
         const guests = [
-          await doomed.guest(0, undefined, { hostTimeoutMs: 1000 }),
-          await doomed.guest(1, undefined, { hostTimeoutMs: 1000, callTimeoutMs: 500 }),
+          await doomed.guest(0, undefined, { hostTimeoutMs: 3000 }),
+          await doomed.guest(1, undefined, { hostTimeoutMs: 3000, callTimeoutMs: 1500 }),
         ];
         for (const guest of guests) await guest.ask("open");
         await guests[0]!.ask("stream", { to: [mac(1)], pauseMs: 1 });
@@ -234,7 +234,7 @@ describe("a host that dies", () => {
             async () => Object.keys(await guest.ask<object>("outcomes")).length === 5,
           );
           const outcomes = await guest.ask<Record<string, string>>("outcomes");
-          expect(outcomes.lost).toMatch(/^ENOTCONN: the host showed no sign of life for 1000 ms/);
+          expect(outcomes.lost).toMatch(/^ENOTCONN: the host showed no sign of life for 3000 ms/);
           expect(outcomes.send).toMatch(/^ENOTCONN: /);
           expect(outcomes.receive).toMatch(/^ENOTCONN: /);
           expect(outcomes.call).toMatch(/^(ENOTCONN|ETIMEDOUT): /);

@@ -1,9 +1,10 @@
 import { Random } from "vbus/net";
 import { afterEach, describe, expect, it } from "vitest";
 
+import { seedOr } from "../engine/seed.js";
 import { ALL, DeathMachine, expectBalanced, mac, quiet, until, type Guest } from "./guest-death-machine.js";
 
-const SEED = Number(process.env.VBUS_SEED ?? Date.now() % 2 ** 31);
+const SEED = seedOr(Date.now() % 2 ** 31);
 const DURATION_MS = 12_000;
 const NICS = [0, 1, 2];
 
@@ -20,7 +21,7 @@ async function talk(guest: Guest): Promise<void> {
 }
 
 describe("a host whose guests come, go, die and change their minds", () => {
-  it(`keeps its books (VBUS_SEED=${SEED})`, { timeout: 120_000 }, async () => {
+  it(`keeps its books (VBUS_SEED=${SEED})`, async () => {
     const random = new Random(SEED);
     const pick = <T>(list: readonly T[]): T => list[Math.floor(random.fraction() * list.length)]!;
     const host = (machine = await DeathMachine.start(NICS.length, { stallMs: 50, egressFrames: 64 }));
@@ -75,8 +76,13 @@ describe("a host whose guests come, go, die and change their minds", () => {
         await host.host.call("block", { ms: random.fraction() * 100 });
       },
     };
-    for (const end = performance.now() + DURATION_MS; performance.now() < end;) {
-      const act = pick(Object.keys(acts));
+    const names = Object.keys(acts);
+    // a busy machine gets through few acts in that time: go on until each had its turn
+    for (
+      const end = performance.now() + DURATION_MS;
+      performance.now() < end || Object.keys(done).length < names.length;
+    ) {
+      const act = pick(names);
       await acts[act]!(pick(guests));
       done[act] = (done[act] ?? 0) + 1;
       for (const guest of guests)
@@ -87,7 +93,6 @@ describe("a host whose guests come, go, die and change their minds", () => {
     expectBalanced(report);
     expect(report).toMatchObject({ clients: 3, sessions: 3, ended: [] });
     expect(report.balance.delivered).toBeGreaterThan(1000);
-    expect(Object.keys(done).sort()).toEqual(Object.keys(acts).sort());
     for (const guest of guests) {
       const { received } = await guest.ask<{
         received: Record<string, { disorder: number; damaged: number }>;

@@ -237,7 +237,7 @@ describe("two drivers over a cable", () => {
     expect(host.tx.masked).toBeGreaterThan(0);
   });
 
-  it("runs entirely above 2 GiB", { timeout: 20_000 }, async () => {
+  it("runs entirely above 2 GiB", async () => {
     await start({ txRing: 8, rxRing: 8 }, { txRing: 8, rxRing: 8 }, { padding: 2 ** 31, size: 1 << 20 });
     expect(a.memory.space.translate(a.memory.ram.start, 1)).toBeGreaterThan(2 ** 31);
     const sent = frames(100);

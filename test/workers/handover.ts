@@ -36,6 +36,9 @@ export interface HandoverWork {
   /** True: also look at the ring (Q7); false: rely on the signal's bytes alone. */
   recheck: boolean;
   milliseconds: number;
+  /** What it comes to at least; a busy machine takes longer for it, at most `patienceMs`. */
+  handovers: number;
+  patienceMs: number;
 }
 
 /** What a side did. */
@@ -182,10 +185,10 @@ function maskSometimes(): boolean {
   return false;
 }
 
-/** True when this side met every state of the other often enough; on a busy machine that takes longer. */
+/** True when this side handed over enough and met every state of the other often enough. */
 function exercised(): boolean {
   const { sent, suppressed, masked, wakeups } = queue.counters();
-  return Math.min(sleeps, sent, suppressed, masked, wakeups) > 200;
+  return handovers > work.handovers && Math.min(sleeps, sent, suppressed, masked, wakeups) > 200;
 }
 
 function runNorth(): void {
@@ -193,7 +196,7 @@ function runNorth(): void {
   let ended = false;
   while (failure === null && !ended) {
     const over = Date.now() - until;
-    const last = over >= 0 && (exercised() || over > 2 * work.milliseconds);
+    const last = over >= 0 && (exercised() || over > work.patienceMs);
     const wanted = last ? 1 : 1 + (random() % work.count);
     const done = feed(wanted, last);
     ended = last && done === 1;
