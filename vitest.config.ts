@@ -2,6 +2,7 @@ import { defineConfig } from "vitest/config";
 
 const UNIT_TIMEOUT = 20_000;
 const STRESS_TIMEOUT = 60_000;
+const SETUP = ["./test/seed-properties.ts"];
 
 // Workers cannot be handed TypeScript: tests start those that lie built in .build/. The package itself is imported
 // by its own name, from dist/, by tests and workers alike.
@@ -19,6 +20,7 @@ export default defineConfig({
           pool: "forks",
           include: ["test/**/*.test.ts"],
           exclude: ["test/stress/**", "test/browser/**"],
+          setupFiles: SETUP,
           testTimeout: UNIT_TIMEOUT,
           hookTimeout: UNIT_TIMEOUT,
           sequence: { groupOrder: 0 },
@@ -29,6 +31,7 @@ export default defineConfig({
           name: "stress",
           pool: "forks",
           include: ["test/stress/**/*.test.ts"],
+          setupFiles: SETUP,
           testTimeout: STRESS_TIMEOUT,
           hookTimeout: STRESS_TIMEOUT,
           fileParallelism: false,
@@ -40,6 +43,7 @@ export default defineConfig({
           name: "browser",
           pool: "forks",
           include: ["test/browser/**/*.test.ts"],
+          setupFiles: SETUP,
           testTimeout: STRESS_TIMEOUT,
           hookTimeout: STRESS_TIMEOUT,
           fileParallelism: false,
