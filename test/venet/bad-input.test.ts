@@ -112,8 +112,19 @@ describe.each([
       { length: 100, ptr },
     ];
     expectDrop("bad-address", () => nic.sendVsg({ iovs: wrapping, length: 100 }));
-    // … where every single piece lies in memory
-    const many = Array.from({ length: 19 }, () => ({ length: 900_000, ptr: 0x10000n }));
+  });
+
+  it("a sum that wraps at 2^32 to the very total, of pieces that all lie in memory", () => {
+    const least = Math.ceil((2 ** 32 + 100) / 19);
+    start({ pool }, 0, least + (1 << 20));
+    const ptr = 0x10000n;
+    const iovs = Array.from({ length: 19 }, (_, n) => ({
+      length: n < 18 ? least : 2 ** 32 + 100 - 18 * least,
+      ptr,
+    }));
+    expectDrop("bad-descriptor", () => nic.sendVsg({ iovs, length: 100 }));
+    expectDrop("bad-descriptor", () => nic.sendVsg({ iovs, length: 100, flags: 2, size: 1448 }));
+    const many = Array.from({ length: 19 }, () => ({ length: 900_000, ptr }));
     expectDrop("bad-descriptor", () => nic.sendVsg({ iovs: many, length: (19 * 900_000) % 65536 }));
   });
 
