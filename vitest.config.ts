@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 // No test is judged by how long it takes: these only end one that hangs, on the busiest machine.
 const UNIT_TIMEOUT = 180_000;
 const STRESS_TIMEOUT = 240_000;
+const SETUP = ["./test/seed-properties.ts"];
 
 // Workers cannot be handed TypeScript: tests start those that lie built in .build/. The package itself is imported
 // by its own name, from dist/, by tests and workers alike.
@@ -20,6 +21,7 @@ export default defineConfig({
           pool: "forks",
           include: ["test/**/*.test.ts"],
           exclude: ["test/stress/**", "test/browser/**"],
+          setupFiles: SETUP,
           testTimeout: UNIT_TIMEOUT,
           hookTimeout: UNIT_TIMEOUT,
           sequence: { groupOrder: 0 },
@@ -30,6 +32,7 @@ export default defineConfig({
           name: "stress",
           pool: "forks",
           include: ["test/stress/**/*.test.ts"],
+          setupFiles: SETUP,
           testTimeout: STRESS_TIMEOUT,
           hookTimeout: STRESS_TIMEOUT,
           fileParallelism: false,
@@ -41,6 +44,7 @@ export default defineConfig({
           name: "browser",
           pool: "forks",
           include: ["test/browser/**/*.test.ts"],
+          setupFiles: SETUP,
           testTimeout: STRESS_TIMEOUT,
           hookTimeout: STRESS_TIMEOUT,
           fileParallelism: false,

@@ -292,8 +292,10 @@ export function vsgFinish(endpoint: usize, table: usize, n: u32, pages: usize): 
     store<u8>(slot, <u8>typeOf(load<u8>(entry, ENTRY_OFF_GSO_KIND)), VSG_OFF_GSO_TYPE);
     store<u16>(slot, load<u16>(entry, ENTRY_OFF_HEADER_LENGTH), VSG_OFF_GSO_HDRLEN);
     store<u16>(slot, load<u16>(entry, ENTRY_OFF_GSO_SIZE), VSG_OFF_GSO_SIZE);
-    store<u32>(slot, finishPieces(entry, slot, length, pages, ilp32), VSG_OFF_COUNT);
-    logWrite(regions, slotGpa(regions, slot), VSG_SIZE_FIXED);
+    const count = finishPieces(entry, slot, length, pages, ilp32);
+    store<u32>(slot, count, VSG_OFF_COUNT);
+    const written = <u32>VSG_SIZE_FIXED + count * <u32>(ilp32 ? VSG_IOV_SIZE_ILP32 : VSG_IOV_SIZE);
+    logWrite(regions, slotGpa(regions, slot), written);
   }
 }
 

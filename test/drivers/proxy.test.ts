@@ -5,6 +5,7 @@ import { RECHECK_NONE, VbusError } from "vbus/engine";
 import { allocateGuestMemory, GuestMemory, MemorySpace } from "vbus/memory";
 import { EventLoopScheduler } from "vbus/scheduler";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { pause } from "../event-loop.js";
 
 /** What happened in the device, in order. */
 let log: string[];
@@ -94,7 +95,7 @@ const plug = (name: string): void => {
 };
 const settle = async (): Promise<void> => {
   for (let i = 0; i < 3; i++) {
-    await new Promise((resolve) => setTimeout(resolve, 0));
+    await pause(0);
     await proxy.settled();
   }
 };
@@ -213,9 +214,9 @@ describe("the proxy bus", () => {
     };
     proxy.registerDriver(slow);
     await proxy.start();
-    while (!log.includes("alpha0 open")) await new Promise((resolve) => setTimeout(resolve, 1));
+    while (!log.includes("alpha0 open")) await pause(1);
     vbus.removeDevice("alpha0");
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await pause(5);
     release();
     await settle();
     expect(log).toEqual(["alpha0 open", "remove slow", "alpha0 close"]);

@@ -8,6 +8,7 @@ import { ProxyBus } from "vbus/drivers";
 import { VenetDriver, type TransmitFrame, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
 import { allocateGuestMemory, GuestMemory, MemorySpace, type GuestMemoryOptions } from "vbus/memory";
 import { EventLoopScheduler } from "vbus/scheduler";
+import { pause } from "../event-loop.js";
 
 /** Segment ids of this host. */
 export const PMTD_POOL = 700;
@@ -331,9 +332,9 @@ export class South implements GuestTransport {
     this.signal(0);
   }
 
-  /** Lets everything that is under way happen. */
+  /** Lets everything that is under way in this thread happen. */
   async settle(): Promise<void> {
-    await new Promise((resolve) => setTimeout(resolve, 2));
+    await pause(2);
   }
 }
 

@@ -63,18 +63,18 @@ async function receiveFrames(guest: TestGuest, count: number): Promise<ReceivedF
   return frames;
 }
 
-/** Everything that arrives until nothing does for a while. */
+/** Everything that arrives: until all is sent, and no frame waits in a NIC or in the switch. */
 async function receiveAll(guest: TestGuest, sending: Promise<void>): Promise<Uint8Array[]> {
   const frames: Uint8Array[] = [];
-  let last = Infinity;
   const collecting = (async () => {
-    for await (const batch of guest.nic.frames()) {
-      frames.push(...batch);
-      last = performance.now();
-    }
+    for await (const batch of guest.nic.frames()) frames.push(...batch);
   })();
   await sending;
-  while (performance.now() - last < 100) await machine.settle(10);
+  const waiting = (): number =>
+    network.balance().inFlight +
+    Object.values(machine.assertBalanced()).reduce((sum, { tx, rx }) => sum + tx.held + rx.held, 0);
+  do await machine.settle(1);
+  while (waiting() > 0);
   await guest.nic.close();
   await collecting;
   return frames;

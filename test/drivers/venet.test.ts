@@ -7,6 +7,7 @@ import { allocateGuestMemory, GuestMemory, MemorySpace } from "vbus/memory";
 import type { Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { pause } from "../event-loop.js";
 import { cable } from "../venet/cable.js";
 import { expectFrames, testFrame } from "../venet/machine.js";
 
@@ -62,7 +63,7 @@ async function exchange(from: VenetNic, to: VenetNic, count: number): Promise<vo
   expectFrames(received, sent);
 }
 
-const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
+const settle = (): Promise<void> => pause(5);
 
 afterEach(async () => {
   await proxy.close();

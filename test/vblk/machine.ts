@@ -13,6 +13,7 @@ import {
 } from "vbus/memory";
 import { EventLoopScheduler } from "vbus/scheduler";
 import { expect } from "vitest";
+import { turns } from "../event-loop.js";
 
 /** A guest with the disk. */
 export interface DiskGuest {
@@ -97,16 +98,8 @@ export class DiskMachine {
   }
 }
 
-/** What runs after everything that runs now; there is no setImmediate in browsers. */
-const later = (globalThis as { setImmediate?: (callback: () => void) => unknown }).setImmediate ?? setTimeout;
-
 /** Lets everything that is under way in this thread happen. */
-export async function settle(turns = 8): Promise<void> {
-  for (let turn = 0; turn < turns; turn++)
-    await new Promise<void>((resolve) => {
-      later(resolve);
-    });
-}
+export const settle = turns;
 
 /** Bytes that depend on `seed` and on their place. */
 export function pattern(length: number, seed = 1): Uint8Array<ArrayBuffer> {

@@ -7,6 +7,7 @@ import { VconsoleDriver, type VconsoleOptions, type VirtualConsole } from "vbus/
 import { allocateGuestMemory, GuestMemory, openHostView, type MemorySpace } from "vbus/memory";
 import { EventLoopScheduler, type Scheduler } from "vbus/scheduler";
 import { expect } from "vitest";
+import { pause } from "../event-loop.js";
 
 export { pattern } from "./pattern.js";
 
@@ -89,10 +90,8 @@ export function expectBalanced(name: string, statistics: ConsoleStatistics): voi
   }
 }
 
-/** Lets everything that is under way happen. */
-export async function settle(ms = 20): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, ms));
-}
+/** Lets everything that is under way in this thread happen, timers up to `ms` milliseconds included. */
+export const settle = (ms = 20): Promise<void> => pause(ms);
 
 interface Reader {
   read(): Promise<Uint8Array>;

@@ -4,7 +4,7 @@ import type { Terminal } from "vbus/devices/vconsole";
 import { allocateGuestMemory } from "vbus/memory";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { until } from "../connectors/remote-guest.js";
-import { expectBalanced, expectBytes, pattern, readAll, readBytes, settle, TestMachine } from "./machine.js";
+import { expectBalanced, expectBytes, pattern, readAll, readBytes, TestMachine } from "./machine.js";
 
 const PROGRAM = new URL("../../.build/test/workers/vconsole-guest.js", import.meta.url);
 
@@ -93,7 +93,8 @@ describe("a guest in another thread", () => {
       const wanted = 20_000 + round * 777;
       const first = await readBytes(terminal, wanted);
       void terminal.write(pattern(50_000)); // the guest never reads
-      if (round === 1) await settle(); // killed while it waits for room; else while it sends
+      // killed while the terminal takes no more; else while it sends
+      if (round === 1) await until("a full back-log", () => terminal.statistics().tx.held >= 5000);
       void guest.worker.terminate();
       const rest = round === 1 ? null : await readAll(terminal); // read on while it dies
       await guest.died;

@@ -9,6 +9,7 @@ import type { MemorySpace } from "vbus/memory";
 import { allocateGuestMemory, GuestMemory, openHostView } from "vbus/memory";
 import { totalDrops, type Port } from "vbus/net";
 import { EventLoopScheduler, type Scheduler } from "vbus/scheduler";
+import { pause } from "../event-loop.js";
 
 /** A guest with its half of everything. */
 export interface TestGuest {
@@ -93,9 +94,9 @@ export class TestMachine {
     return all;
   }
 
-  /** Lets everything that is under way happen. */
+  /** Lets everything that is under way in this thread happen, timers up to `ms` milliseconds included. */
   async settle(ms = 20): Promise<void> {
-    await new Promise((resolve) => setTimeout(resolve, ms));
+    await pause(ms);
   }
 
   /** Guests leave, the host goes. */

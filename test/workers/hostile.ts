@@ -13,7 +13,7 @@ export interface HostileWork {
   stride: number;
   header: number;
   seed: number;
-  /** Word 0: 1 = running, 2 = stop. */
+  /** Word 0: 1 = running, 2 = stop. Word 1: rounds of 64 writes so far. */
   control: SharedArrayBuffer;
 }
 
@@ -25,7 +25,7 @@ const random = generator(seed);
 const count = Math.floor((length - header) / stride);
 const HOSTILE = [0, 1, 2, 0x7f, 0x80, 0xff];
 const WORDS = [0, 1, count - 1, count, 0x7fffffff, 0x80000000, 0xffffffff];
-const deadline = Date.now() + 10_000; // a test that forgot us must not leave a thread spinning
+const deadline = Date.now() + 60_000; // a test that forgot us must not leave a thread spinning
 
 Atomics.store(words, 0, 1);
 let writes = 0;
@@ -50,5 +50,7 @@ while (Atomics.load(words, 0) === 1 && Date.now() < deadline) {
         bytes[header + stride * (random() % count) + 25] = random() % 64 === 0 ? value : random() & 1;
     }
   }
+  Atomics.add(words, 1, 1);
+  Atomics.notify(words, 1);
 }
 parentPort?.postMessage(writes);
