@@ -24,6 +24,8 @@ export interface NetworkOptions {
   apart?: boolean;
 }
 
+const unwrapped = (port: Port): Port => port;
+
 /** The network, and the time that passes in it. */
 export class Network {
   readonly scheduler = new VirtualScheduler();
@@ -35,7 +37,7 @@ export class Network {
   private constructor(space: MemorySpace, other: MemorySpace, options: NetworkOptions) {
     const { scheduler } = this;
     this.net = new Switch({ scheduler, space });
-    const { wrap = (port) => port, wrapB = (port) => port } = options;
+    const { wrap = unwrapped, wrapB = unwrapped } = options;
     const own = wrap(this.net.addPort("a"));
     this.injector =
       options.faults === undefined
@@ -68,17 +70,16 @@ export class Network {
 
   /** Lets time pass until something is settled, at most a virtual minute. */
   async until<T>(promise: Promise<T>, ms = 60_000): Promise<T> {
-    let settled = false;
-    const noted = promise.finally(() => (settled = true));
+    const done = { settled: false };
+    const noted = promise.finally(() => (done.settled = true));
     noted.catch(() => undefined);
     const end = this.scheduler.now() + ms;
-    while (!settled) {
+    for (;;) {
       for (let i = 0; i < 20; i++) await Promise.resolve(); // what awaits what was settled
-      if (settled) break;
+      if (done.settled) return noted;
       if (this.scheduler.now() >= end) throw new Error(`nothing was settled within ${ms} virtual ms`);
       this.scheduler.advance(5);
     }
-    return noted;
   }
 
   /** Lets time pass. */
@@ -95,7 +96,8 @@ export class Network {
     ] as const) {
       const { received, fates, refused } = peer.counters;
       const sum = Object.values(fates).reduce((total, n) => total + n, 0);
-      if (sum !== received.frames) found.push(`${name} received ${received.frames} frames, ${sum} came to something`);
+      if (sum !== received.frames)
+        found.push(`${name} received ${received.frames} frames, ${sum} came to something`);
       if (refused !== 0) found.push(`${name} sent ${refused} frames that its port had malformed`);
       if (peer.queue.waiting !== 0) found.push(`${peer.queue.waiting} frames wait in ${name}`);
     }

@@ -3,7 +3,12 @@ import { Switch } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
 import { describe, expect, it } from "vitest";
 import { NetPeer } from "../support/net-peer.js";
-import { EchoStream, PatternStream, type PatternStreamOptions, type StreamContext } from "../support/streams.js";
+import {
+  EchoStream,
+  PatternStream,
+  type PatternStreamOptions,
+  type StreamContext,
+} from "../support/streams.js";
 import { A, B, errorsOf, Network, OFFLOAD_CASES } from "./network.js";
 
 /** A factory that remembers what it made. */
@@ -40,7 +45,11 @@ describe.each(OFFLOAD_CASES)("TCP with $name", (options) => {
     expect(there.streams[0]).toMatchObject({ received: 2_000_003, delivered: 3_000_001, patternErrors: 0 });
     expect(errorsOf(a, b)).toBe(0);
     expect(a.counters.tcp).toMatchObject(clean);
-    expect(b.counters.tcp).toMatchObject({ ...clean, bytesReceived: 2_000_003, bytesAcknowledged: 3_000_001 });
+    expect(b.counters.tcp).toMatchObject({
+      ...clean,
+      bytesReceived: 2_000_003,
+      bytesAcknowledged: 3_000_001,
+    });
     expect(a.tcp.connections).toEqual([]);
     expect(b.tcp.connections).toEqual([]);
     expect(network.complaints()).toEqual([]);
@@ -177,9 +186,7 @@ describe("TCP", () => {
       (context) => new PatternStream(context),
       (connection) => void connection.closed.then((end) => ends.push(end)),
     );
-    const connection = await network.until(
-      a.tcp.connect(B.ip4, 9, (context) => new PatternStream(context)),
-    );
+    const connection = await network.until(a.tcp.connect(B.ip4, 9, (context) => new PatternStream(context)));
     network.pass(10);
     connection.abort();
     expect(await network.until(connection.closed)).toBe("aborted");

@@ -28,6 +28,7 @@ import {
   type Segment,
 } from "./tcp-wire.js";
 
+const NONE: readonly number[] = [];
 const MSS_DEFAULT = 536;
 const MSS_MIN = 88;
 const OWN_WINDOW_SCALE = 7;
@@ -50,7 +51,7 @@ export interface TcpOptions {
   ecn?: boolean;
   /** Use selective acknowledgements; default true. */
   sack?: boolean;
-  /** Shortest retransmission time-out in ms; default 200. */
+  /** Retransmission time-out beyond the round trip time, at least, in ms; default 200: receivers delay as long. */
   minRtoMs?: number;
   /** How long a finished connection is remembered, in ms; default 500. */
   timeWaitMs?: number;
@@ -177,7 +178,7 @@ export class TcpConnection {
         segment.payload,
         segment.length,
         (flags & FIN) !== 0,
-        packet.superframe,
+        packet.superframe || (flags & PSH) !== 0,
         this.sender.mss,
         !this.#sack,
         this.host.scheduler.now(),
@@ -236,7 +237,8 @@ export class TcpConnection {
     }
     if (delta < 0) return true; // overtaken by a later one, but its payload counts
     const window = segment.window * 2 ** this.#sendScale;
-    const sacks = segment.sacks.map((edge) => offset + ((edge - segment.ack) | 0));
+    const sacks =
+      segment.sacks.length === 0 ? NONE : segment.sacks.map((edge) => offset + ((edge - segment.ack) | 0));
     const pure = segment.length === 0 && (segment.flags & FIN) === 0;
     const wanting = stream.available > sender.next;
     const n = sender.acknowledge(offset, window, sacks, pure, wanting, this.host.scheduler.now());
@@ -352,7 +354,7 @@ export class TcpConnection {
     }
     if (this.state === "established" && !this.#sendStream()) return false;
     while (this.receiver.due > 0) {
-      if (!queue.room) return false;
+      if (!this.host.queue.room) return false;
       this.host.counters.tcp.acksSent++;
       this.#emit(this.sender.max, 0, ACK, 0);
     }

@@ -38,8 +38,9 @@ export class TcpReceiver {
   ) {}
 
   /**
-   * Payload of a segment. `at` is where it lies in the frame; `offset` where it belongs in the stream. `counting`: the
-   * other side counts repeated acknowledgements.
+   * Payload of a segment. `at` is where it lies in the frame; `offset` where it belongs in the stream. `whole`: a
+   * superframe, or the end of what its sender had to say, which is acknowledged at once. `counting`: the other side counts
+   * repeated acknowledgements.
    */
   receive(
     offset: number,

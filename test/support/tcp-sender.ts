@@ -8,6 +8,8 @@ const TIMEOUTS_MAX = 8;
 /** Time-outs that probes of a closed window are counted as, at most: they double the time to the next one. */
 const ZERO_WINDOW_TIMEOUTS = 4;
 const INITIAL_SEGMENTS = 10;
+/** The congestion window gets no smaller: less would wait for acknowledgements that receivers delay. */
+const LEAST_SEGMENTS = 4;
 const DUPLICATE_ACKS = 3;
 
 /** What {@link TcpSender.tick} found. */
@@ -122,7 +124,8 @@ export class TcpSender {
   /** Bytes [from, from + n) were sent. True: it was not the first time. */
   sent(from: number, n: number, now: number): boolean {
     const again = from < this.max;
-    if (again) this.#timedEnd = -1; // nobody can tell which one is acknowledged
+    if (again)
+      this.#timedEnd = -1; // nobody can tell which one is acknowledged
     else if (this.#timedEnd === -1) {
       this.#timedEnd = from + n;
       this.#timedAt = now;
@@ -183,7 +186,8 @@ export class TcpSender {
     const news = Math.max(0, this.#sacked.total - before);
     if (acknowledged > 0) this.#progress(acknowledged, offset, now);
     else if (this.flight > 0 && pure && (news > 0 || (sameWindow && sacks.length === 0))) this.#duplicates++;
-    this.#credit += this.#recover === -1 ? 0 : Math.max(this.mss, Math.min(acknowledged + news, 4 * this.longest));
+    this.#credit +=
+      this.#recover === -1 ? 0 : Math.max(this.mss, Math.min(acknowledged + news, 4 * this.longest));
     const lost = this.#duplicates >= DUPLICATE_ACKS || this.#sacked.total >= DUPLICATE_ACKS * this.mss;
     if (this.#recover === -1 && lost && this.flight > 0) this.#enterRecovery();
     // as long as bytes want to be sent somebody has to wake us, even if the window is closed
@@ -206,7 +210,7 @@ export class TcpSender {
     if (this.#recover !== -1) {
       if (offset >= this.#recover) {
         this.#recover = -1;
-        this.congestionWindow = Math.max(this.#threshold, 2 * this.mss);
+        this.congestionWindow = Math.max(this.#threshold, LEAST_SEGMENTS * this.mss);
       } else if (this.#sacked.count === 0) {
         this.#rescanned = offset; // a partial acknowledgement: the next hole begins there
       }
@@ -222,7 +226,7 @@ export class TcpSender {
     this.#recover = this.max;
     this.#rescanned = this.una;
     this.#credit = this.mss;
-    this.#reduce(Math.max(this.flight / 2, 2 * this.mss));
+    this.#reduce(Math.max(this.flight / 2, LEAST_SEGMENTS * this.mss));
   }
 
   #reduce(window: number): void {
@@ -234,7 +238,7 @@ export class TcpSender {
   congested(): boolean {
     if (this.#recover !== -1 || this.una < this.#reducedUntil) return false;
     this.#reducedUntil = this.next;
-    this.#reduce(Math.max(this.congestionWindow / 2, 2 * this.mss));
+    this.#reduce(Math.max(this.congestionWindow / 2, LEAST_SEGMENTS * this.mss));
     return true;
   }
 
@@ -248,7 +252,7 @@ export class TcpSender {
       this.#variation += (Math.abs(this.#smoothed - ms) - this.#variation) / 4;
       this.#smoothed += (ms - this.#smoothed) / 8;
     }
-    this.#rto = Math.max(this.minRtoMs, this.#smoothed + 4 * this.#variation);
+    this.#rto = this.#smoothed + Math.max(this.minRtoMs, 4 * this.#variation);
   }
 
   /** Looks at the clock. "timeout": send again, from {@link TcpSender.next} on. */
@@ -258,8 +262,8 @@ export class TcpSender {
     if (++this.#timeouts > TIMEOUTS_MAX) return "dead";
     if (this.flight > 0 && this.window > 0) {
       this.counters.timeouts++;
-      this.#reduce(Math.max(this.flight / 2, 2 * this.mss));
-      this.congestionWindow = 2 * this.mss;
+      this.#reduce(Math.max(this.flight / 2, LEAST_SEGMENTS * this.mss));
+      this.congestionWindow = LEAST_SEGMENTS * this.mss;
       this.next = this.una;
     } else {
       this.#probe = true;

@@ -68,7 +68,7 @@ export class Segment {
     this.mss = -1;
     this.windowScale = -1;
     this.sackPermitted = false;
-    this.sacks.length = 0;
+    if (this.sacks.length > 0) this.sacks.length = 0;
     return headerLength === TCP_HEADER || this.#options(data, at + TCP_HEADER, this.payload);
   }
 
