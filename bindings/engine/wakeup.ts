@@ -10,7 +10,7 @@ const BUDGET = 16;
 export interface QueueWakeupOptions {
   /** Where deferred wakeups run. */
   scheduler: Scheduler;
-  /** What to look at besides `dirty` (`RECHECK_…`). */
+  /** What to look at besides `dirty` (`RECHECK_…`); {@link QueueWakeups.recheck} changes it. */
   recheck: number;
   /** Runs when there may be something to do; must tolerate finding nothing. May disable the queue. */
   notifier: () => void;
@@ -33,11 +33,18 @@ export class QueueWakeups {
   #again = false;
   #closed = false;
   #toldBroken = false;
+  /**
+   * What to look at besides `dirty` (`RECHECK_…`). A condition that holds while the notifier has nothing to do would keep it
+   * running for ever.
+   */
+  recheck: number;
 
   constructor(
     readonly queue: Queue,
     private readonly options: QueueWakeupOptions,
-  ) {}
+  ) {
+    this.recheck = options.recheck;
+  }
 
   /** The peer rang (or may have). Runs the loop now; inside a notifier it is remembered instead. */
   readonly wakeup = (): void => {
@@ -49,14 +56,14 @@ export class QueueWakeups {
     }
     this.#running = true;
     const { queue } = this;
-    const { recheck, notifier } = this.options;
+    const { notifier } = this.options;
     let turn: number;
     try {
-      turn = queue.wakeupBegin(BUDGET, recheck);
+      turn = queue.wakeupBegin(BUDGET, this.recheck);
       while (turn === WAKEUP_RUN) {
         notifier();
         if (this.#isClosed()) return; // the notifier may have closed the device: its state is gone
-        turn = queue.wakeupNext(recheck);
+        turn = queue.wakeupNext(this.recheck);
       }
     } catch (error) {
       this.#abandon();
@@ -113,7 +120,7 @@ export class QueueWakeups {
   /** Unmasks; what arrived meanwhile is served soon. */
   enable(): void {
     if (this.#closed) return;
-    if (this.queue.enable(this.options.recheck)) this.schedule();
+    if (this.queue.enable(this.recheck)) this.schedule();
     this.#tellBroken();
   }
 

@@ -283,6 +283,32 @@ export class MemorySpace {
     return ranges;
   }
 
+  /**
+   * {@link MemorySpace.takeWrites} without allocating: tells `visit` every range, or each region as a whole when there were
+   * too many to list. Returns how many were told.
+   */
+  visitWrites(visit: (gpa: number, length: number) => void): number {
+    if (this.#writeLog === 0) return 0;
+    const { words } = this.engine;
+    const log = this.#writeLog >>> 2;
+    const count = Math.min(words[log + (WRITE_LOG_OFF_COUNT >>> 2)] as number, WRITE_LOG_ENTRIES);
+    const overflow = words[log + (WRITE_LOG_OFF_OVERFLOW >>> 2)] !== 0;
+    if (count === 0 && !overflow) return 0;
+    words[log + (WRITE_LOG_OFF_COUNT >>> 2)] = 0;
+    words[log + (WRITE_LOG_OFF_OVERFLOW >>> 2)] = 0;
+    if (overflow) {
+      for (const { gpa, length } of this.#regions) visit(gpa, length);
+      return this.#regions.length;
+    }
+    for (let i = 0; i < count; i++) {
+      const at = log + ((WRITE_LOG_OFF_ENTRIES + i * WRITE_LOG_ENTRY_SIZE) >>> 2);
+      const low = words[at + (WRITE_LOG_ENTRY_OFF_GPA >>> 2)] as number;
+      const high = words[at + (WRITE_LOG_ENTRY_OFF_GPA >>> 2) + 1] as number;
+      visit(low + high * 2 ** 32, words[at + (WRITE_LOG_ENTRY_OFF_LENGTH >>> 2)] as number);
+    }
+    return count;
+  }
+
   /** Notes a guest range that JavaScript wrote, when the log is on. */
   noteWrite(gpa: number, length: number): void {
     if (this.#writeLog === 0) return;

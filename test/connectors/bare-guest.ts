@@ -1,6 +1,9 @@
 import type { GuestMemoryInit } from "vbus/memory";
 import type { BridgeHost } from "vbus/connectors/bridge";
 
+/** How a guest reaches its bridge: directly, or by the registers of a function. */
+export type BridgeDoor = Pick<BridgeHost, "call" | "fastcall" | "eventqDoorbell" | "shmSignal">;
+
 /**
  * A guest that writes every byte by hand, as `docs/abi/vbus-pci.md` says it: no code of the package's guest half.
  * Its memory is its own `DataView` on the RAM; addresses are guest-physical. One per test, in one thread.
@@ -57,7 +60,7 @@ export class BareGuest {
 
   constructor(
     init: GuestMemoryInit,
-    readonly host: BridgeHost,
+    readonly host: BridgeDoor,
     readonly layout: WireLayout,
   ) {
     const [region] = init.layout.regions;

@@ -32,8 +32,11 @@ function take(block: SharedArrayBuffer): unknown {
 export function callRemote(block: SharedArrayBuffer, request: unknown): unknown {
   const words = new Int32Array(block, 0, 2);
   put(block, request, POSTED);
-  if (Atomics.wait(words, 0, POSTED, TIMEOUT_MS) === "timed-out") {
-    throw new Error(`no answer from the other thread within ${TIMEOUT_MS} ms`);
+  // the notify of the answer before may come this late: what counts is the state
+  while (Atomics.load(words, 0) !== ANSWERED) {
+    if (Atomics.wait(words, 0, POSTED, TIMEOUT_MS) === "timed-out") {
+      throw new Error(`no answer from the other thread within ${TIMEOUT_MS} ms`);
+    }
   }
   const answer = take(block) as { result: unknown } | { error: string };
   Atomics.store(words, 0, IDLE);

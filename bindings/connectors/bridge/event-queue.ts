@@ -1,4 +1,4 @@
-import { BURST_TRANSLATE, RECHECK_INUSE_TAIL } from "../../../assembly/abi/arena.js";
+import { BURST_TRANSLATE, RECHECK_INUSE_TAIL, RECHECK_NONE } from "../../../assembly/abi/arena.js";
 import { EFAULT, EINVAL } from "../../../assembly/abi/errno.js";
 import {
   DESC_OFF_LEN,
@@ -95,6 +95,7 @@ export class EventDelivery {
   #attached: Attached | null = null;
   #broken = false;
   #backlogged = false;
+  #keepListening = false;
   #scheduled = false;
   #retry: Timer | null = null;
   #closed = false;
@@ -141,7 +142,7 @@ export class EventDelivery {
     }
     const wakeups = new QueueWakeups(queue, {
       scheduler,
-      recheck: RECHECK_INUSE_TAIL,
+      recheck: RECHECK_NONE, // there is room most of the time, which means nothing while no event waits
       notifier: this.flush,
       ring: this.options.interrupt,
       onBroken: (error) => {
@@ -150,6 +151,7 @@ export class EventDelivery {
     });
     const first = gpaOf(data);
     this.#attached = { queue, wakeups, layout, first, last: first + size - layout.event.size };
+    if (this.#keepListening) wakeups.enable();
     return 0;
   }
 
@@ -203,6 +205,19 @@ export class EventDelivery {
     this.detach();
     this.options.client.onEvents = null;
     this.#table.close();
+  }
+
+  /**
+   * While on, the guest rings the doorbell whenever it has taken events, and not only after it left no room: for carriers
+   * to whom that doorbell is the acknowledge of their interrupt.
+   */
+  set keepListening(on: boolean) {
+    if (on === this.#keepListening) return;
+    this.#keepListening = on;
+    const attached = this.#attached;
+    if (attached === null || this.#broken) return;
+    if (on) attached.wakeups.enable();
+    else if (!this.#backlogged) attached.wakeups.disable();
   }
 
   /** The guest rang the event queue's doorbell. */
@@ -261,6 +276,7 @@ export class EventDelivery {
     if (on) {
       if (!this.#backlogged) this.backlogs++;
       this.#backlogged = true;
+      attached.wakeups.recheck = RECHECK_INUSE_TAIL;
       attached.wakeups.enable();
       this.#retry ??= this.options.scheduler.after(RETRY_MS, () => {
         this.#retry = null;
@@ -270,7 +286,8 @@ export class EventDelivery {
       this.#backlogged = false;
       this.#retry?.cancel();
       this.#retry = null;
-      attached.wakeups.disable();
+      attached.wakeups.recheck = RECHECK_NONE;
+      if (!this.#keepListening) attached.wakeups.disable();
     }
   }
 

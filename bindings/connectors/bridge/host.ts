@@ -212,6 +212,14 @@ export class BridgeHost {
     return true;
   }
 
+  /**
+   * Whether the guest is asked to ring the event queue's doorbell whenever it has taken events; false by default: only
+   * after it left no room. For carriers to whom the doorbell is the acknowledge of a level-triggered interrupt.
+   */
+  listenToEventq(on: boolean): void {
+    this.#events.keepListening = on;
+  }
+
   /** The guest rang the event queue's doorbell (BAR 1 + 0). */
   eventqDoorbell(): void {
     if (this.#closed) return;

@@ -1,0 +1,8 @@
+/**
+ * vbus in v86: the PCI bridge on the bus of an unmodified v86, and a port on its network.
+ * @module
+ */
+export { attachVbus, type V86Counters, type V86Device, type V86Host, type V86Options } from "./attach.js";
+export { V86NetworkPort, type V86NetworkOptions } from "./network-port.js";
+export { V86_VERSION, type V86Emulator } from "./internals.js";
+export type { V86InterruptCounters } from "./interrupts.js";

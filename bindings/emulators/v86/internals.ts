@@ -1,0 +1,505 @@
+import { VbusError } from "../../errors.js";
+
+/*
+ * Everything that this package knows of v86's internals. v86 has no interface for devices from outside; what is used here
+ * was found to work in the release named below, whose property names survive minification, and is checked when it is
+ * attached. Another release may have moved things: then the check says so, and nothing is touched.
+ *
+ * v86 hands control to JavaScript in three places, and they differ in what may be done there:
+ *
+ *     port access     ends a block of translated code: interrupts may be raised
+ *     memory access   does not: the guest's registers are in wasm locals, so raising an interrupt corrupts the guest.
+ *                     It is kept for later, and the slice is ended, so that later is soon
+ *     timer hook      between two slices: interrupts may be raised
+ *
+ * and besides, tasks of the event loop run while the guest does not.
+ */
+
+/** The release of v86 that this adapter was tested with. */
+export const V86_VERSION = "0.5.462";
+
+type Read = (this: unknown, port: number) => number;
+type Write = (this: unknown, value: number) => void;
+
+interface Ports {
+  register_read(port: number, device: object, read8: Read, read16: Read, read32: Read): void;
+  register_write(port: number, device: object, write8: Write, write16: Write, write32: Write): void;
+  mmap_register(
+    address: number,
+    size: number,
+    read8: (address: number) => number,
+    write8: (address: number, value: number) => void,
+    read32: (address: number) => number,
+    write32: (address: number, value: number) => void,
+  ): void;
+}
+
+type ConfigWrite = (address: number, value: number) => void;
+
+interface Pci {
+  register_device(device: {
+    name: string;
+    pci_id: number;
+    pci_space: number[];
+    pci_bars: { size: number }[];
+  }): Int32Array;
+  raise_irq(devfn: number): void;
+  lower_irq(devfn: number): void;
+  device_spaces: (Int32Array | undefined)[];
+  pci_write8: ConfigWrite;
+  pci_write16: ConfigWrite;
+  pci_write32: ConfigWrite;
+}
+
+interface VirtQueue {
+  is_configured(): boolean;
+  count_requests(): number;
+}
+
+interface Cpu {
+  io: Ports | undefined;
+  devices: { pci: Pci; virtio_net?: { virtio: { queues: VirtQueue[] } } };
+  wasm_memory: WebAssembly.Memory;
+  mem8: { byteOffset: number };
+  memory_size: ArrayLike<number>;
+  acpi_enabled: ArrayLike<number>;
+  instruction_counter: { [index: number]: number; byteOffset: number };
+  wm: { exports: Record<string, unknown> };
+  read32s(address: number): number;
+  jit_dirty_cache(start: number, end: number): void;
+  handle_irqs(): void;
+  get_apic_addr(): number;
+  run_hardware_timers(acpi: number, now: number): number;
+  main_loop(): number;
+  reboot_internal(): void;
+}
+
+/** One direction of v86's bus of named messages. */
+export interface V86Bus {
+  register(name: string, listener: (message: never) => void, receiver: object): void;
+  unregister(name: string, listener: (message: never) => void): void;
+  send(name: string, message?: unknown): void;
+}
+
+/** An instance of v86's `V86` class, as far as this package uses it. Give it the real one. */
+export interface V86Emulator {
+  add_listener(event: string, listener: (argument: never) => void): void;
+  remove_listener(event: string, listener: (argument: never) => void): void;
+}
+
+interface Emulator extends V86Emulator {
+  v86?: { cpu: Cpu };
+  bus: V86Bus;
+  emulator_bus: V86Bus;
+}
+
+const CPU_MEMBERS = [
+  "wasm_memory",
+  "mem8",
+  "memory_size",
+  "acpi_enabled",
+  "instruction_counter",
+  "read32s",
+  "jit_dirty_cache",
+  "handle_irqs",
+  "get_apic_addr",
+  "run_hardware_timers",
+  "main_loop",
+  "reboot_internal",
+] as const;
+const PORT_MEMBERS = ["register_read", "register_write", "mmap_register"] as const;
+const PCI_MEMBERS = [
+  "register_device",
+  "raise_irq",
+  "lower_irq",
+  "device_spaces",
+  "pci_write8",
+  "pci_write16",
+  "pci_write32",
+] as const;
+
+/** Where VGA memory hides RAM from the guest. */
+const HOLE_START = 0xa0000;
+const HOLE_END = 0xc0000;
+/** Ports of the ACPI hot-plug registers that v86 lacks. */
+const HOTPLUG_PORTS = 0xae00;
+const HOTPLUG_PORTS_END = 0xae14;
+/** Longest that v86 runs translated code before it looks for interrupts, in instructions. */
+const SLICE_INSTRUCTIONS = 100_003;
+/** Words of v86's local APIC. */
+const APIC_WORDS = 46;
+const APIC_IRR = 16;
+const APIC_TMR = 32;
+/** First vector that may be requested. */
+const FIRST_VECTOR = 16;
+/** A vector that no system uses for a device, for the check of the layout. */
+const SPARE_VECTOR = 0x6f;
+/** Smallest piece of the address space that v86 maps. */
+export const MMIO_GRANULE = 0x20000;
+
+function mismatch(what: string): VbusError {
+  return new VbusError(
+    "EOPNOTSUPP",
+    `this v86 is built differently (${what}); vbus works with v86 ${V86_VERSION}, install exactly that`,
+  );
+}
+
+function requireMembers(object: object, name: string, members: readonly string[]): void {
+  const missing = members.find((member) => !(member in object));
+  if (missing !== undefined) throw mismatch(`${name}.${missing} is missing`);
+}
+
+/** What a PCI function needs of v86: its place, and who answers for its registers. */
+export interface V86Function {
+  /** Name for v86's messages. */
+  readonly name: string;
+  /** Device number << 3. */
+  readonly devfn: number;
+  /** The 256 bytes of configuration space to begin with. */
+  readonly config: Uint8Array;
+  /** Sizes of BAR 0 (memory) and BAR 1 (ports). */
+  readonly barSizes: readonly [number, number];
+  /** Where BAR 0 lies; v86 cannot move it. */
+  readonly memory: number;
+  /** First port of BAR 1; firmware may move it, v86 keeps track. */
+  readonly port: number;
+  /** BAR 0. Must not raise or lower interrupts. */
+  memoryRead(offset: number, width: 1 | 2 | 4): number;
+  /** BAR 0. Must not raise or lower interrupts. */
+  memoryWrite(offset: number, width: 1 | 2 | 4, value: number): void;
+  /** BAR 1. */
+  portRead(offset: number, width: 1 | 2 | 4): number;
+  /** BAR 1. */
+  portWrite(offset: number, width: 1 | 2 | 4, value: number): void;
+  /**
+   * The guest wrote to configuration space; v86 has stored it in `space`, which is what the guest reads: put back what it
+   * must not have changed.
+   */
+  configWritten(space: Uint8Array, offset: number, width: number): void;
+}
+
+/** What runs when, of {@link V86Internals.hook}. */
+export interface V86Hooks {
+  /** The guest is about to run, after tasks of the event loop. */
+  enter(): void;
+  /** Between two slices of a running guest, and while it idles. */
+  between(): void;
+  /** The machine was reset. */
+  reset(): void;
+}
+
+/** Calls `ready` as soon as the machine exists: now, or in v86's `emulator-ready`, before a saved state is applied. */
+export function whenReady(emulator: V86Emulator, ready: () => void): void {
+  if ((emulator as Emulator).v86?.cpu.io !== undefined) {
+    ready();
+    return;
+  }
+  const listener = (): void => {
+    emulator.remove_listener("emulator-ready", listener);
+    ready();
+  };
+  emulator.add_listener("emulator-ready", listener);
+}
+
+/**
+ * v86's two ends of its network: `devices` is where its machine's devices listen and speak, `host` where its network
+ * back ends and the page do. @throws VbusError EOPNOTSUPP for another layout
+ */
+export function networkBuses(emulator: V86Emulator): { devices: V86Bus; host: V86Bus } {
+  const { bus, emulator_bus } = emulator as Partial<Emulator>;
+  for (const [name, end] of [
+    ["bus", bus],
+    ["emulator_bus", emulator_bus],
+  ] as const) {
+    if (end === undefined) throw mismatch(`${name} is missing`);
+    requireMembers(end, name, ["register", "unregister", "send"]);
+  }
+  return { devices: (emulator as Emulator).emulator_bus, host: (emulator as Emulator).bus };
+}
+
+/**
+ * How many frames v86's own virtio-net takes at this moment: it loses those that find no buffer, and counts them nowhere.
+ * 0 until the guest has set it up. Infinity when the machine has another NIC, which does not tell.
+ */
+export function receiveBuffers(emulator: V86Emulator): number {
+  const queue = (emulator as Partial<Emulator>).v86?.cpu.devices.virtio_net?.virtio.queues[0];
+  if (queue === undefined) return Infinity;
+  return queue.is_configured() ? queue.count_requests() : 0;
+}
+
+/** A machine of v86's, from the inside. Used by the thread it runs on. */
+export class V86Internals {
+  /** Guest-physical RAM in bytes. */
+  readonly ramSize: number;
+  /** Where guest-physical 0 lies in the memory; constant for the life of the machine. */
+  readonly ramAddress: number;
+  /** True when there is a local APIC, which messages need. */
+  readonly hasApic: boolean;
+  readonly #cpu: Cpu;
+  readonly #io: Ports;
+  readonly #pci: Pci;
+  readonly #counterIndex: number;
+  #apic = new Uint32Array(0);
+  #counter = new Uint32Array(0);
+  #undo: (() => void)[] = [];
+
+  /** @throws VbusError EOPNOTSUPP when this is no v86, or one of another layout; ENOTCONN before it is ready */
+  constructor(emulator: V86Emulator) {
+    const cpu = (emulator as Partial<Emulator>).v86?.cpu;
+    if (cpu === undefined) throw mismatch("v86.cpu is missing");
+    requireMembers(cpu, "cpu", CPU_MEMBERS);
+    if (cpu.io === undefined)
+      throw new VbusError("ENOTCONN", "this machine does not exist yet; wait for emulator-ready");
+    requireMembers(cpu.io, "cpu.io", PORT_MEMBERS);
+    requireMembers(cpu.devices, "cpu.devices", ["pci"]);
+    requireMembers(cpu.devices.pci, "cpu.devices.pci", PCI_MEMBERS);
+    requireMembers(cpu.wm.exports, "cpu.wm.exports", ["v86_malloc", "v86_free"]);
+    this.#cpu = cpu;
+    this.#io = cpu.io;
+    this.#pci = cpu.devices.pci;
+    this.ramSize = (cpu.memory_size[0] ?? 0) >>> 0;
+    this.ramAddress = cpu.mem8.byteOffset;
+    if (
+      !(cpu.wasm_memory instanceof WebAssembly.Memory) ||
+      !(this.ramAddress > 0) ||
+      this.ramSize < HOLE_END ||
+      this.ramAddress + this.ramSize > cpu.wasm_memory.buffer.byteLength
+    ) {
+      throw mismatch("its memory is not where it used to be");
+    }
+    this.#counterIndex = cpu.instruction_counter.byteOffset >>> 2;
+    this.hasApic = cpu.acpi_enabled[0] === 1;
+    if (this.hasApic) this.#checkApic();
+  }
+
+  /** v86's memory: not shared, grows at any time, guest RAM in the middle of it. */
+  get memory(): WebAssembly.Memory {
+    return this.#cpu.wasm_memory;
+  }
+
+  /** RAM as regions: all of it but what VGA memory hides. */
+  get regions(): { gpa: number; length: number; address: number }[] {
+    return [
+      { gpa: 0, length: HOLE_START, address: this.ramAddress },
+      { gpa: HOLE_END, length: this.ramSize - HOLE_END, address: this.ramAddress + HOLE_END },
+    ];
+  }
+
+  /**
+   * Memory of v86's own allocator, out of the guest's reach. May grow the memory.
+   * @throws VbusError ENOMEM
+   */
+  allocatePrivate(size: number): number {
+    const allocate = this.#cpu.wm.exports.v86_malloc as (size: number) => number;
+    let address: number;
+    try {
+      address = allocate(size) >>> 0;
+    } catch (cause) {
+      throw new VbusError("ENOMEM", `v86 has no ${size} bytes left`, { cause });
+    }
+    if (address === 0) throw new VbusError("ENOMEM", `v86 has no ${size} bytes left`);
+    return address;
+  }
+
+  /** Gives it back. */
+  freePrivate(address: number, size: number): void {
+    (this.#cpu.wm.exports.v86_free as (address: number, size: number) => void)(address, size);
+  }
+
+  /** Tells v86 that guest RAM was written: code that it translated from there is stale. */
+  written(gpa: number, length: number): void {
+    this.#cpu.jit_dirty_cache(gpa, gpa + length);
+  }
+
+  /**
+   * Registers a PCI function.
+   * @returns the configuration space that the guest reads, as bytes
+   * @throws VbusError EBUSY when the slot is taken
+   */
+  registerFunction(fn: V86Function): Uint8Array {
+    const { devfn, memory, port, config } = fn;
+    if (this.#pci.device_spaces[devfn] !== undefined)
+      throw new VbusError(
+        "EBUSY",
+        `slot 0x${(devfn >>> 3).toString(16)} of v86's PCI bus is taken; choose another`,
+      );
+    this.#io.mmap_register(
+      memory,
+      MMIO_GRANULE,
+      // addresses arrive as signed integers
+      (address) => fn.memoryRead((address - memory) >>> 0, 1),
+      (address, value) => {
+        fn.memoryWrite((address - memory) >>> 0, 1, value);
+      },
+      (address) => fn.memoryRead((address - memory) >>> 0, 4) | 0,
+      (address, value) => {
+        fn.memoryWrite((address - memory) >>> 0, 4, value);
+      },
+    );
+    for (let offset = 0; offset < fn.barSizes[1]; offset++) {
+      this.#io.register_read(
+        port + offset,
+        fn,
+        () => fn.portRead(offset, 1),
+        () => fn.portRead(offset, 2),
+        () => fn.portRead(offset, 4) | 0,
+      );
+      this.#io.register_write(
+        port + offset,
+        fn,
+        (value) => {
+          fn.portWrite(offset, 1, value);
+        },
+        (value) => {
+          fn.portWrite(offset, 2, value);
+        },
+        (value) => {
+          fn.portWrite(offset, 4, value);
+        },
+      );
+    }
+    // after the handlers: it looks up those that it will have to move
+    const words = this.#pci.register_device({
+      name: fn.name,
+      pci_id: devfn,
+      pci_space: [...config],
+      pci_bars: fn.barSizes.map((size) => ({ size })),
+    });
+    const space = new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+    this.#watchConfig(fn, space);
+    return space;
+  }
+
+  /** Configuration space of v86's is plain storage; this tells its function of every write. */
+  #watchConfig(fn: V86Function, space: Uint8Array): void {
+    const pci = this.#pci;
+    for (const [name, width] of [
+      ["pci_write8", 1],
+      ["pci_write16", 2],
+      ["pci_write32", 4],
+    ] as const) {
+      const original = pci[name];
+      this.#replace(pci, name, (address: number, value: number) => {
+        // v86 itself throws, which nobody catches, when a guest writes 8 or 16 bits to a function that does not exist
+        if (pci.device_spaces[(address >> 8) & 0xffff] === undefined) return;
+        original.call(pci, address, value);
+        if (((address >> 8) & 0xffff) === fn.devfn) fn.configWritten(space, address & 0xff & -width, width);
+      });
+    }
+  }
+
+  #replace<K extends string, F>(object: Record<K, F>, name: K, replacement: F): void {
+    const original = object[name];
+    const own = Object.hasOwn(object, name);
+    object[name] = replacement;
+    this.#undo.push(() => {
+      if (object[name] !== replacement) return; // somebody wrapped it again: leave the chain alone
+      if (own) object[name] = original;
+      else Reflect.deleteProperty(object, name);
+    });
+  }
+
+  /** Runs `hooks` at the places where v86 hands over control. */
+  hook(hooks: V86Hooks): void {
+    const cpu = this.#cpu;
+    const timers = cpu.run_hardware_timers.bind(cpu);
+    const mainLoop = cpu.main_loop.bind(cpu);
+    const reboot = cpu.reboot_internal.bind(cpu);
+    this.#replace<"run_hardware_timers", Cpu["run_hardware_timers"]>(
+      cpu,
+      "run_hardware_timers",
+      (acpi, now) => {
+        const wait = timers(acpi, now);
+        hooks.between();
+        return wait;
+      },
+    );
+    this.#replace<"main_loop", Cpu["main_loop"]>(cpu, "main_loop", () => {
+      hooks.enter();
+      return mainLoop();
+    });
+    this.#replace<"reboot_internal", Cpu["reboot_internal"]>(cpu, "reboot_internal", () => {
+      reboot();
+      hooks.reset();
+    });
+  }
+
+  /** Takes all hooks out. Handlers of ports and memory stay: v86 cannot remove them. */
+  unhook(): void {
+    for (const undo of this.#undo.reverse()) undo();
+    this.#undo = [];
+  }
+
+  /**
+   * With ACPI on, v86's missing hot-plug registers read as ones, and Linux removes every PCI device from slot 2 up. This
+   * makes them read as zeros.
+   */
+  cureAcpiHotplug(): void {
+    if (!this.hasApic) return;
+    const zero = (): number => 0;
+    for (let port = HOTPLUG_PORTS; port < HOTPLUG_PORTS_END; port += 4)
+      this.#io.register_read(port, {}, zero, zero, zero);
+  }
+
+  /**
+   * Sets the request bit of a vector in the local APIC. Allowed anywhere; the guest sees it when v86 looks. False when
+   * there is no APIC, or no such vector: the first 16 belong to the processor.
+   */
+  request(vector: number): boolean {
+    if (!this.hasApic || vector < FIRST_VECTOR || vector > 0xff) return false;
+    const apic = this.#apicWords();
+    const word = (vector >>> 5) & 7;
+    const bit = 1 << (vector & 31);
+    apic[APIC_IRR + word] = (apic[APIC_IRR + word] as number) | bit;
+    apic[APIC_TMR + word] = (apic[APIC_TMR + word] as number) & ~bit; // an edge
+    return true;
+  }
+
+  /** Lets v86 look for interrupts. Never from within a memory access. */
+  deliver(): void {
+    this.#cpu.handle_irqs();
+  }
+
+  /** Ends the slice that runs at this moment, so that v86 looks for interrupts soon: for memory accesses. */
+  endSlice(): void {
+    const { buffer } = this.#cpu.wasm_memory;
+    if (this.#counter.buffer !== buffer) this.#counter = new Uint32Array(buffer);
+    const at = this.#counterIndex;
+    this.#counter[at] = (this.#counter[at] as number) + SLICE_INSTRUCTIONS;
+  }
+
+  /** Sets the level of a function's interrupt line. Never from within a memory access. */
+  setLine(devfn: number, asserted: boolean): void {
+    if (asserted) this.#pci.raise_irq(devfn);
+    else this.#pci.lower_irq(devfn);
+  }
+
+  #apicWords(): Uint32Array {
+    const { buffer } = this.#cpu.wasm_memory;
+    if (this.#apic.buffer !== buffer)
+      this.#apic = new Uint32Array(buffer, this.#cpu.get_apic_addr(), APIC_WORDS);
+    return this.#apic;
+  }
+
+  /** Toggles bits of a spare vector, and looks at them the way the guest does. */
+  #checkApic(): void {
+    const word = SPARE_VECTOR >>> 5;
+    const bit = 1 << (SPARE_VECTOR & 31);
+    for (const [index, register] of [
+      [APIC_IRR, 0xfee00200],
+      [APIC_TMR, 0xfee00180],
+    ] as const) {
+      const apic = this.#apicWords();
+      const before = apic[index + word] as number;
+      for (const value of [(before | bit) >>> 0, (before & ~bit) >>> 0]) {
+        this.#apicWords()[index + word] = value;
+        const seen = this.#cpu.read32s((register + word * 16) | 0) >>> 0;
+        if (seen !== value) {
+          this.#apicWords()[index + word] = before;
+          throw mismatch("its local APIC has another layout");
+        }
+      }
+      this.#apicWords()[index + word] = before;
+    }
+  }
+}
