@@ -9,7 +9,8 @@ import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { ROOT, StepError, main, runNodeTool, step } from "./step.mjs";
+import { withLock } from "./lock.mjs";
+import { ROOT, StepError, main, runNodeTool } from "./step.mjs";
 
 const ASC = "assemblyscript/bin/asc.js";
 const TSC = "typescript/bin/tsc";
@@ -171,44 +172,10 @@ async function buildTypeScript({ label, config, outDir, folders, sources, depend
   return hash;
 }
 
-function isAlive(pid) {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    if (error.code === "ESRCH") return false;
-    if (error.code === "EPERM") return true;
-    throw error;
-  }
-}
-
-/** Two builds at once (a test run beside `npm start`) would write the same files: the second waits. */
-async function withLock(work) {
-  const lock = absolute(".build/.lock");
-  fs.mkdirSync(path.dirname(lock), { recursive: true });
-  await step("waiting for another build (.build/.lock)", async () => {
-    for (;;) {
-      try {
-        fs.writeFileSync(lock, String(process.pid), { flag: "wx" });
-        return;
-      } catch (error) {
-        if (error.code !== "EEXIST") throw error;
-      }
-      const holder = Number(fs.existsSync(lock) ? fs.readFileSync(lock, "utf8") : 0);
-      if (holder > 0 && !isAlive(holder)) fs.rmSync(lock, { force: true });
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  });
-  try {
-    return await work();
-  } finally {
-    fs.rmSync(lock, { force: true });
-  }
-}
-
 /** Builds the package and, with `programs`, tests, benchmarks and examples. */
 export function build({ programs }) {
-  return withLock(async () => {
+  // Two builds at once (a test run beside `npm start`) would write the same files: the second waits.
+  return withLock(absolute(".build/.lock"), "another build", async () => {
     await buildWasm();
     const bindings = await buildTypeScript({
       label: "compiling the bindings",

@@ -5,6 +5,7 @@ import path from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { build } from "./build.mjs";
+import { canInstall, findOnPath, installPackages, isExecutable } from "./programs.mjs";
 import { ROOT, StepError, main, runTool } from "./step.mjs";
 
 const MINIMUM_NODE = [20, 19];
@@ -53,16 +54,6 @@ async function ensureDependencies() {
   });
 }
 
-function isExecutable(file) {
-  try {
-    fs.accessSync(file, fs.constants.X_OK);
-    return fs.statSync(file).isFile();
-  } catch (error) {
-    if (["ENOENT", "EACCES", "ENOTDIR"].includes(error.code)) return false;
-    throw error;
-  }
-}
-
 function findProgram({ variable, names }) {
   const given = process.env[variable];
   if (given !== undefined && given !== "") {
@@ -71,8 +62,7 @@ function findProgram({ variable, names }) {
       `${variable} is set to ${given}, which is not an executable file: correct or unset it`,
     );
   }
-  const folders = (process.env.PATH ?? "").split(path.delimiter).filter((folder) => folder !== "");
-  return names.flatMap((name) => folders.map((folder) => path.join(folder, name))).find(isExecutable);
+  return findOnPath(...names);
 }
 
 /**
@@ -84,16 +74,13 @@ export async function ensureTestPrograms() {
   if (missing.length > 0) {
     const packages = missing.map((program) => program.package);
     const variables = missing.map((program) => program.variable).join(" and ");
-    if (process.getuid?.() !== 0 || !isExecutable("/usr/bin/apt-get")) {
+    if (!canInstall()) {
       throw new StepError(
         `the tests need ${packages.join(" and ")}: install with your system's package manager (Debian: ` +
           `apt-get install ${packages.join(" ")}), or point ${variables} at the binary`,
       );
     }
-    const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-    const install = ["install", "-y", "--no-install-recommends", ...packages];
-    await runTool("refreshing Debian's package lists", "apt-get", ["update"], { env });
-    await runTool(`installing ${packages.join(" and ")}`, "apt-get", install, { env });
+    await installPackages(packages);
   }
   const found = {};
   for (const program of TEST_PROGRAMS) {
