@@ -1,5 +1,11 @@
 import { PORT_SHMSIGNAL, PORT_EVENTQ } from "../../../assembly/abi/vbus.js";
-import { BAR0_SIZE, BAR1_SIZE, PCI_OFF_STATUS, PCI_STATUS_INTERRUPT } from "../../../assembly/abi/pci.js";
+import {
+  BAR0_SIZE,
+  BAR1_SIZE,
+  PCI_OFF_BAR0,
+  PCI_OFF_STATUS,
+  PCI_STATUS_INTERRUPT,
+} from "../../../assembly/abi/pci.js";
 import type { Bus } from "../../bus/bus.js";
 import type { DeviceClass } from "../../bus/types.js";
 import { Vbus } from "../../bus/vbus.js";
@@ -18,6 +24,8 @@ const MEMORY_END = 0xfeb00000;
 /** Free of v86's own devices; firmware moves it. */
 const DEFAULT_PORT = 0xd000;
 const DEFAULT_ARENA = 4 << 20;
+/** Behind the last BAR of a configuration space. */
+const PCI_BARS_END = 0x28;
 /** Longest that host work runs between two slices of the guest, in ms: about as long as the slices themselves. */
 const HOOK_BUDGET_MS = 1;
 
@@ -87,6 +95,8 @@ export class V86Host {
   readonly #machine: V86Internals;
   readonly #interrupts: V86Interrupts;
   readonly #arena: { address: number; size: number };
+  /** The BARs as v86 has them, after the last write that it understood. */
+  readonly #bars = new Uint8Array(PCI_BARS_END - PCI_OFF_BAR0);
   /** Slices so far. */
   #slice = 0;
   /** Slice in which a signal handle last rang. */
@@ -133,6 +143,7 @@ export class V86Host {
         ...(onError === undefined ? {} : { onError }),
       });
       space.live = this.#register(devfn, memoryAddress, port);
+      this.#bars.set(space.live.subarray(PCI_OFF_BAR0, PCI_BARS_END));
     } catch (error) {
       vbus?.close();
       machine.freePrivate(this.#arena.address, this.#arena.size);
@@ -193,9 +204,14 @@ export class V86Host {
       configWritten: (space, offset, width) => {
         this.#in("port", () => {
           this.function.configWritten(offset, space.slice(offset, offset + width));
-          // v86 keeps what was written: put back what no guest may change. The BARs are v86's business
-          for (let at = offset; at < offset + width; at++)
-            if (at < 0x10 || at >= 0x28) space[at] = config.read(at, 1);
+          // v86 keeps whatever was written: put back what no guest may change
+          for (let at = offset; at < offset + width; at++) {
+            if (at < PCI_OFF_BAR0 || at >= PCI_BARS_END) space[at] = config.read(at, 1);
+          }
+          // and it knows what a BAR is in 32-bit writes only
+          const bars = space.subarray(PCI_OFF_BAR0, PCI_BARS_END);
+          if (width === 4) this.#bars.set(bars);
+          else bars.set(this.#bars);
           return 0;
         });
       },
