@@ -3,6 +3,8 @@ import { defineConfig } from "vitest/config";
 // No test is judged by how long it takes: these only end one that hangs, on the busiest machine.
 const UNIT_TIMEOUT = 180_000;
 const STRESS_TIMEOUT = 240_000;
+/** A guest boots in seconds, on a busy machine in minutes; single waits have bounds of their own. */
+const LINUX_TIMEOUT = 300_000;
 const SETUP = ["./test/seed-properties.ts"];
 
 // Workers cannot be handed TypeScript: tests start those that lie built in .build/. The package itself is imported
@@ -20,7 +22,7 @@ export default defineConfig({
           name: "unit",
           pool: "forks",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/stress/**", "test/browser/**"],
+          exclude: ["test/stress/**", "test/browser/**", "test/linux/**"],
           setupFiles: SETUP,
           testTimeout: UNIT_TIMEOUT,
           hookTimeout: UNIT_TIMEOUT,
@@ -49,6 +51,17 @@ export default defineConfig({
           hookTimeout: STRESS_TIMEOUT,
           fileParallelism: false,
           sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        test: {
+          name: "linux",
+          pool: "forks",
+          include: ["test/linux/**/*.test.ts"],
+          testTimeout: LINUX_TIMEOUT,
+          hookTimeout: LINUX_TIMEOUT,
+          fileParallelism: false,
+          sequence: { groupOrder: 3 },
         },
       },
     ],

@@ -9,6 +9,8 @@ import { StepError, runTool, step } from "./step.mjs";
 
 const ARCHITECTURE = "i386";
 const FLAVOUR = "686";
+/** Changes when what an older version of this script unpacked is not enough. */
+const FORMAT = 2;
 /** What builds modules for the kernel above; Debian has the kernel's build programs for these. */
 const BUILD_ARCHITECTURES = ["amd64", "i386"];
 
@@ -60,7 +62,7 @@ class Apt {
           "add its sources to apt, or give the guest's kernel with VBUS_GUEST_KERNEL and what belongs to it",
       );
     });
-    return [...text.matchAll(/Depends: ([^\s:]+)/g)].map(([, dependency]) => dependency);
+    return [...text.matchAll(/Depends: <?([^\s:>]+)/g)].map(([, dependency]) => dependency);
   }
 
   /** Downloads packages into a folder. */
@@ -101,7 +103,8 @@ export async function debianPackages(cache) {
   const note = path.join(cache, "debian.json");
   if (fs.existsSync(note)) {
     const known = JSON.parse(fs.readFileSync(note, "utf8"));
-    if (fs.existsSync(path.join(cache, known.folder))) return describe(cache, known);
+    if (known.format === FORMAT && fs.existsSync(path.join(cache, known.folder)))
+      return describe(cache, known);
   }
   const apt = new Apt(path.join(cache, "apt"));
   await apt.prepare();
@@ -126,7 +129,7 @@ export async function debianPackages(cache) {
       fs.rmSync(path.join(cache, folder), { recursive: true, force: true });
       fs.renameSync(tree, path.join(cache, folder));
     });
-    const known = { folder, release, builds, packages: files.sort() };
+    const known = { format: FORMAT, folder, release, builds, packages: files.sort() };
     fs.writeFileSync(path.join(temporary, "note"), JSON.stringify(known, null, 2));
     fs.renameSync(path.join(temporary, "note"), note);
     fs.rmSync(apt.folder, { recursive: true }); // 140 MB that would be out of date when they are needed again

@@ -1,10 +1,60 @@
-// npm start [-- options]: the main job, two guests and a switch on real traffic.
+// npm start [-- options]: the main job. Where its pieces are there or can be fetched, that is the experiment with a real
+// Linux guest (npm run guest); elsewhere, and with --replay or an option that only that one has, it is the replay of a
+// capture between two guests written in TypeScript.
 import path from "node:path";
 import process from "node:process";
 import { ensure } from "./ensure.mjs";
-import { ROOT, main, runProgram } from "./step.mjs";
+import { guestEnvironment, runGuest } from "./guest.mjs";
+import { ROOT, StepError, main, runProgram } from "./step.mjs";
+
+/** Options that the replay alone has: who gives one means the replay. */
+const REPLAY_OPTIONS = [
+  "file",
+  "repetitions",
+  "batch",
+  "rx-ring",
+  "tx-ring",
+  "lazy",
+  "spin",
+  "capture-frames",
+  "loss",
+  "duplicate",
+  "reorder",
+  "corrupt",
+  "delay",
+  "delay-ms",
+];
+
+const isReplayOption = (arg) => {
+  const name = /^--([^=]+)/.exec(arg)?.[1];
+  return name === "replay" || REPLAY_OPTIONS.includes(name);
+};
+
+/** Says it where it is the first line that people see, and where it is in no program's way. */
+function announce(text, args) {
+  (args.includes("--json") ? process.stderr : process.stdout).write(`vbus: ${text}\n`);
+}
+
+function runReplay(args) {
+  return runProgram([path.join(ROOT, ".build/examples/replay/main.js"), ...args]);
+}
 
 await main(async () => {
+  const args = process.argv.slice(2);
   await ensure();
-  return runProgram([path.join(ROOT, ".build/examples/replay/main.js"), ...process.argv.slice(2)]);
+  if (args.some(isReplayOption)) return runReplay(args.filter((arg) => arg !== "--replay"));
+  if (args.includes("--help")) return runGuest(args, {});
+  let environment;
+  try {
+    environment = await guestEnvironment();
+  } catch (error) {
+    if (!(error instanceof StepError)) throw error;
+    announce(`no Linux guest here, so this is the run with guests in TypeScript: ${error.message}`, args);
+    return runReplay(args);
+  }
+  announce(
+    "a Linux guest in v86, virtio-net and venet side by side (npm start -- --replay: guests in TypeScript)",
+    args,
+  );
+  return runGuest(args, environment);
 });

@@ -1,0 +1,216 @@
+/**
+ * A Linux guest with two network cards, and behind each of them a network with one station, which is the same program for
+ * both: `eth0` is v86's own virtio-net, `eth1` is venet.
+ *
+ *     ┌ guest ─────────────────┐
+ *     │ eth0        eth1       │
+ *     └──┬───────────┬─────────┘
+ *     virtio-net   venet            v86's own │ ours, through the PCI bridge
+ *        │           │
+ *     port on     switch
+ *     v86's bus      │
+ *        │           │
+ *     NetPeer     NetPeer           10.0.N.1; the guest is 10.0.N.2
+ */
+import { createWriteStream, type WriteStream } from "node:fs";
+import { once } from "node:events";
+import { attachVbus, V86NetworkPort, type V86Host } from "vbus/emulators/v86";
+import { venetClass } from "vbus/devices/venet";
+import { MemorySpace } from "vbus/memory";
+import { capturePort, PcapngWriter, Switch, type Port } from "vbus/net";
+import { EventLoopScheduler } from "vbus/scheduler";
+import { NetPeer } from "../../test/support/net-peer.js";
+import { Machine, type MachineOptions } from "./machine.js";
+import { Notifications, type CardPlace } from "./notifications.js";
+
+/** Cards there are. */
+export const CARD_NAMES = ["eth0", "eth1"] as const;
+/** One of them. */
+export type CardName = (typeof CARD_NAMES)[number];
+
+const WHAT: Record<CardName, string> = { eth0: "virtio-net", eth1: "venet" };
+const NETWORK: Record<CardName, number> = { eth0: 0, eth1: 1 };
+/** Where their notification registers are, and how many bytes of ports those take. */
+const PLACES: Record<CardName, CardPlace & { size: number }> = {
+  eth0: { slot: 0x0a, bar: 1, interrupt: /virtio\d+\s*$/, size: 4 },
+  eth1: { slot: 0x10, bar: 1, interrupt: /vbus/, size: 12 },
+};
+/** The guest's kernel sees the bridge at boot: part of what a saved state is. */
+const PREPARED = "vbus-pci bridge in slot 0x10";
+const DRIVERS = ["vbus.ko", "venet.ko"];
+const HEADERS = 14 + 4;
+const READY_MS = 30_000;
+
+/** A card, and what is behind it. */
+export interface Card {
+  readonly name: CardName;
+  /** `virtio-net` or `venet`. */
+  readonly what: string;
+  readonly guestAddress: string;
+  readonly peerAddress: string;
+  /** The peer's MAC address. */
+  readonly peerMac: string;
+  /** The station behind it. */
+  readonly peer: NetPeer;
+  readonly notifications: Notifications;
+}
+
+/** What a lab is made of. */
+export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs"> {
+  /** Cards to set up; v86's own is in the machine in any case. Default both. */
+  cards?: readonly CardName[];
+  /** File for everything that crosses the cards, as pcapng. */
+  capture?: string;
+}
+
+const macOf = (host: number, network: number): string => `02:00:00:00:0${network}:0${host}`;
+
+/** The guest, its cards, and the stations behind them. */
+export class Lab {
+  private constructor(
+    readonly machine: Machine,
+    /** Those asked for. */
+    readonly cards: readonly Card[],
+    /** The bridge, when `eth1` was asked for. */
+    readonly host: V86Host | null,
+    private readonly closers: (() => void | Promise<void>)[],
+  ) {}
+
+  /** Starts the guest and brings its cards up. @throws GuestError, Error */
+  static async open(options: LabOptions): Promise<Lab> {
+    const { cards: names = CARD_NAMES, mtu = 1500, pieces } = options;
+    if (names.includes("eth1")) {
+      const missing = DRIVERS.filter((driver) => !pieces.drivers.includes(driver));
+      if (missing.length > 0)
+        throw new Error(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
+    }
+    const closers: (() => void | Promise<void>)[] = [];
+    const scheduler = new EventLoopScheduler();
+    const space = await MemorySpace.host();
+    const capture = options.capture === undefined ? null : new CaptureFile(options.capture);
+    if (capture !== null) closers.push(() => capture.close());
+    const wrap = (port: Port, name: CardName): Port =>
+      capture === null ? port : capturePort(port, capture.writer, { name, description: WHAT[name] });
+    const peers = new Map<CardName, NetPeer>();
+    const addPeer = (name: CardName, port: Port): void => {
+      const network = NETWORK[name];
+      const peer = new NetPeer({
+        port,
+        scheduler,
+        space,
+        mac: macOf(1, network),
+        ip4: `10.0.${network}.1`,
+        ip6: `fd00:0:0:${network}::1`,
+        mtu,
+      });
+      closers.push(() => peer.close());
+      peers.set(name, peer);
+    };
+    let host: V86Host | null = null;
+    try {
+      const machine = await Machine.start({
+        ...options,
+        preparedAs: names.includes("eth1") ? PREPARED : "",
+        prepare: async (emulator) => {
+          if (names.includes("eth1")) {
+            const net = new Switch({ scheduler, space, name: "eth1" });
+            closers.push(() => net.close());
+            host = await attachVbus(emulator, {
+              scheduler,
+              devices: [
+                {
+                  name: "nic0",
+                  class: venetClass({ port: (name) => wrap(net.addPort(name), "eth1") }),
+                  attributes: { client_mac: macOf(2, NETWORK.eth1), mtu: String(mtu), enabled: "1" },
+                },
+              ],
+            });
+            const bridge = host;
+            closers.push(() => bridge.close());
+            addPeer("eth1", net.addPort("peer"));
+          }
+          if (names.includes("eth0")) {
+            const port = new V86NetworkPort(emulator, { scheduler, space, as: "network" });
+            addPeer("eth0", wrap(port, "eth0"));
+          }
+        },
+      });
+      closers.push(() => machine.close());
+      const cards: Card[] = [];
+      for (const name of CARD_NAMES) {
+        const peer = peers.get(name);
+        if (peer === undefined) continue;
+        await bringUp(machine, name, mtu);
+        const { size, ...place } = PLACES[name];
+        const network = NETWORK[name];
+        cards.push({
+          name,
+          what: WHAT[name],
+          guestAddress: `10.0.${network}.2`,
+          peerAddress: `10.0.${network}.1`,
+          peerMac: macOf(1, network),
+          peer,
+          notifications: new Notifications(machine, place, size),
+        });
+      }
+      return new Lab(machine, cards, host, closers);
+    } catch (error) {
+      await closeAll(closers);
+      throw error;
+    }
+  }
+
+  /** The card of that name. @throws Error when it was not asked for */
+  card(name: CardName): Card {
+    const card = this.cards.find((candidate) => candidate.name === name);
+    if (card === undefined) throw new Error(`this lab has no ${name}`);
+    return card;
+  }
+
+  /** Ends everything. */
+  async close(): Promise<void> {
+    await closeAll(this.closers);
+  }
+}
+
+async function closeAll(closers: (() => void | Promise<void>)[]): Promise<void> {
+  for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer();
+}
+
+async function bringUp(machine: Machine, name: CardName, mtu: number): Promise<void> {
+  const network = NETWORK[name];
+  if (name === "eth1") {
+    for (const driver of DRIVERS) await machine.check(`insmod /lib/vbus/${driver}`);
+    const appears = `n=0; until [ -e /sys/class/net/${name} ] || [ $n -ge 100 ]; do n=$((n+1)); usleep 50000; done; [ -e /sys/class/net/${name} ]`;
+    await machine.check(appears, { timeoutMs: READY_MS });
+  } else {
+    await machine.check(`ip link set ${name} address ${macOf(2, network)}`);
+  }
+  await machine.check(`ip link set ${name} mtu ${mtu} && ip link set ${name} up`);
+  await machine.check(`ip addr add 10.0.${network}.2/24 dev ${name}`);
+  await machine.check(`ping -c 1 -W 10 10.0.${network}.1`, { timeoutMs: READY_MS });
+}
+
+/** Longest frame of a card. */
+export function frameLimit(mtu: number): number {
+  return mtu + HEADERS;
+}
+
+class CaptureFile {
+  readonly writer: PcapngWriter;
+  readonly #stream: WriteStream;
+
+  constructor(file: string) {
+    this.#stream = createWriteStream(file);
+    this.writer = new PcapngWriter({
+      sink: (chunk) => this.#stream.write(chunk),
+      clock: performance,
+    });
+  }
+
+  async close(): Promise<void> {
+    this.writer.close();
+    this.#stream.end();
+    await once(this.#stream, "close");
+  }
+}
