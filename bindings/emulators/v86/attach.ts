@@ -13,7 +13,7 @@ import { PciBridge, type PciBridgeCounters } from "../../connectors/pci/function
 import { VbusError } from "../../errors.js";
 import { MemorySpace } from "../../memory/space.js";
 import { EventLoopScheduler } from "../../scheduler.js";
-import { MMIO_GRANULE, V86Internals, whenReady, type V86Emulator } from "./internals.js";
+import { MMIO_GRANULE, PCI_BARS_END, V86Internals, whenReady, type V86Emulator } from "./internals.js";
 import { V86Interrupts, type V86Context, type V86InterruptCounters } from "./interrupts.js";
 
 /** Slot 0x10 is free in every configuration of v86, and so are those above it but 0x12 and 0x1e. */
@@ -24,8 +24,6 @@ const MEMORY_END = 0xfeb00000;
 /** Free of v86's own devices; firmware moves it. */
 const DEFAULT_PORT = 0xd000;
 const DEFAULT_ARENA = 4 << 20;
-/** Behind the last BAR of a configuration space. */
-const PCI_BARS_END = 0x28;
 /** Longest that host work runs between two slices of the guest, in ms: about as long as the slices themselves. */
 const HOOK_BUDGET_MS = 1;
 
@@ -95,8 +93,6 @@ export class V86Host {
   readonly #machine: V86Internals;
   readonly #interrupts: V86Interrupts;
   readonly #arena: { address: number; size: number };
-  /** The BARs as v86 has them, after the last write that it understood. */
-  readonly #bars = new Uint8Array(PCI_BARS_END - PCI_OFF_BAR0);
   /** Slices so far. */
   #slice = 0;
   /** Slice in which a signal handle last rang. */
@@ -143,7 +139,6 @@ export class V86Host {
         ...(onError === undefined ? {} : { onError }),
       });
       space.live = this.#register(devfn, memoryAddress, port);
-      this.#bars.set(space.live.subarray(PCI_OFF_BAR0, PCI_BARS_END));
     } catch (error) {
       vbus?.close();
       machine.freePrivate(this.#arena.address, this.#arena.size);
@@ -208,10 +203,6 @@ export class V86Host {
           for (let at = offset; at < offset + width; at++) {
             if (at < PCI_OFF_BAR0 || at >= PCI_BARS_END) space[at] = config.read(at, 1);
           }
-          // and it knows what a BAR is in 32-bit writes only
-          const bars = space.subarray(PCI_OFF_BAR0, PCI_BARS_END);
-          if (width === 4) this.#bars.set(bars);
-          else bars.set(this.#bars);
           return 0;
         });
       },
