@@ -24,6 +24,12 @@ const MEMORY_END = 0xfeb00000;
 /** Free of v86's own devices; firmware moves it. */
 const DEFAULT_PORT = 0xd000;
 const DEFAULT_ARENA = 4 << 20;
+/** A doorbell that comes so many instructions after the last is served at once … */
+const PAUSE_INSTRUCTIONS = 16_000;
+/** … unless the guest has had no pause for so many: it has more to say, and is not waiting for an answer. */
+const BUSY_INSTRUCTIONS = 500_000;
+/** A guest may ring any number, whether it is a handle or not. */
+const POSTPONED_MAX = 4096;
 /** Longest that host work runs between two slices of the guest, in ms: about as long as the slices themselves. */
 const HOOK_BUDGET_MS = 1;
 
@@ -75,9 +81,9 @@ export interface V86Counters extends PciBridgeCounters, V86InterruptCounters {
 /**
  * A bus in front of a guest of v86's. Made by {@link attachVbus}; everything of it runs in v86's thread.
  *
- * Doorbells: the first after a pause is served inside the port access that rang it, which is what makes a round trip
- * short. While a guest keeps ringing, they are served at the end of its slice (some 100,000 instructions, or as soon as
- * it idles): until then its rings are marked as being served, and it rings no more.
+ * Doorbells: one that comes after a pause, from a guest that has time, is served inside the port access that rang, which is
+ * what makes a round trip short. A guest that is busy has more to say: it is served at the end of its slice (some 100,000
+ * instructions, or as soon as it idles). Until then its rings are marked as being served, and it rings no more.
  */
 export class V86Host {
   /** The bus that the guest sees. */
@@ -93,10 +99,11 @@ export class V86Host {
   readonly #machine: V86Internals;
   readonly #interrupts: V86Interrupts;
   readonly #arena: { address: number; size: number };
-  /** Slices so far. */
-  #slice = 0;
-  /** Slice in which a signal handle last rang. */
-  readonly #rang = new Map<number, number>();
+  readonly #clock: () => number;
+  /** When a signal last rang, in instructions. */
+  #lastDoorbell: number;
+  /** When the guest was last seen to have nothing to do. */
+  #lastIdle = 0;
   readonly #postponed = new Set<number>();
   #counters = { postponed: 0, invalidated: 0 };
   #closed = false;
@@ -114,6 +121,8 @@ export class V86Host {
     } = options;
     this.scheduler = scheduler;
     this.#machine = machine;
+    this.#clock = () => machine.instructions;
+    this.#lastDoorbell = machine.instructions - PAUSE_INSTRUCTIONS;
     this.#arena = { address: machine.allocatePrivate(arenaSize), size: arenaSize };
     let vbus: Vbus | null = null;
     try {
@@ -150,7 +159,7 @@ export class V86Host {
         this.#work("task");
       },
       between: () => {
-        this.#slice++;
+        if (machine.halted) this.#lastIdle = machine.instructions;
         this.#work("hook");
       },
       reset: () => {
@@ -225,14 +234,15 @@ export class V86Host {
     if (this.#closed) return;
     if (offset === PORT_SHMSIGNAL && width === 4) {
       const handle = value >>> 0;
-      const last = this.#rang.get(handle);
-      this.#rang.set(handle, this.#slice);
-      if (last !== undefined && this.#slice - last <= 1) {
+      const now = this.#clock();
+      const pause = (now - this.#lastDoorbell) >>> 0;
+      this.#lastDoorbell = now;
+      if (pause < PAUSE_INSTRUCTIONS || (now - this.#lastIdle) >>> 0 > BUSY_INSTRUCTIONS) {
+        if (this.#postponed.size >= POSTPONED_MAX) this.#servePostponed();
         this.#postponed.add(handle);
         this.#counters.postponed++;
         return;
       }
-      if (this.#rang.size > 4096) this.#rang.clear(); // a guest that rings handles which do not exist
     }
     this.#interrupts.context = "port";
     try {
@@ -256,16 +266,19 @@ export class V86Host {
     this.#interrupts.context = context;
     try {
       this.#interrupts.catchUp();
-      if (this.#postponed.size > 0) {
-        const handles = [...this.#postponed];
-        this.#postponed.clear();
-        for (const handle of handles) this.function.bar1Write(PORT_SHMSIGNAL, 4, handle);
-      }
+      this.#servePostponed();
       this.scheduler.runPending(HOOK_BUDGET_MS);
     } finally {
       this.#interrupts.context = "task";
       this.#written();
     }
+  }
+
+  #servePostponed(): void {
+    if (this.#postponed.size === 0) return;
+    const handles = [...this.#postponed];
+    this.#postponed.clear();
+    for (const handle of handles) this.function.bar1Write(PORT_SHMSIGNAL, 4, handle);
   }
 
   readonly #invalidate = (gpa: number, length: number): void => {

@@ -64,7 +64,8 @@ interface Cpu {
   mem8: { byteOffset: number };
   memory_size: ArrayLike<number>;
   acpi_enabled: ArrayLike<number>;
-  instruction_counter: { [index: number]: number; byteOffset: number };
+  instruction_counter: { byteOffset: number };
+  in_hlt: { byteOffset: number };
   wm: { exports: Record<string, unknown> };
   read32s(address: number): number;
   jit_dirty_cache(start: number, end: number): void;
@@ -100,6 +101,7 @@ const CPU_MEMBERS = [
   "memory_size",
   "acpi_enabled",
   "instruction_counter",
+  "in_hlt",
   "read32s",
   "jit_dirty_cache",
   "handle_irqs",
@@ -230,6 +232,17 @@ export function receiveBuffers(emulator: V86Emulator): number {
   return queue.is_configured() ? queue.count_requests() : 0;
 }
 
+/** A function that tells how many instructions the guest has executed, modulo 2^32. */
+export function instructionClock(emulator: V86Emulator): () => number {
+  let words = new Uint32Array(0);
+  return () => {
+    const cpu = (emulator as Partial<Emulator>).v86?.cpu;
+    if (cpu?.wasm_memory === undefined) return 0; // not there yet
+    if (words.buffer !== cpu.wasm_memory.buffer) words = new Uint32Array(cpu.wasm_memory.buffer);
+    return words[cpu.instruction_counter.byteOffset >>> 2] as number;
+  };
+}
+
 /** A machine of v86's, from the inside. Used by the thread it runs on. */
 export class V86Internals {
   /** Guest-physical RAM in bytes. */
@@ -242,8 +255,10 @@ export class V86Internals {
   readonly #io: Ports;
   readonly #pci: Pci;
   readonly #counterIndex: number;
+  readonly #haltedAddress: number;
   #apic = new Uint32Array(0);
   #counter = new Uint32Array(0);
+  #halted = new Uint8Array(0);
   #undo: (() => void)[] = [];
 
   /** @throws VbusError EOPNOTSUPP when this is no v86, or one of another layout; ENOTCONN before it is ready */
@@ -271,6 +286,7 @@ export class V86Internals {
       throw mismatch("its memory is not where it used to be");
     }
     this.#counterIndex = cpu.instruction_counter.byteOffset >>> 2;
+    this.#haltedAddress = cpu.in_hlt.byteOffset;
     this.hasApic = cpu.acpi_enabled[0] === 1;
     if (this.hasApic) this.#checkApic();
   }
@@ -469,10 +485,27 @@ export class V86Internals {
 
   /** Ends the slice that runs at this moment, so that v86 looks for interrupts soon: for memory accesses. */
   endSlice(): void {
+    const words = this.#counterWords();
+    const at = this.#counterIndex;
+    words[at] = (words[at] as number) + SLICE_INSTRUCTIONS;
+  }
+
+  /** How many instructions the guest has executed, modulo 2^32. */
+  get instructions(): number {
+    return this.#counterWords()[this.#counterIndex] as number;
+  }
+
+  /** True while the guest waits for an interrupt. */
+  get halted(): boolean {
+    const { buffer } = this.#cpu.wasm_memory;
+    if (this.#halted.buffer !== buffer) this.#halted = new Uint8Array(buffer);
+    return this.#halted[this.#haltedAddress] === 1;
+  }
+
+  #counterWords(): Uint32Array {
     const { buffer } = this.#cpu.wasm_memory;
     if (this.#counter.buffer !== buffer) this.#counter = new Uint32Array(buffer);
-    const at = this.#counterIndex;
-    this.#counter[at] = (this.#counter[at] as number) + SLICE_INSTRUCTIONS;
+    return this.#counter;
   }
 
   /** Sets the level of a function's interrupt line. Never from within a memory access. */

@@ -13,12 +13,18 @@ import {
 } from "../../net/port.js";
 import { FrameTally, type FrameBalance } from "../../net/tally.js";
 import { EventLoopScheduler, type Scheduler, type Timer } from "../../scheduler.js";
-import { networkBuses, receiveBuffers, type V86Bus, type V86Emulator } from "./internals.js";
+import {
+  instructionClock,
+  networkBuses,
+  receiveBuffers,
+  type V86Bus,
+  type V86Emulator,
+} from "./internals.js";
 
 /** Frames of v86's that are handed on at once. */
 const BURST = 64;
-/** A frame that comes after a pause this long is handed on at once; others wait until v86 is through with its burst. */
-const PAUSE_MS = 0.5;
+/** A frame that comes so many instructions after the last is handed on at once; others wait until the burst is over. */
+const PAUSE_INSTRUCTIONS = 8000;
 /** Longest that what such a frame sets off runs at once, in ms. */
 const IMMEDIATE_BUDGET_MS = 1;
 /** How often a NIC without buffers is looked at again, in ms. It cannot tell when it has some. */
@@ -73,7 +79,8 @@ export class V86NetworkPort implements Port {
   readonly #in = new FrameTally();
   readonly #egress: Egress;
   #handing = false;
-  #lastFrame = -Infinity;
+  readonly #clock: () => number;
+  #lastFrame = 0;
   #pushedBack = false;
   #look: Timer | null = null;
   #drainPosted = false;
@@ -95,6 +102,8 @@ export class V86NetworkPort implements Port {
     this.#store = new FrameStore(space);
     this.#frames = new HostFrames(space, BURST, 2 * FRAME_LENGTH_MAX);
     this.#egress = new Egress(this.#store, scheduler, this.#in, 0, { frames: maxFrames, bytes: maxBytes });
+    this.#clock = instructionClock(emulator);
+    this.#lastFrame = this.#clock() - PAUSE_INSTRUCTIONS - 1;
     this.#listener = (frame: Uint8Array) => {
       this.#take(frame);
     };
@@ -149,8 +158,8 @@ export class V86NetworkPort implements Port {
       this.#in.drop("queue-full", 1);
       return;
     }
-    const now = this.#scheduler.now();
-    const paused = now - this.#lastFrame > PAUSE_MS;
+    const now = this.#clock();
+    const paused = (now - this.#lastFrame) >>> 0 > PAUSE_INSTRUCTIONS;
     this.#lastFrame = now;
     // what v86 sends in one go comes frame by frame: the first makes a short round trip, the others a burst
     if (!paused && this.#frames.batch.count < BURST) {
