@@ -7,7 +7,7 @@ import { readPieces } from "./pieces.js";
 import { formatReport, rowsOf } from "./report.js";
 import { runShell } from "./shell.js";
 
-const DEFAULTS = { seconds: 2, rounds: 5, warmUp: 1, mtu: 1500, seed: 1 };
+const DEFAULTS = { seconds: 2, rounds: 5, warmUp: 2, mtu: 1500, seed: 1 };
 
 const HELP = `npm run guest -- [options]
 
