@@ -25,6 +25,8 @@ them: ping, 60-byte frames (pktgen), and TCP in both directions with verified co
   --json              print the result as JSON on standard output
   --help              this text
 
+npm start does this, too, where it can; npm start -- --replay does the run with guests written in TypeScript.
+
 Exit code 0: measured, and everything arrived as it was sent. 1: it did not. 2: the command line is wrong.
 `;
 
