@@ -19,6 +19,7 @@ import { ROOT, StepError, main, runTool, step } from "./step.mjs";
 
 const DRIVER_FOLDER = path.join(ROOT, "guest/linux");
 const TOOLS_FOLDER = path.join(ROOT, "guest/tools");
+const HOSTILE_FOLDER = path.join(ROOT, "guest/hostile");
 const INIT_FILE = path.join(ROOT, "guest/initramfs/init");
 
 /** Loaded by init, in this order: what the emulator's own network card needs. */
@@ -55,6 +56,7 @@ const VARIABLES = {
   bios: ["VBUS_GUEST_BIOS", "SeaBIOS (bios.bin, 128 KiB)"],
   vgaBios: ["VBUS_GUEST_VGABIOS", "SeaBIOS's vgabios-stdvga.bin; may be left out"],
   tools: ["VBUS_GUEST_TOOLS", "instead of a compiler: the program that guest/tools builds, for i386"],
+  hostile: ["VBUS_GUEST_HOSTILE", "instead of a compiler: the multiboot program that guest/hostile builds"],
 };
 
 /** Where everything is kept: VBUS_CACHE, or the user's cache folder. */
@@ -113,7 +115,7 @@ async function sourcePieces(cache) {
   const reason = whyNoDebian();
   if (reason !== undefined) {
     const wanted = missing.includes("kernel") ? ["kernel", "modules", "headers", "drivers"] : [];
-    wanted.push(...missing.filter((piece) => piece !== "kernel"), "vgaBios", "tools");
+    wanted.push(...missing.filter((piece) => piece !== "kernel"), "vgaBios", "tools", "hostile");
     throw new StepError(
       `the Linux guest needs files that are fetched by themselves on Debian 12 only, and ${reason}. ` +
         `Get them from a Debian package mirror or another machine and set${explain(wanted)}`,
@@ -150,7 +152,7 @@ async function buildPrograms(needed) {
     if (!canInstall())
       throw new StepError(
         `the Linux guest is built with ${absent.join(", ")}: install with your system's package manager (Debian: ` +
-          `apt-get install ${names.join(" ")}), or give the finished files:${explain(["drivers", "tools"])}`,
+          `apt-get install ${names.join(" ")}), or give the finished files:${explain(["drivers", "tools", "hostile"])}`,
       );
     await installPackages(names);
     const still = needed.filter((name) => find()[name] === undefined);
@@ -289,30 +291,41 @@ async function makeDrivers(cache, { drivers, headers }, { gcc, make }) {
   return sourcesBelow(folder, /\.ko$/).map((name) => path.join(folder, name));
 }
 
-/** The guest's measuring tools: one static program that needs no C library (nor libgcc: there is none for i386). */
-async function makeTools(cache, { tools }, { gcc }) {
-  if (tools !== undefined) return tools;
-  const sources = sourcesBelow(TOOLS_FOLDER, /\.[chS]$/);
-  const flags = [
-    "-m32",
-    "-march=i686",
-    "-O2",
-    "-static",
-    "-nostdlib",
-    "-ffreestanding",
-    "-fno-pic",
-    "-no-pie",
-  ];
-  flags.push("-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-Wall", "-Wextra", "-Werror", "-s");
-  const key = new Key("tools 1")
+/** For programs that need no C library (nor libgcc: there is none for i386). */
+const FREESTANDING = [
+  ...["-m32", "-march=i686", "-O2", "-static", "-nostdlib", "-ffreestanding", "-fno-pic", "-no-pie"],
+  ...["-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-Wall", "-Wextra", "-Werror", "-s"],
+];
+/** A multiboot loader looks for its header in the first 8 KiB of the file: no padding to pages. */
+const MULTIBOOT = ["-Wl,-n,-Ttext=0x200000,--build-id=none,--no-warn-rwx-segments"];
+
+/** One static i386 program from all sources of a folder. */
+async function makeProgram(cache, { name, what, folder, flags }, { gcc }) {
+  const sources = sourcesBelow(folder, /\.[chS]$/);
+  const key = new Key(`${name} 1`)
     .text(await versionOf(gcc), ...flags, ...sources)
-    .file(...sources.map((name) => path.join(TOOLS_FOLDER, name)));
-  const units = sources.filter((name) => name.endsWith(".c")).map((name) => path.join(TOOLS_FOLDER, name));
-  const tool = await product(cache, `tools-${key}`, (temporary) =>
-    runTool("building the guest's tools", gcc, [...flags, "-o", temporary, ...units]),
+    .file(...sources.map((source) => path.join(folder, source)));
+  const units = sources.filter((source) => source.endsWith(".c")).map((source) => path.join(folder, source));
+  const program = await product(cache, `${name}-${key}`, (temporary) =>
+    runTool(`building ${what}`, gcc, [...flags, "-o", temporary, ...units]),
   );
-  prune(cache, "tools-", 8);
-  return tool;
+  prune(cache, `${name}-`, 8);
+  return program;
+}
+
+/** The guest's measuring tools. */
+async function makeTools(cache, { tools }, programs) {
+  if (tools !== undefined) return tools;
+  const what = "the guest's tools";
+  return makeProgram(cache, { name: "tools", what, folder: TOOLS_FOLDER, flags: FREESTANDING }, programs);
+}
+
+/** The guest that wishes its host ill. */
+async function makeHostile(cache, { hostile }, programs) {
+  if (hostile !== undefined) return hostile;
+  const flags = [...FREESTANDING, "-fno-builtin", ...MULTIBOOT];
+  const what = "the hostile guest";
+  return makeProgram(cache, { name: "hostile", what, folder: HOSTILE_FOLDER, flags }, programs);
 }
 
 async function makeInitrd(cache, { busybox, modules, drivers, tools }) {
@@ -347,9 +360,9 @@ async function makeInitrd(cache, { busybox, modules, drivers, tools }) {
 
 /**
  * Fetches and builds whatever is missing or stale. Two processes at once do the work once.
- * @returns {Promise<{ kernel: string, initrd: string, bios: string, vgaBios?: string, cache: string, drivers: string[],
- *   sources: Record<string, string>, key: string }>} absolute file names; `key` changes whenever the content of any of
- *   them does; `sources` are what the variables of this script would name
+ * @returns {Promise<{ kernel: string, initrd: string, bios: string, vgaBios?: string, cache: string, hostile: string,
+ *   drivers: string[], sources: Record<string, string>, key: string }>} absolute file names; `key` changes whenever the
+ *   content of any of them but `hostile` does; `sources` are what the variables of this script would name
  * @throws {StepError} that says what is missing and how to give it
  */
 export function guestPieces() {
@@ -357,12 +370,13 @@ export function guestPieces() {
   return withLock(path.join(cache, ".lock"), "another process that makes the guest's pieces", async () => {
     const source = await sourcePieces(cache);
     const needed = ["xz"];
-    if (source.tools === undefined) needed.push("gcc");
+    if (source.tools === undefined || source.hostile === undefined) needed.push("gcc");
     if (source.drivers === undefined && hasDriver()) needed.push("gcc", "make");
     const programs = await buildPrograms([...new Set(needed)]);
     const kernel = await makeKernel(cache, source.kernel, programs.xz);
     const drivers = await makeDrivers(cache, source, programs);
     const tools = await makeTools(cache, source, programs);
+    const hostile = await makeHostile(cache, source, programs);
     const initrd = await makeInitrd(cache, { ...source, drivers, tools });
     const bios = source.vgaBios === undefined ? [source.bios] : [source.bios, source.vgaBios];
     const key = new Key("pieces 1").text(path.basename(kernel), path.basename(initrd)).file(...bios);
@@ -372,6 +386,7 @@ export function guestPieces() {
       bios: source.bios,
       ...(source.vgaBios === undefined ? {} : { vgaBios: source.vgaBios }),
       cache,
+      hostile,
       drivers: drivers.map((file) => path.basename(file)),
       sources: {
         kernel: source.kernel,

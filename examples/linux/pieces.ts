@@ -13,6 +13,8 @@ export interface Pieces {
   vgaBios?: string;
   /** The folder for everything that can be made again, saved states for example. */
   cache: string;
+  /** A multiboot program that does its worst to the host, for tests. */
+  hostile: string;
   /** The drivers of this project in the guest's `/lib/vbus`, such as `venet.ko`. */
   drivers: string[];
   /** What the pieces were made of: the values that `VBUS_GUEST_KERNEL`, …, would have. */

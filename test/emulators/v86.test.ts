@@ -275,6 +275,27 @@ describe("a guest of v86's", () => {
     expect(cpu.io.port_read32(0xcfc) >>> 0).toBe(0xfffffffc);
   });
 
+  it("finds its BARs where they are, whatever bytes it wrote there", () => {
+    const select = (offset: number): void => {
+      cpu.io.port_write32(0xcf8, 0x80000000 | (0x10 << 11) | offset | 0);
+    };
+    for (const [offset, value] of [
+      [0x10, BAR0],
+      [0x14, BAR1 | 1],
+    ] as const) {
+      select(offset);
+      for (let byte = 0; byte < 4; byte++) cpu.io.port_write8(0xcfc + byte, 0xee);
+      cpu.io.port_write16(0xcfc, 0xeeee);
+      select(offset);
+      expect(cpu.io.port_read32(0xcfc) >>> 0).toBe(value >>> 0);
+    }
+    select(0x14);
+    cpu.io.port_write32(0xcfc, 0xe000); // ports do move, when they are asked to as firmware does
+    select(0x14);
+    expect(cpu.io.port_read32(0xcfc)).toBe(0xe001);
+    expect(guestIn(cpu, new MachineDoor(cpu, BAR0, 0xe000)).negotiate().result).toBe(1);
+  });
+
   it("does no harm by writing to functions that do not exist, where v86 alone would throw", () => {
     cpu.io.port_write32(0xcf8, 0x80000000 | (0x19 << 11) | 0);
     cpu.io.port_write8(0xcfc, 1);

@@ -129,6 +129,44 @@ describe("constants against the table of the ABI", () => {
     ["venet.segment_id_original_host.EVENT_QUEUE", abi.VENET_SEGMENT_EVENT_QUEUE],
     ["venet.segment_id_original_host.L4RO_POOL", abi.VENET_SEGMENT_L4RO_POOL],
     ["venet.segment_id_original_host.L4RO_PAGE_QUEUE", abi.VENET_SEGMENT_L4RO_PAGE_QUEUE],
+    ["venet.cap_sg.SG", abi.VENET_SG_SG],
+    ["venet.cap_sg.TSO4", abi.VENET_SG_TSO4],
+    ["venet.cap_sg.TSO6", abi.VENET_SG_TSO6],
+    ["venet.cap_sg.ECN", abi.VENET_SG_ECN],
+    ["venet.cap_sg.UFO", abi.VENET_SG_UFO],
+    ["venet.cap_sg.PMTD", abi.VENET_SG_PMTD],
+    ["venet.cap_evq.LINKSTATE", abi.VENET_EVENTQ_LINKSTATE],
+    ["venet.cap_evq.TXC", abi.VENET_EVENTQ_TXC],
+    ["venet.cap_l4ro.SG", abi.VENET_L4RO_SG],
+    ["venet.cap_l4ro.TSO4", abi.VENET_SG_TSO4],
+    ["venet.cap_l4ro.TSO6", abi.VENET_SG_TSO6],
+    ["venet.cap_l4ro.ECN", abi.VENET_SG_ECN],
+    ["venet.sg_flag.NEEDS_CSUM", abi.VSG_NEEDS_CSUM],
+    ["venet.sg_flag.GSO", abi.VSG_GSO],
+    ["venet.sg_flag.ECN", abi.VSG_ECN],
+    ["venet.gso_type.TCPV4", abi.VSG_GSO_TCPV4],
+    ["venet.gso_type.UDP", abi.VSG_GSO_UDP],
+    ["venet.gso_type.TCPV6", abi.VSG_GSO_TCPV6],
+    ["venet.vsg_size.final.base", abi.VSG_SIZE_FIXED],
+    ["venet.vsg_size.final.per_iov", abi.VSG_IOV_SIZE],
+    ["venet.vsg_size.historic_ilp32.per_iov", abi.VSG_IOV_SIZE_ILP32],
+    ["venet.gso_max_len", abi.VENET_GSO_MAX],
+    ["venet.l4ro_pool_max_len", abi.VENET_L4RO_POOL_MAX],
+    ["venet.event.LINKSTATE", abi.VENET_EVENT_LINKSTATE],
+    ["venet.event.TXC", abi.VENET_EVENT_TXC],
+    ["venet.evsize", abi.VENET_EVENT_SIZE],
+    ["venet.host_default.txmitigation", abi.VENET_TXMITIGATION_DEFAULT],
+    ["pci.vendor", abi.PCI_VENDOR],
+    ["pci.device", abi.PCI_DEVICE],
+    ["pci.class", abi.PCI_CLASS],
+    ["pci.revision", abi.PCI_ABI_VERSION],
+    ["pci.subsystem_vendor", abi.PCI_SUBSYSTEM_VENDOR],
+    ["pci.subsystem_device", abi.PCI_SUBSYSTEM_DEVICE],
+    ["pci.interrupt_pin", abi.PCI_INTERRUPT_PIN],
+    ["pci.capability_msi_offset", abi.PCI_MSI_OFFSET],
+    ["pci.capability_msi_length", abi.PCI_MSI_SIZE],
+    ["pci.bar.0.size", abi.BAR0_SIZE],
+    ["pci.bar.1.size", abi.BAR1_SIZE],
   ];
   for (const [path, value] of VALUES) {
     it(`${path} is ${value}`, () => expect(value).toBe(fact(path)));
@@ -238,6 +276,55 @@ describe("structure layouts, both targets", () => {
         eventid: abi.EVENT_OFF_ID,
       });
       expectLayout("vbus_pci_add_event", target, null, { type: abi.EVENT_DATA_OFF_TYPE });
+      expectLayout("vbus_pci_handle_event", target, 8, { handle: 0 });
+    });
+
+    it(`registers of the PCI function (${target})`, () => {
+      expectLayout("vbus_pci_regs", target, abi.BAR0_SIZE, {
+        "bridgecall.vector": abi.BAR0_OFF_VECTOR,
+        "bridgecall.len": abi.BAR0_OFF_LEN,
+        "bridgecall.datap": abi.BAR0_OFF_DATAP,
+      });
+      expectLayout("vbus_pci_signals", target, abi.BAR1_SIZE, {
+        eventq: abi.PORT_EVENTQ,
+        fastcall: abi.PORT_FASTCALL,
+        shmsignal: abi.PORT_SHMSIGNAL,
+        pad: abi.PORT_INTX_STATUS, // the first of the reserved ones
+      });
+    });
+
+    it(`venet descriptors and events (${target})`, () => {
+      const iovSize = wide ? abi.VSG_IOV_SIZE : abi.VSG_IOV_SIZE_ILP32;
+      const iovPtr = wide ? abi.VSG_IOV_OFF_PTR : abi.VSG_IOV_OFF_PTR_ILP32;
+      expectLayout("venet_iov", target, iovSize, { len: abi.VSG_IOV_OFF_LEN, ptr: iovPtr });
+      expectLayout("venet_sg", target, abi.VSG_SIZE_FIXED + iovSize, {
+        cookie: abi.VSG_OFF_COOKIE,
+        flags: abi.VSG_OFF_FLAGS,
+        len: abi.VSG_OFF_LEN,
+        "csum.start": abi.VSG_OFF_CSUM_START,
+        "csum.offset": abi.VSG_OFF_CSUM_OFFSET,
+        "gso.type": abi.VSG_OFF_GSO_TYPE,
+        "gso.hdrlen": abi.VSG_OFF_GSO_HDRLEN,
+        "gso.size": abi.VSG_OFF_GSO_SIZE,
+        count: abi.VSG_OFF_COUNT,
+        "iov[0].len": abi.VSG_SIZE_FIXED + abi.VSG_IOV_OFF_LEN,
+        "iov[0].ptr": abi.VSG_SIZE_FIXED + iovPtr,
+      });
+      expectLayout("venet_event_header", target, null, {
+        flags: abi.VENET_EVENT_OFF_FLAGS,
+        size: abi.VENET_EVENT_OFF_SIZE,
+        id: abi.VENET_EVENT_OFF_ID,
+      });
+      expectLayout("venet_event_linkstate", target, abi.VENET_LINKSTATE_SIZE, {
+        state: abi.VENET_LINKSTATE_OFF_STATE,
+      });
+      // records lie 24 bytes apart whatever the guest, so only the final layout of this one matters
+      if (wide) {
+        expectLayout("venet_event_txc", target, abi.VENET_TXC_SIZE, {
+          txqid: abi.VENET_TXC_OFF_TXQID,
+          cookie: abi.VENET_TXC_OFF_COOKIE,
+        });
+      }
     });
 
     it(`venet calls (${target})`, () => {

@@ -75,13 +75,14 @@ function pathWith(...names: string[]): string {
 
 /** The variables that give every piece. */
 function everything(): Record<string, string> {
-  const { sources, bios, vgaBios } = readPieces();
+  const { sources, bios, vgaBios, hostile } = readPieces();
   return {
     VBUS_GUEST_KERNEL: sources.kernel,
     VBUS_GUEST_MODULES: sources.modules,
     VBUS_GUEST_BUSYBOX: sources.busybox,
     VBUS_GUEST_TOOLS: sources.tools,
     VBUS_GUEST_BIOS: bios,
+    VBUS_GUEST_HOSTILE: hostile,
     ...(sources.drivers === undefined ? {} : { VBUS_GUEST_DRIVERS: sources.drivers }),
     ...(vgaBios === undefined ? {} : { VBUS_GUEST_VGABIOS: vgaBios }),
   };

@@ -177,8 +177,11 @@ describe.each([
     [50, 49],
     [65535, 65535],
     [65535, 2],
-  ])("a checksum at %i + %i of a frame of 100 bytes", (start, offset) => {
-    expectDrop("bad-offload", () => nic.send({ bytes: frame, flags: 1, start, offset }));
+  ])("a checksum at %i + %i of a frame of 100 bytes, whoever would finish it", (at, offset) => {
+    for (const offloads of [0, OFFLOAD_ALL]) {
+      start({ pool }, offloads);
+      expectDrop("bad-offload", () => nic.send({ bytes: frame, flags: 1, start: at, offset }));
+    }
   });
 
   it("a checksum in the last two bytes is fine", () => {

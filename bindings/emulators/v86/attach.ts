@@ -1,5 +1,11 @@
 import { PORT_SHMSIGNAL, PORT_EVENTQ } from "../../../assembly/abi/vbus.js";
-import { BAR0_SIZE, BAR1_SIZE, PCI_OFF_STATUS, PCI_STATUS_INTERRUPT } from "../../../assembly/abi/pci.js";
+import {
+  BAR0_SIZE,
+  BAR1_SIZE,
+  PCI_OFF_BAR0,
+  PCI_OFF_STATUS,
+  PCI_STATUS_INTERRUPT,
+} from "../../../assembly/abi/pci.js";
 import type { Bus } from "../../bus/bus.js";
 import type { DeviceClass } from "../../bus/types.js";
 import { Vbus } from "../../bus/vbus.js";
@@ -7,7 +13,7 @@ import { PciBridge, type PciBridgeCounters } from "../../connectors/pci/function
 import { VbusError } from "../../errors.js";
 import { MemorySpace } from "../../memory/space.js";
 import { EventLoopScheduler } from "../../scheduler.js";
-import { MMIO_GRANULE, V86Internals, whenReady, type V86Emulator } from "./internals.js";
+import { MMIO_GRANULE, PCI_BARS_END, V86Internals, whenReady, type V86Emulator } from "./internals.js";
 import { V86Interrupts, type V86Context, type V86InterruptCounters } from "./interrupts.js";
 
 /** Slot 0x10 is free in every configuration of v86, and so are those above it but 0x12 and 0x1e. */
@@ -193,9 +199,10 @@ export class V86Host {
       configWritten: (space, offset, width) => {
         this.#in("port", () => {
           this.function.configWritten(offset, space.slice(offset, offset + width));
-          // v86 keeps what was written: put back what no guest may change. The BARs are v86's business
-          for (let at = offset; at < offset + width; at++)
-            if (at < 0x10 || at >= 0x28) space[at] = config.read(at, 1);
+          // v86 keeps whatever was written: put back what no guest may change
+          for (let at = offset; at < offset + width; at++) {
+            if (at < PCI_OFF_BAR0 || at >= PCI_BARS_END) space[at] = config.read(at, 1);
+          }
           return 0;
         });
       },

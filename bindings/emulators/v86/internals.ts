@@ -1,3 +1,4 @@
+import { PCI_OFF_BAR0 } from "../../../assembly/abi/pci.js";
 import { VbusError } from "../../errors.js";
 
 /*
@@ -134,6 +135,8 @@ const APIC_TMR = 32;
 const FIRST_VECTOR = 16;
 /** A vector that no system uses for a device, for the check of the layout. */
 const SPARE_VECTOR = 0x6f;
+/** Behind the last BAR of a configuration space. */
+export const PCI_BARS_END = 0x28;
 /** Smallest piece of the address space that v86 maps. */
 export const MMIO_GRANULE = 0x20000;
 
@@ -381,9 +384,13 @@ export class V86Internals {
       const original = pci[name];
       this.#replace(pci, name, (address: number, value: number) => {
         // v86 itself throws, which nobody catches, when a guest writes 8 or 16 bits to a function that does not exist
-        if (pci.device_spaces[(address >> 8) & 0xffff] === undefined) return;
+        const devfn = (address >> 8) & 0xffff;
+        const offset = address & 0xff & -width;
+        if (pci.device_spaces[devfn] === undefined) return;
+        // a BAR moves by 32-bit writes only; v86 ignores 16-bit ones, but stores bytes, and nothing moves
+        if (devfn === fn.devfn && width === 1 && offset >= PCI_OFF_BAR0 && offset < PCI_BARS_END) return;
         original.call(pci, address, value);
-        if (((address >> 8) & 0xffff) === fn.devfn) fn.configWritten(space, address & 0xff & -width, width);
+        if (devfn === fn.devfn) fn.configWritten(space, offset, width);
       });
     }
   }
