@@ -361,8 +361,8 @@ async function makeInitrd(cache, { busybox, modules, drivers, tools }) {
 /**
  * Fetches and builds whatever is missing or stale. Two processes at once do the work once.
  * @returns {Promise<{ kernel: string, initrd: string, bios: string, vgaBios?: string, cache: string, hostile: string,
- *   drivers: string[], key: string }>} absolute file names; `key` changes whenever the content of any of them but
- *   `hostile` does
+ *   drivers: string[], sources: Record<string, string>, key: string }>} absolute file names; `key` changes whenever the
+ *   content of any of them but `hostile` does; `sources` are what the variables of this script would name
  * @throws {StepError} that says what is missing and how to give it
  */
 export function guestPieces() {
@@ -388,6 +388,13 @@ export function guestPieces() {
       cache,
       hostile,
       drivers: drivers.map((file) => path.basename(file)),
+      sources: {
+        kernel: source.kernel,
+        modules: source.modules,
+        busybox: source.busybox,
+        tools,
+        ...(drivers.length === 0 ? {} : { drivers: path.dirname(drivers[0]) }),
+      },
       key: key.toString(),
     };
   });

@@ -2,6 +2,9 @@
 
 /** What init gives the shell. */
 const PROMPT = "guest# ";
+const AT_PROMPT = new RegExp(`${PROMPT}$`);
+const LINE_FEED = 0x0a;
+const BLANK = 0x20;
 /** Bytes the guest may send without an end of a command in sight; a command that writes more is an error. */
 const BUFFER_LIMIT = 8 << 20;
 /** The shell reads lines in the terminal's canonical mode, which holds 4095 characters. */
@@ -9,6 +12,7 @@ const LINE_LIMIT = 4000;
 const TAIL = 2000;
 const COMMAND_MS = 120_000;
 const PANIC = "Kernel panic ";
+const PANIC_MS = 1000;
 const INTERRUPT = "\x03";
 const INTERRUPT_MS = 10_000;
 
@@ -33,15 +37,19 @@ export interface SerialLine {
 
 interface Waiting {
   what: string;
-  /** Looks at all characters that nobody has taken yet; a result other than undefined ends the wait. */
-  match: (text: string) => unknown;
-  resolve: (value: never) => void;
+  /** Looks at the line before the last and the last one; a match that ends where they end is the end of the wait. */
+  end: RegExp;
+  /** Gets the match, and all characters before it that nobody has taken yet. */
+  resolve: (found: { match: RegExpExecArray; text: string }) => void;
   reject: (error: Error) => void;
 }
 
 /** Drives the shell. One wait at a time; `run` queues behind the one before. */
 export class Console {
-  #text = "";
+  /** Complete lines that nobody has taken yet, each with its end, and what has come of the next one. */
+  #lines: string[] = [];
+  #line = "";
+  #length = 0;
   #tail = "";
   #waiting: Waiting | null = null;
   #sequence = 0;
@@ -55,13 +63,18 @@ export class Console {
   receive(byte: number): void {
     const character = String.fromCharCode(byte);
     this.#listener?.(character);
-    this.#text += character;
-    // A prompt and a panic end where a line ends or in a blank: between those there is nothing to look for.
-    if (byte !== 0x0a && byte !== 0x20) return;
-    if (this.#text.length > BUFFER_LIMIT) this.#fail(`the guest wrote more than ${BUFFER_LIMIT >> 20} MiB`);
-    else if (this.#text.slice(-PANIC.length - 1).includes(PANIC))
-      setTimeout(() => this.#fail("the guest's kernel panicked"), 1000);
-    this.#look();
+    this.#line += character;
+    this.#length++;
+    // A prompt and a panic's first words end in a blank, a line in a line feed: in between there is nothing to look for.
+    if (byte !== LINE_FEED && byte !== BLANK) return;
+    if (this.#length > BUFFER_LIMIT) this.#fail(`the guest wrote more than ${BUFFER_LIMIT >> 20} MiB`);
+    else if (this.#line.endsWith(PANIC))
+      // the reason and where it happened come now
+      setTimeout(() => this.#fail("the guest's kernel panicked"), PANIC_MS);
+    if (byte === LINE_FEED) {
+      this.#lines.push(this.#line);
+      this.#line = "";
+    } else this.#look();
   }
 
   /** Hands everything the guest writes from now on to a listener as well; null ends that. */
@@ -76,15 +89,15 @@ export class Console {
 
   /** What the console said last. */
   get tail(): string {
-    return clean(this.#tail + this.#text).slice(-TAIL);
+    return clean(this.#tail + this.#lines.slice(-TAIL).join("") + this.#line).slice(-TAIL);
   }
 
   /** Waits for the first prompt and makes the shell fit for {@link Console.run}. */
   async start(timeoutMs: number): Promise<void> {
-    await this.#expect("the shell's prompt", timeoutMs, prompt);
+    await this.#expect("the shell's prompt", timeoutMs, AT_PROMPT);
     // Without echo the shell stops editing lines as well; -n 2 leaves emergencies and alerts on the console.
     this.line.send("stty -echo; set +m; dmesg -n 2\n");
-    await this.#expect("the shell's second prompt", timeoutMs, prompt);
+    await this.#expect("the shell's second prompt", timeoutMs, AT_PROMPT);
     await this.run("true", { timeoutMs });
   }
 
@@ -120,19 +133,15 @@ export class Console {
 
   async #run(command: string, timeoutMs: number): Promise<CommandResult> {
     if (this.#failure !== null) throw this.#failure;
-    this.#take(this.#text.length);
+    this.#take();
     // The shell must not see the marker in one piece: where its echo is on, it would match.
     const id = ++this.#sequence;
     const quoted = command.replaceAll("'", `'\\''`);
     this.line.send(`eval '${quoted}'; echo "Z""7Z:${id}:$?:"\n`);
     const marker = new RegExp(`Z7Z:${id}:(\\d+):\r?\n${PROMPT}$`);
-    const longest = 64;
     try {
-      return await this.#expect(`the end of "${command}"`, timeoutMs, (text) => {
-        const found = marker.exec(text.slice(-longest));
-        if (found === null) return undefined;
-        return { status: Number(found[1]), output: clean(text.slice(0, text.length - found[0].length)) };
-      });
+      const { match, text } = await this.#expect(`the end of "${command}"`, timeoutMs, marker);
+      return { status: Number(match[1]), output: clean(text) };
     } catch (error) {
       if (!this.#isLost()) await this.#interrupt();
       throw error;
@@ -143,24 +152,25 @@ export class Console {
   async #interrupt(): Promise<void> {
     this.line.send(INTERRUPT);
     try {
-      await this.#expect("the prompt after an interrupt", INTERRUPT_MS, prompt);
+      await this.#expect("the prompt after an interrupt", INTERRUPT_MS, AT_PROMPT);
     } catch (error) {
       this.#failure ??= error as GuestError;
     }
   }
 
-  async #expect<T>(what: string, timeoutMs: number, match: (text: string) => T | undefined): Promise<T> {
+  async #expect(
+    what: string,
+    timeoutMs: number,
+    end: RegExp,
+  ): Promise<{ match: RegExpExecArray; text: string }> {
     if (this.#failure !== null) throw this.#failure;
     let timer: ReturnType<typeof setTimeout> | undefined;
     try {
-      return await new Promise<T>((resolve, reject) => {
-        this.#waiting = { what, match, resolve, reject };
+      return await new Promise((resolve, reject) => {
+        this.#waiting = { what, end, resolve, reject };
         timer = setTimeout(() => {
-          reject(
-            new GuestError(
-              `waited ${timeoutMs / 1000} s for ${what}; the guest's console said last:\n${this.tail}`,
-            ),
-          );
+          const waited = `waited ${timeoutMs / 1000} s for ${what}`;
+          reject(new GuestError(`${waited}; the guest's console said last:\n${this.tail}`));
         }, timeoutMs);
         this.#look();
       });
@@ -177,16 +187,22 @@ export class Console {
   #look(): void {
     const waiting = this.#waiting;
     if (waiting === null) return;
-    const result = waiting.match(this.#text);
-    if (result === undefined) return;
+    const last = (this.#lines.at(-1) ?? "") + this.#line;
+    const match = waiting.end.exec(last);
+    if (match === null) return;
     this.#waiting = null;
-    this.#take(this.#text.length);
-    waiting.resolve(result as never);
+    const text = this.#take();
+    waiting.resolve({ match, text: text.slice(0, text.length - match[0].length) });
   }
 
-  #take(length: number): void {
-    this.#tail = (this.#tail + this.#text.slice(0, length)).slice(-TAIL);
-    this.#text = this.#text.slice(length);
+  /** All that has come; nothing is left but its last words. */
+  #take(): string {
+    const text = this.#lines.join("") + this.#line;
+    this.#tail = (this.#tail + text).slice(-TAIL);
+    this.#lines = [];
+    this.#line = "";
+    this.#length = 0;
+    return text;
   }
 
   #fail(why: string): void {
@@ -196,10 +212,6 @@ export class Console {
     this.#waiting?.reject(this.#failure);
     this.#waiting = null;
   }
-}
-
-function prompt(text: string): true | undefined {
-  return text.endsWith(PROMPT) ? true : undefined;
 }
 
 /** Plain text: no carriage returns, none of the shell's questions for the cursor's position. */

@@ -7,7 +7,7 @@ import { readPieces } from "./pieces.js";
 import { formatReport, rowsOf } from "./report.js";
 import { runShell } from "./shell.js";
 
-const DEFAULTS = { seconds: 2, rounds: 5, warmUp: 1, mtu: 1500, seed: 1 };
+const DEFAULTS = { seconds: 2, rounds: 5, warmUp: 2, mtu: 1500, seed: 1 };
 
 const HELP = `npm run guest -- [options]
 
@@ -24,6 +24,8 @@ them: ping, 60-byte frames (pktgen), and TCP in both directions with verified co
   --boot              boot even when there is a saved state
   --json              print the result as JSON on standard output
   --help              this text
+
+npm start does this, too, where it can; npm start -- --replay does the run with guests written in TypeScript.
 
 Exit code 0: measured, and everything arrived as it was sent. 1: it did not. 2: the command line is wrong.
 `;

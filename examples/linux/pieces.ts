@@ -17,6 +17,8 @@ export interface Pieces {
   hostile: string;
   /** The drivers of this project in the guest's `/lib/vbus`, such as `venet.ko`. */
   drivers: string[];
+  /** What the pieces were made of: the values that `VBUS_GUEST_KERNEL`, …, would have. */
+  sources: { kernel: string; modules: string; busybox: string; tools: string; drivers?: string };
   /** Changes whenever the content of one of the pieces does. */
   key: string;
 }
