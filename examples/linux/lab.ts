@@ -20,6 +20,7 @@ import { MemorySpace } from "vbus/memory";
 import { capturePort, PcapngWriter, Switch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
 import { NetPeer } from "../../test/support/net-peer.js";
+import type { TcpOptions } from "../../test/support/tcp-connection.js";
 import { Machine, type MachineOptions } from "./machine.js";
 import { Notifications, type CardPlace } from "./notifications.js";
 
@@ -48,6 +49,8 @@ export interface Card {
   readonly what: string;
   readonly guestAddress: string;
   readonly peerAddress: string;
+  /** The IPv6 one. */
+  readonly peerAddress6: string;
   /** The peer's MAC address. */
   readonly peerMac: string;
   /** The station behind it. */
@@ -61,6 +64,12 @@ export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs
   cards?: readonly CardName[];
   /** File for everything that crosses the cards, as pcapng. */
   capture?: string;
+  /** How the stations speak TCP. */
+  tcp?: TcpOptions;
+  /** Attributes of the venet card besides its address, MTU and carrier. */
+  attributes?: Readonly<Record<string, string>>;
+  /** Parameters of the guest's vbus.ko, such as `ilp32=1`. */
+  bridgeParameters?: string;
 }
 
 const macOf = (host: number, network: number): string => `02:00:00:00:0${network}:0${host}`;
@@ -102,6 +111,7 @@ export class Lab {
         ip4: `10.0.${network}.1`,
         ip6: `fd00:0:0:${network}::1`,
         mtu,
+        ...(options.tcp === undefined ? {} : { tcp: options.tcp }),
       });
       closers.push(() => peer.close());
       peers.set(name, peer);
@@ -121,7 +131,12 @@ export class Lab {
                 {
                   name: "nic0",
                   class: venetClass({ port: (name) => wrap(net.addPort(name), "eth1") }),
-                  attributes: { client_mac: macOf(2, NETWORK.eth1), mtu: String(mtu), enabled: "1" },
+                  attributes: {
+                    client_mac: macOf(2, NETWORK.eth1),
+                    mtu: String(mtu),
+                    enabled: "1",
+                    ...options.attributes,
+                  },
                 },
               ],
             });
@@ -140,7 +155,7 @@ export class Lab {
       for (const name of CARD_NAMES) {
         const peer = peers.get(name);
         if (peer === undefined) continue;
-        await bringUp(machine, name, mtu);
+        await bringUp(machine, name, mtu, options.bridgeParameters);
         const { size, ...place } = PLACES[name];
         const network = NETWORK[name];
         cards.push({
@@ -148,6 +163,7 @@ export class Lab {
           what: WHAT[name],
           guestAddress: `10.0.${network}.2`,
           peerAddress: `10.0.${network}.1`,
+          peerAddress6: `fd00:0:0:${network}::1`,
           peerMac: macOf(1, network),
           peer,
           notifications: new Notifications(machine, place, size),
@@ -177,10 +193,11 @@ async function closeAll(closers: (() => void | Promise<void>)[]): Promise<void> 
   for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer();
 }
 
-async function bringUp(machine: Machine, name: CardName, mtu: number): Promise<void> {
+async function bringUp(machine: Machine, name: CardName, mtu: number, parameters = ""): Promise<void> {
   const network = NETWORK[name];
   if (name === "eth1") {
-    for (const driver of DRIVERS) await machine.check(`insmod /lib/vbus/${driver}`);
+    for (const driver of DRIVERS)
+      await machine.check(`insmod /lib/vbus/${driver} ${driver === "vbus.ko" ? parameters : ""}`);
     const appears = `n=0; until [ -e /sys/class/net/${name} ] || [ $n -ge 100 ]; do n=$((n+1)); usleep 50000; done; [ -e /sys/class/net/${name} ]`;
     await machine.check(appears, { timeoutMs: READY_MS });
   } else {

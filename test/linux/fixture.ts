@@ -1,5 +1,5 @@
 /** A Linux guest for a test file: started once, before its first test, and switched off after its last. */
-import { afterAll, beforeAll } from "vitest";
+import { afterAll, beforeAll, expect } from "vitest";
 import { Lab, type LabOptions } from "../../examples/linux/lab.js";
 import { readPieces } from "../../examples/linux/pieces.js";
 
@@ -32,4 +32,44 @@ export function probed(output: string, first: string): Record<string, number> {
   const result: Record<string, number> = {};
   for (const [, name = "", value] of line.matchAll(/(\w+)=(\d+)/g)) result[name] = Number(value);
   return result;
+}
+
+/** Error counters of the kernel's `/proc/net/snmp`: 0, as long as all that the host made was right. */
+const SNMP_ERRORS = [
+  ["Ip", "InHdrErrors"],
+  ["Ip", "InDiscards"],
+  ["Icmp", "InErrors"],
+  ["Icmp", "InCsumErrors"],
+  ["Tcp", "InErrs"],
+  ["Tcp", "InCsumErrors"],
+  ["Udp", "InErrors"],
+  ["Udp", "InCsumErrors"],
+] as const;
+
+/** Expects that neither the guest's kernel nor the stations found anything wrong with what they got. */
+export async function expectNoErrors(lab: Lab): Promise<void> {
+  for (const { name, peer } of lab.cards) {
+    expect(peer.counters.checksumErrors, name).toEqual({ ip: 0, icmp: 0, udp: 0, tcp: 0 });
+    expect(peer.counters.patternErrors, name).toBe(0);
+    for (const counter of [
+      "rx_errors",
+      "rx_length_errors",
+      "rx_crc_errors",
+      "rx_frame_errors",
+      "tx_errors",
+    ]) {
+      const value = await lab.machine.check(`cat /sys/class/net/${name}/statistics/${counter}`);
+      expect(value, `${name} ${counter}`).toBe("0\n");
+    }
+  }
+  const snmp = await lab.machine.check("cat /proc/net/snmp");
+  for (const [protocol, field] of SNMP_ERRORS) {
+    const [names, values] = snmp.split("\n").filter((line) => line.startsWith(`${protocol}:`));
+    expect(values!.split(" ")[names!.split(" ").indexOf(field)], `${protocol} ${field}`).toBe("0");
+  }
+  const snmp6 = await lab.machine.check("cat /proc/net/snmp6");
+  for (const [, field, value] of snmp6.matchAll(
+    /^(\w*(?:InErrors|InHdrErrors|InCsumErrors|InTruncatedPkts))\s+(\d+)$/gm,
+  ))
+    expect(value, field).toBe("0");
 }

@@ -1,0 +1,321 @@
+/** A stock Linux kernel with v86's virtio-net as eth0 and venet as eth1, side by side. */
+import { describe, expect, it } from "vitest";
+import type { Card, CardName, Lab } from "../../examples/linux/lab.js";
+import { PatternStream } from "../support/streams.js";
+import { expectNoErrors, linuxLab, probed, tell } from "./fixture.js";
+
+const SEED = 20090401;
+const MEGABYTE = 1_000_000;
+let ports = 7100;
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+  const end = performance.now() + 60_000;
+  while (!(await condition())) {
+    if (performance.now() > end) throw new Error(`still waiting for ${what}`);
+    await pause(20);
+  }
+}
+
+/** Verified streams both ways over a card: the guest's command, and what must be true once it ended. */
+function both(
+  card: Card,
+  out: number,
+  into: number,
+  six = false,
+): { command: string; judge(output: string): Promise<void> } {
+  const port = ports++;
+  const streams: PatternStream[] = [];
+  card.peer.tcp.listen(port, (context) => {
+    const stream = new PatternStream(context, { send: into, sendSeed: SEED, receiveSeed: SEED + 1 });
+    streams.push(stream);
+    return stream;
+  });
+  const address = six ? card.peerAddress6 : card.peerAddress;
+  return {
+    command: `netprobe tcp-both -h ${address} -p ${port} -n ${out} -s ${SEED + 1} -r ${SEED}`,
+    async judge(output) {
+      expect(probed(output, "sent").bytes).toBe(out);
+      expect(probed(output, "received")).toMatchObject({ bytes: into, errors: 0 });
+      expect(streams).toHaveLength(1);
+      // the guest's kernel may still have the end of it
+      await until("the end of the stream", () => streams[0]!.received >= out);
+      expect(streams[0]).toMatchObject({ received: out, patternErrors: 0 });
+      card.peer.tcp.release(port);
+    },
+  };
+}
+
+async function traffic(lab: Lab, name: CardName, bytes = 2 * MEGABYTE): Promise<void> {
+  const { command, judge } = both(lab.card(name), bytes + 1, bytes + 3);
+  await judge(await lab.machine.check(command, { timeoutMs: 120_000 }));
+}
+
+/** Runs verified traffic in the guest's background while `work` does something to it. */
+async function during(
+  lab: Lab,
+  name: CardName,
+  work: () => Promise<void>,
+  bytes = 6 * MEGABYTE,
+): Promise<void> {
+  const { command, judge } = both(lab.card(name), bytes + 1, bytes + 3);
+  await lab.machine.check(`(${command} >/tmp/stream; echo $? >/tmp/status) & rm -f /tmp/status`);
+  await work();
+  await until(
+    `the stream on ${name}`,
+    async () => (await lab.machine.run("[ -e /tmp/status ]")).status === 0,
+  );
+  expect(await lab.machine.check("cat /tmp/status")).toBe("0\n");
+  await judge(await lab.machine.check("cat /tmp/stream"));
+}
+
+const statistics = (lab: Lab, nic = "nic0") =>
+  JSON.parse(lab.host!.vbus!.read(`devices/${nic}/statistics`)) as {
+    segmented: number;
+    superframes_passed: number;
+    tx: { drops: Record<string, number>; passed: number };
+    rx: { drops: Record<string, number>; passed: number };
+  };
+
+describe("venet beside virtio-net in a Linux guest", () => {
+  const lab = linuxLab({ tcp: { ecn: true, markEvery: 400_000 } });
+
+  it("is enumerated: PCI function, proxy device, driver by type, MSI", async () => {
+    const { machine } = lab();
+    const pci = "/sys/bus/pci/devices/0000:00:10.0";
+    expect(await machine.check(`cat ${pci}/vendor ${pci}/device ${pci}/revision ${pci}/class`)).toBe(
+      "0x11da\n0x2000\n0x02\n0x068000\n",
+    );
+    expect(await machine.check("ls /sys/bus/vbus-proxy/devices")).toBe("0\n");
+    const device = "/sys/bus/vbus-proxy/devices/0";
+    expect(await machine.check(`cat ${device}/modalias`)).toBe("vbus-proxy:virtual-ethernet\n");
+    expect(await machine.check(`grep MODALIAS ${device}/uevent`)).toBe(
+      "MODALIAS=vbus-proxy:virtual-ethernet\n",
+    );
+    expect(await machine.check(`readlink ${device}/driver`)).toMatch(/\/virtual-ethernet\n$/);
+    expect(await machine.check("readlink -f /sys/class/net/eth1/device")).toMatch(/0000:00:10\.0\/.*0\n$/);
+    expect(await machine.check("cat /proc/interrupts")).toMatch(/PCI-MSI.*vbus/);
+    expect(await machine.check("cat /sys/class/net/eth1/address")).toBe("02:00:00:00:01:02\n");
+  });
+
+  it("carries verified streams on both cards at the same time, in both directions", async () => {
+    const jobs = lab().cards.map((card) => ({ card, ...both(card, 3 * MEGABYTE + 1, 3 * MEGABYTE + 3) }));
+    const commands = jobs.map(({ card, command }) => `${command} >/tmp/${card.name} & ${card.name}=$!`);
+    await lab().machine.check(`${commands.join("; ")}; wait $eth0 && wait $eth1`, { timeoutMs: 120_000 });
+    for (const { card, judge } of jobs) await judge(await lab().machine.check(`cat /tmp/${card.name}`));
+  });
+
+  it("passes superframes untouched in both directions, those of flows with ECN too", async () => {
+    await lab().machine.check("echo 1 >/proc/sys/net/ipv4/tcp_ecn");
+    const before = statistics(lab());
+    const { peer } = lab().card("eth1");
+    const ecn = peer.counters.tcp.ecn;
+    await traffic(lab(), "eth1", 6 * MEGABYTE);
+    const after = statistics(lab());
+    expect(after.superframes_passed - before.superframes_passed).toBeGreaterThan(50);
+    expect(after.segmented).toBe(before.segmented);
+    expect(peer.counters.tcp.ecn).toBe(ecn + 1);
+    expect(peer.counters.received.ecnSuperframes).toBeGreaterThan(0);
+  });
+
+  it("speaks IPv6", async () => {
+    const { machine } = lab();
+    await machine.check(
+      "echo 0 >/proc/sys/net/ipv6/conf/eth1/disable_ipv6; ip -6 addr add fd00:0:0:1::2/64 dev eth1",
+    );
+    const card = lab().card("eth1");
+    await until(
+      "duplicate address detection",
+      async () => !/tentative/.test(await machine.check("ip -6 addr show eth1")),
+    );
+    const { command, judge } = both(card, 3 * MEGABYTE, 3 * MEGABYTE, true);
+    await judge(await machine.check(command, { timeoutMs: 120_000 }));
+    const output = await machine.check(`netprobe ping -h ${card.peerAddress6} -n 20 -z 1001`);
+    expect(probed(output, "pinged")).toMatchObject({ sent: 20, lost: 0, errors: 0 });
+  });
+
+  it("speaks 802.1Q, streams and datagrams", async () => {
+    const { machine } = lab();
+    await machine.check(
+      "for m in llc stp garp mrp 8021q; do insmod /lib/modules/$m.ko; done; vconfig add eth1 5; " +
+        "ip addr add 10.0.1.3/24 dev eth1.5; ip link set eth1.5 up",
+    );
+    const card = lab().card("eth1");
+    const { command, judge } = both(card, 3 * MEGABYTE, 3 * MEGABYTE);
+    await judge(await machine.check(`${command} -i eth1.5`, { timeoutMs: 120_000 }));
+    const output = await machine.check(`netprobe ping -h ${card.peerAddress} -i eth1.5 -n 20 -z 1471`);
+    expect(probed(output, "pinged")).toMatchObject({ sent: 20, lost: 0, errors: 0 });
+    await machine.check("vconfig rem eth1.5");
+  });
+
+  it("carries datagrams of all sizes, odd ones too, both ways", async () => {
+    const card = lab().card("eth1");
+    const { machine } = lab();
+    const port = ports++;
+    const sink = card.peer.udp.sink(port, SEED);
+    const count = 1469;
+    const sent = await machine.check(
+      `netprobe udp-send -h ${card.peerAddress} -p ${port} -n ${count} -z 4:1472 -s ${SEED}`,
+    );
+    expect(probed(sent, "sent").datagrams).toBe(count);
+    await until("the datagrams", () => sink.datagrams >= count);
+    expect(sink).toMatchObject({ datagrams: count, patternErrors: 0, duplicates: 0, missing: 0 });
+    const receiving = machine.check(`netprobe udp-receive -p ${port} -n 200 -r ${SEED} -t 20000`);
+    await until("the socket", async () => {
+      // the shell is busy: the peer asks, and the kernel says whether anybody listens
+      await pause(300);
+      return true;
+    });
+    await card.peer.udp.send(card.guestAddress, port, {
+      count: 200,
+      size: (n) => 4 + ((n * 37) % 1469),
+      seed: SEED,
+    });
+    expect(probed(await receiving, "received")).toMatchObject({
+      datagrams: 200,
+      errors: 0,
+      duplicates: 0,
+      end: 200,
+    });
+  });
+
+  it("notices the carrier", async () => {
+    const { machine, host } = lab();
+    const carrier = async (): Promise<string> =>
+      (await machine.run("cat /sys/class/net/eth1/carrier")).output.trim();
+    host!.bus.write("devices/nic0/link", "down");
+    await until("the carrier to go", async () => (await carrier()) === "0");
+    host!.bus.write("devices/nic0/link", "up");
+    await until("the carrier to come back", async () => (await carrier()) === "1");
+    await traffic(lab(), "eth1");
+  });
+
+  it("is judged by the guest's kernel: not one wrong checksum or length, on either side", async () => {
+    await expectNoErrors(lab());
+    expect(statistics(lab()).tx.drops).toEqual({});
+  });
+
+  it("changes its MTU while streams run", async () => {
+    const { machine } = lab();
+    await during(lab(), "eth1", async () => {
+      for (const mtu of [1400, 576, 1500, 1280, 1500]) {
+        await machine.check(`ip link set eth1 mtu ${mtu}`);
+        expect(await machine.check("cat /sys/class/net/eth1/mtu")).toBe(`${mtu}\n`);
+        await pause(50);
+      }
+    });
+    expect((await machine.run("ip link set eth1 mtu 65001")).status).not.toBe(0);
+  });
+
+  it("is unbound from its driver and bound again", async () => {
+    const { machine } = lab();
+    const driver = "/sys/bus/vbus-proxy/drivers/virtual-ethernet";
+    await machine.check(`echo 0 >${driver}/unbind`);
+    expect((await machine.run("[ -e /sys/class/net/eth1 ]")).status).toBe(1);
+    await machine.check(`echo 0 >${driver}/bind`);
+    await up(lab());
+    await traffic(lab(), "eth1");
+  });
+
+  it("is taken away while its stream runs, which hurts nobody else, and another one takes its place", async () => {
+    const { machine, host } = lab();
+    const bus = host!.bus;
+    const { command } = both(lab().card("eth1"), 500 * MEGABYTE, 3);
+    await machine.check(`${command} >/dev/null 2>&1 & victim=$!`);
+    await during(lab(), "eth0", async () => {
+      await pause(200);
+      bus.disconnect("nic0");
+      await until("eth1 to go", async () => (await machine.run("[ -e /sys/class/net/eth1 ]")).status === 1);
+      await machine.check("kill $victim");
+      expect(await machine.check("ls /sys/bus/vbus-proxy/devices")).toBe("");
+      bus.connect(
+        host!.vbus!.createDevice("nic1", "venet", { client_mac: "02:00:00:00:01:02", enabled: "1" }),
+      );
+      await until("the new card", async () => (await machine.run("[ -e /sys/class/net/eth1 ]")).status === 0);
+    });
+    await up(lab());
+    await traffic(lab(), "eth1");
+    const { tx, rx } = statistics(lab(), "nic0");
+    tell(`drops of the card that went: ${JSON.stringify([tx.drops, rx.drops])}`);
+  });
+
+  it("has its modules reloaded ten times under traffic, without a leak or an oops", async () => {
+    const { machine, host } = lab();
+    const card = lab().card("eth1");
+    const free = async (): Promise<number> => {
+      await machine.check("sync; echo 3 >/proc/sys/vm/drop_caches; sleep 0.2");
+      return Number(/MemFree:\s+(\d+)/.exec(await machine.check("cat /proc/meminfo"))![1]);
+    };
+    const reload = async (): Promise<void> => {
+      const noise = `netprobe udp-send -h ${card.peerAddress} -p 9 -d 60000 -z 1400 >/dev/null 2>&1 & noise=$!`;
+      await machine.check(`${noise}; usleep 100000`);
+      card.peer.udp
+        .send(card.guestAddress, 9, { count: 200, size: () => 1400, seed: 1 })
+        .catch(() => undefined);
+      await machine.check(
+        "rmmod venet vbus; kill $noise; wait $noise; insmod /lib/vbus/vbus.ko && insmod /lib/vbus/venet.ko",
+      );
+      await until("eth1", async () => (await machine.run("[ -e /sys/class/net/eth1 ]")).status === 0);
+      await up(lab());
+    };
+    await reload(); // whatever is allocated once and for all is, after this
+    const before = await free();
+    const { resets } = host!.counters();
+    for (let i = 0; i < 10; i++) await reload();
+    const lost = before - (await free());
+    expect(lost, `kB of memory that are gone after ten reloads`).toBeLessThan(1500);
+    expect(host!.counters().resets - resets).toBeGreaterThanOrEqual(10);
+    await traffic(lab(), "eth1");
+    const log = "dmesg | grep -v 'oops=panic' | grep -iE 'oops|bug:|warning:|call trace|leak'";
+    expect((await machine.run(log)).output).toBe("");
+  });
+});
+
+describe.each([
+  ["the i386 layout of 2009 for its calls", "ilp32=1", /LOC|PCI-MSI.*vbus/],
+  ["INTx instead of MSI", "nomsi=1", /IO-APIC.*vbus/],
+  ["both", "ilp32=1 nomsi=1", /IO-APIC.*vbus/],
+])("a driver that uses %s", (_what, bridgeParameters, interrupt) => {
+  const lab = linuxLab({ cards: ["eth1"], bridgeParameters });
+
+  it("carries streams, hears of devices that come and go, and is left alone by the host's errors", async () => {
+    const { machine, host } = lab();
+    expect(await machine.check("cat /proc/interrupts")).toMatch(interrupt);
+    await traffic(lab(), "eth1", 4 * MEGABYTE);
+    const bus = host!.bus;
+    bus.connect(host!.vbus!.createDevice("nic9", "venet", { client_mac: "02:00:00:00:01:09", enabled: "1" }));
+    await until(
+      "another card",
+      async () => (await machine.run("[ -e /sys/bus/vbus-proxy/devices/1 ]")).status === 0,
+    );
+    bus.disconnect("nic9");
+    await until(
+      "it to go",
+      async () => (await machine.run("[ -e /sys/bus/vbus-proxy/devices/1 ]")).status === 1,
+    );
+    await traffic(lab(), "eth1", MEGABYTE);
+    await expectNoErrors(lab());
+    const { lines, messages } = host!.counters();
+    if (bridgeParameters.includes("nomsi")) expect([lines > 0, messages]).toEqual([true, 0]);
+    else expect([lines, messages > 0]).toEqual([0, true]);
+  });
+});
+
+describe("venet with large frames", () => {
+  const lab = linuxLab({ cards: ["eth1"], mtu: 65000 });
+
+  it("carries streams at MTU 65000, and at 9000 after a change", async () => {
+    await traffic(lab(), "eth1", 6 * MEGABYTE);
+    await lab().machine.check("ip link set eth1 mtu 9000");
+    await traffic(lab(), "eth1", 6 * MEGABYTE);
+    await expectNoErrors(lab());
+  });
+});
+
+/** Brings eth1 up again, as the lab did. */
+async function up(lab: Lab): Promise<void> {
+  const { guestAddress, peerAddress } = lab.card("eth1");
+  await lab.machine.check(`ip link set eth1 up && ip addr add ${guestAddress}/24 dev eth1`);
+  await lab.machine.check(`ping -c 1 -W 10 ${peerAddress}`, { timeoutMs: 30_000 });
+}
