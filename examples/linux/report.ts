@@ -89,7 +89,7 @@ export function formatReport(result: ExperimentResult): string {
   );
   text.push(
     "",
-    `One guest, MTU ${mtu}, medians of ${rounds} rounds of ${seconds} s each, cards in turn; spread: ratios of single rounds.`,
+    `One guest, MTU ${mtu}, medians over ${rounds} round(s) of ${seconds} s each, cards in turn; spread: ratios of single rounds.`,
     "Doorbells and interrupts per 1000 frames: round trips for ping, full frames' worth of payload for TCP.",
     "Every byte of the TCP streams was verified at the other end, every 60-byte frame counted there.",
   );
