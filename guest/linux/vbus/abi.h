@@ -58,6 +58,7 @@ struct vbus_abi_negotiate {
 	__le32 version;
 	__le64 capabilities;
 };
+
 static_assert(sizeof(struct vbus_abi_negotiate) == 16);
 
 struct vbus_abi_call {
@@ -65,6 +66,7 @@ struct vbus_abi_call {
 	__le32 len;
 	__le64 datap;
 };
+
 static_assert(sizeof(struct vbus_abi_call) == 16);
 
 /* 24 bytes; 20, without the padding, in the packed layout */
@@ -73,6 +75,7 @@ struct vbus_abi_fastcall {
 	__le32 result;
 	__le32 pad;
 };
+
 static_assert(sizeof(struct vbus_abi_fastcall) == 24);
 #define VBUS_FASTCALL_SIZE_ILP32	20
 
@@ -81,6 +84,7 @@ struct vbus_abi_open {
 	__le32 version;
 	__le64 handle;
 };
+
 static_assert(sizeof(struct vbus_abi_open) == 16);
 
 struct vbus_abi_devcall {
@@ -91,6 +95,7 @@ struct vbus_abi_devcall {
 	__le32 pad;
 	__le64 datap;
 };
+
 static_assert(sizeof(struct vbus_abi_devcall) == 32);
 
 struct vbus_abi_devcall_ilp32 {
@@ -100,6 +105,7 @@ struct vbus_abi_devcall_ilp32 {
 	__le32 flags;
 	__le64 datap;
 } __packed;
+
 static_assert(sizeof(struct vbus_abi_devcall_ilp32) == 28);
 
 struct vbus_abi_shm {
@@ -113,6 +119,7 @@ struct vbus_abi_shm {
 	__le64 cookie;
 	__le64 datap;
 };
+
 static_assert(sizeof(struct vbus_abi_shm) == 48);
 
 struct vbus_abi_shm_ilp32 {
@@ -125,6 +132,7 @@ struct vbus_abi_shm_ilp32 {
 	__le64 cookie;
 	__le64 datap;
 } __packed;
+
 static_assert(sizeof(struct vbus_abi_shm_ilp32) == 44);
 
 struct vbus_abi_busreg {
@@ -135,6 +143,7 @@ struct vbus_abi_busreg {
 	__le64 eventq_ring;
 	__le64 eventq_data;
 };
+
 static_assert(sizeof(struct vbus_abi_busreg) == 32);
 
 struct vbus_abi_busreg_ilp32 {
@@ -143,6 +152,7 @@ struct vbus_abi_busreg_ilp32 {
 	__le64 eventq_ring;
 	__le64 eventq_data;
 } __packed;
+
 static_assert(sizeof(struct vbus_abi_busreg_ilp32) == 24);
 
 /* An event record: the id, then at "data" a 64-bit id, handle or cookie, then a type. */

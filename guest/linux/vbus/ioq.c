@@ -93,7 +93,7 @@ static void ioq_advance_tail(struct ioq *ioq, enum ioq_index index)
 	/* south's head may be old, never too new: "full" also needs head == tail */
 	if (tail == le32_to_cpu(READ_ONCE(idx->head))) {
 		WRITE_ONCE(idx->full, 1);
-		virt_wmb();
+		virt_wmb();	/* Q2: "full" before the tail */
 	}
 	WRITE_ONCE(idx->tail, cpu_to_le32(tail));
 }
@@ -109,7 +109,7 @@ static void ioq_advance_head(struct ioq *ioq, enum ioq_index index)
 		return;
 	WRITE_ONCE(idx->head, cpu_to_le32(head));
 	if (READ_ONCE(idx->full)) {
-		virt_wmb();
+		virt_wmb();	/* Q4: the head before "full" */
 		WRITE_ONCE(idx->full, 0);
 	}
 }

@@ -168,7 +168,7 @@ EXPORT_SYMBOL_GPL(shm_signal_inject_lazy);
 void shm_signal_disable(struct shm_signal *sig)
 {
 	WRITE_ONCE(sig->desc->irq[SHM_LOCALE_NORTH].enabled, 0);
-	virt_wmb();
+	virt_wmb();	/* before whatever relies on being masked */
 }
 EXPORT_SYMBOL_GPL(shm_signal_disable);
 

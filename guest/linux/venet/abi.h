@@ -44,6 +44,7 @@ struct venet_capabilities {
 	__le32 gid;
 	__le32 bits;
 };
+
 static_assert(sizeof(struct venet_capabilities) == 8);
 
 struct venet_eventq_query {
@@ -53,6 +54,7 @@ struct venet_eventq_query {
 	__le32 qid;
 	__u8 pad[16];
 };
+
 static_assert(sizeof(struct venet_eventq_query) == 32);
 
 struct venet_l4ro_query {
@@ -61,6 +63,7 @@ struct venet_l4ro_query {
 	__le32 pqid;
 	__u8 pad[20];
 };
+
 static_assert(sizeof(struct venet_l4ro_query) == 32);
 
 #define VENET_VSG_NEEDS_CSUM	1
@@ -80,6 +83,7 @@ struct venet_iov {
 	__le32 pad;
 	__le64 ptr;
 };
+
 static_assert(sizeof(struct venet_iov) == 16);
 
 /* Most pieces of a frame: what a slot of 320 bytes has room for. */
@@ -100,6 +104,7 @@ struct venet_vsg {
 	__le32 count;
 	struct venet_iov iov[VENET_IOVS_MAX];
 };
+
 static_assert(offsetof(struct venet_vsg, iov) == 32);
 static_assert(sizeof(struct venet_vsg) == 320);
 
@@ -122,6 +127,7 @@ struct venet_event {
 	};
 	__u64 cookie;
 };
+
 static_assert(sizeof(struct venet_event) == 24);
 static_assert(offsetof(struct venet_event, cookie) == 16);
 
