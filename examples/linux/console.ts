@@ -2,6 +2,12 @@
 
 /** What init gives the shell. */
 const PROMPT = "guest# ";
+/**
+ * What reads the lines in place of the shell itself. Without echo the shell does not edit lines, and then reads them with
+ * fgets(): a command in the background that ends meanwhile interrupts that, which the shell takes for the end of its
+ * input. `read` goes on.
+ */
+const LOOP = `while printf '${PROMPT}'; IFS= read -r vbus_line; do eval "$vbus_line"; done`;
 const AT_PROMPT = new RegExp(`${PROMPT}$`);
 const LINE_FEED = 0x0a;
 const BLANK = 0x20;
@@ -95,8 +101,8 @@ export class Console {
   /** Waits for the first prompt and makes the shell fit for {@link Console.run}. */
   async start(timeoutMs: number): Promise<void> {
     await this.#expect("the shell's prompt", timeoutMs, AT_PROMPT);
-    // Without echo the shell stops editing lines as well; -n 2 leaves emergencies and alerts on the console.
-    this.line.send("stty -echo; set +m; dmesg -n 2\n");
+    // -n 2 leaves emergencies and alerts on the console.
+    this.line.send(`stty -echo; set +m; dmesg -n 2; ${LOOP}\n`);
     await this.#expect("the shell's second prompt", timeoutMs, AT_PROMPT);
     await this.run("true", { timeoutMs });
   }
@@ -153,6 +159,8 @@ export class Console {
     this.line.send(INTERRUPT);
     try {
       await this.#expect("the prompt after an interrupt", INTERRUPT_MS, AT_PROMPT);
+      this.line.send(`${LOOP}\n`); // it was interrupted, too
+      await this.#expect("the second prompt after an interrupt", INTERRUPT_MS, AT_PROMPT);
     } catch (error) {
       this.#failure ??= error as GuestError;
     }

@@ -8,7 +8,7 @@ import { SavedState } from "./saved-state.js";
 import { allowOptimising, forbidOptimising } from "./tiers.js";
 
 /** Changes when saved states of before cannot be used any more for a reason that is not among the ingredients. */
-const STATE_FORMAT = "1";
+const STATE_FORMAT = "2";
 const MIB = 1 << 20;
 const BOOT_MS = 240_000;
 const RESTORE_MS = 60_000;

@@ -22,6 +22,6 @@ export function runShell(machine: Machine): Promise<void> {
     machine.console.listen((character) => stdout.write(character, "latin1"));
     if (stdin.isTTY) stdin.setRawMode(true);
     stdin.setEncoding("latin1").on("data", onData).on("end", finish).resume();
-    machine.console.send("stty echo; cd /\n");
+    machine.console.send("stty echo; cd /; break\n"); // out of the loop that reads lines for programs
   });
 }
