@@ -34,7 +34,8 @@ const BAR0 = 0xfea00000;
 const BAR1 = 0xd000;
 const ENOTCONN = -107;
 
-let emulators: V86[];
+/** Machines of a test, and when each exists. */
+let emulators: Map<V86, Promise<void>>;
 let scheduler: EventLoopScheduler;
 let vbus: Vbus;
 let bus: Bus;
@@ -52,14 +53,14 @@ function emulator(options: Partial<EmulatorOptions> = {}): V86 {
     disable_speaker: true,
     ...options,
   });
-  emulators.push(made);
+  const exists = new Promise<void>((done) => {
+    made.add_listener("emulator-ready", () => done());
+  });
+  emulators.set(made, exists);
   return made;
 }
 
-const ready = (made: V86): Promise<void> =>
-  new Promise((done) => {
-    made.add_listener("emulator-ready", () => done());
-  });
+const ready = (made: V86): Promise<void> => emulators.get(made) as Promise<void>;
 
 /** What v86's back ends do when a frame comes in. */
 function say(made: V86, bytes: Uint8Array): void {
@@ -72,7 +73,7 @@ function say(made: V86, bytes: Uint8Array): void {
 const cpuOf = (made: V86): Cpu => (made as unknown as { v86: { cpu: Cpu } }).v86.cpu;
 
 beforeEach(() => {
-  emulators = [];
+  emulators = new Map();
   errors = [];
   scheduler = new EventLoopScheduler((error) => errors.push(error));
   vbus = new Vbus({ scheduler });
@@ -85,8 +86,10 @@ beforeEach(() => {
 
 afterEach(async () => {
   vbus.close();
-  await turn();
-  for (const made of emulators) await made.destroy();
+  for (const [made, exists] of emulators) {
+    await exists;
+    await made.destroy();
+  }
   expect(errors).toEqual([]);
 });
 
@@ -179,10 +182,10 @@ describe("attaching to v86", () => {
       [{}, /either a bus or devices/],
       [{ bus, scheduler, devices: [] }, /either a bus or devices/],
     ] as const) {
-      await expect(attachVbus(emulator(), options), String(message)).rejects.toThrow(message);
+      await expect(attachVbus(made, options), String(message)).rejects.toThrow(message);
     }
     bus.expel("v86");
-    await expect(attachVbus(emulator(), { bus, scheduler })).rejects.toMatchObject({ code: "EPERM" });
+    await expect(attachVbus(made, { bus, scheduler })).rejects.toMatchObject({ code: "EPERM" });
   });
 
   it("makes a bus of its own from devices", async () => {
@@ -476,6 +479,26 @@ describe("a port on v86's network", () => {
       expect(port.counters().drops).toEqual({ closed: 1 });
       expect(got).toEqual([]);
     });
+  });
+
+  it("as a network card is served by v86's own back ends: its fetch network answers who it is", async () => {
+    const made = emulator({ net_device: { type: "none" as "virtio", relay_url: "fetch" } });
+    await ready(made);
+    port = new V86NetworkPort(made, { scheduler, space, as: "nic" });
+    plug();
+    const request = new Uint8Array(60);
+    request.fill(0xff, 0, 6);
+    request.set(MAC, 6);
+    request.set([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1], 12); // ARP, Ethernet, IPv4, request
+    request.set([...MAC, 192, 168, 86, 100], 22);
+    request.set([192, 168, 86, 1], 38);
+    expect(port.transmit(HostFrames.of(space, [request]).batch, 0, 1)).toBe(1);
+    for (let i = 0; i < 100 && got.length === 0; i++) await turn();
+    const [answer] = got;
+    expect(answer?.slice(0, 6)).toEqual(MAC);
+    expect(answer?.slice(12, 14)).toEqual([0x08, 0x06]);
+    expect(answer?.slice(20, 22)).toEqual([0, 2]); // a reply …
+    expect(answer?.slice(28, 32)).toEqual([192, 168, 86, 1]); // … from the router that v86 plays
   });
 
   it("as the network of v86's own card takes nothing before the guest has set that up: it would be lost", async () => {
