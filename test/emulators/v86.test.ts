@@ -170,6 +170,7 @@ describe("attaching to v86", () => {
   });
 
   it("refuses slots that are taken, and options that cannot be", async () => {
+    const made = emulator();
     await expect(attachVbus(emulator(), { bus, scheduler, slot: 7 })).rejects.toMatchObject({
       code: "EBUSY",
     });
