@@ -18,6 +18,7 @@ export type {
 export type {
   Attribute,
   BusClient,
+  ClientSource,
   BusEvent,
   BusPublisher,
   Connection,

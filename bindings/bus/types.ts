@@ -196,3 +196,9 @@ export interface BusClient {
   /** Ends the client for good; every session with it. Twice is harmless. */
   disconnect(): void;
 }
+
+/** What a connector needs of a bus: a client for one guest. A `Bus` is one. */
+export interface ClientSource {
+  /** Opens a client. @throws VbusError EPERM when the member was not admitted */
+  openClient(options: { member: string; memory: MemorySpace; label?: string }): BusClient;
+}

@@ -7,7 +7,7 @@ import {
   PORT_INTX_STATUS,
 } from "../../../assembly/abi/pci.js";
 import { BRIDGE_QREG, PORT_EVENTQ, PORT_FASTCALL, PORT_SHMSIGNAL } from "../../../assembly/abi/vbus.js";
-import type { BusClient } from "../../bus/types.js";
+import type { ClientSource } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
@@ -26,16 +26,10 @@ export interface PciInterruptSink {
   setLine(asserted: boolean): void;
 }
 
-/** What a function needs of a bus: a client for one guest. A `Bus` is one. */
-export interface PciClientSource {
-  /** Opens a client. @throws VbusError EPERM when the member was not admitted */
-  openClient(options: { member: string; memory: MemorySpace; label?: string }): BusClient;
-}
-
 /** How a {@link PciBridge} is wired. */
 export interface PciBridgeOptions {
   /** The bus. */
-  readonly bus: PciClientSource;
+  readonly bus: ClientSource;
   /** Member that the guest acts as; the bus must have admitted it. */
   readonly member: string;
   /** Name of the client in the bus tree. */

@@ -8,6 +8,5 @@ export {
   PciBridge,
   type PciBridgeCounters,
   type PciBridgeOptions,
-  type PciClientSource,
   type PciInterruptSink,
 } from "./function.js";

@@ -19,7 +19,7 @@ import {
   SLOT_POSTED,
   SLOT_TAKEN,
 } from "../../../assembly/abi/worker-wire.js";
-import type { BusClient } from "../../bus/types.js";
+import type { ClientSource } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
 import { openHostView, type GuestMemoryInit } from "../../memory/guest.js";
 import type { MemorySpace } from "../../memory/space.js";
@@ -28,12 +28,6 @@ import { BridgeHost, type BridgeCounters } from "../bridge/host.js";
 import { DoorbellWaiter } from "./doorbell.js";
 import { HeartbeatWatch } from "./heartbeat.js";
 import { DoorbellPage } from "./page.js";
-
-/** What a connector needs of a bus: a client for one guest. A `Bus` is one. */
-export interface ClientSource {
-  /** Opens a client. @throws VbusError EPERM when the member was not admitted */
-  openClient(options: { member: string; memory: MemorySpace; label?: string }): BusClient;
-}
 
 /** How to put a bus in front of a guest in another thread. */
 export interface WorkerHostOptions {

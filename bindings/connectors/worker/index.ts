@@ -5,7 +5,6 @@
 export {
   attachWorkerGuest,
   WorkerHostConnector,
-  type ClientSource,
   type WorkerHostCounters,
   type WorkerHostOptions,
 } from "./host.js";
