@@ -5,7 +5,12 @@
  */
 #include <linux/gfp.h>
 #include <linux/io.h>
+#include <linux/version.h>
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
 #include <asm/unaligned.h>
+#else
+#include <linux/unaligned.h>
+#endif
 
 #include "bridge.h"
 
