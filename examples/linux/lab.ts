@@ -70,6 +70,8 @@ export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs
   attributes?: Readonly<Record<string, string>>;
   /** Parameters of the guest's vbus.ko, such as `ilp32=1`. */
   bridgeParameters?: string;
+  /** Parameters of the guest's venet.ko, such as `lazy_indexes=1`. */
+  cardParameters?: string;
 }
 
 const macOf = (host: number, network: number): string => `02:00:00:00:0${network}:0${host}`;
@@ -155,7 +157,7 @@ export class Lab {
       for (const name of CARD_NAMES) {
         const peer = peers.get(name);
         if (peer === undefined) continue;
-        await bringUp(machine, name, mtu, options.bridgeParameters);
+        await bringUp(machine, name, mtu, options);
         const { size, ...place } = PLACES[name];
         const network = NETWORK[name];
         cards.push({
@@ -193,11 +195,12 @@ async function closeAll(closers: (() => void | Promise<void>)[]): Promise<void> 
   for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer();
 }
 
-async function bringUp(machine: Machine, name: CardName, mtu: number, parameters = ""): Promise<void> {
+async function bringUp(machine: Machine, name: CardName, mtu: number, options: LabOptions): Promise<void> {
   const network = NETWORK[name];
   if (name === "eth1") {
-    for (const driver of DRIVERS)
-      await machine.check(`insmod /lib/vbus/${driver} ${driver === "vbus.ko" ? parameters : ""}`);
+    const { bridgeParameters = "", cardParameters = "" } = options;
+    await machine.check(`insmod /lib/vbus/vbus.ko ${bridgeParameters}`);
+    await machine.check(`insmod /lib/vbus/venet.ko ${cardParameters}`);
     const appears = `n=0; until [ -e /sys/class/net/${name} ] || [ $n -ge 100 ]; do n=$((n+1)); usleep 50000; done; [ -e /sys/class/net/${name} ]`;
     await machine.check(appears, { timeoutMs: READY_MS });
   } else {
