@@ -73,3 +73,24 @@ export async function expectNoErrors(lab: Lab): Promise<void> {
   ))
     expect(value, field).toBe("0");
 }
+
+/**
+ * Has the guest receive datagrams, which `send` sends once its socket is there, with room for all of them: a socket drops
+ * what its process does not take in time, and that would be nobody's fault. Returns what netprobe said.
+ */
+export async function receiveDatagrams(
+  { machine }: Lab,
+  options: string,
+  send: () => Promise<void>,
+): Promise<Record<string, number>> {
+  await machine.check("echo 8388608 >/proc/sys/net/core/rmem_max; rm -f /tmp/datagrams /tmp/status");
+  const command = `netprobe udp-receive -b 4000000 -t 30000 ${options}`;
+  await machine.check(`(${command} >/tmp/datagrams; echo $? >/tmp/status) &`);
+  const wait = async (command: string): Promise<void> => {
+    await machine.check(`until ${command}; do usleep 20000; done`, { timeoutMs: 60_000 });
+  };
+  await wait("grep -q ready /tmp/datagrams");
+  await send();
+  await wait("[ -s /tmp/status ]");
+  return probed(await machine.check("cat /tmp/datagrams"), "received");
+}

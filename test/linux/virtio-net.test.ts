@@ -1,7 +1,7 @@
 /** The guest's eth0 is v86's own virtio-net: what passes it tells whether guest, tools, port and peer are sound. */
 import { describe, expect, it } from "vitest";
 import { PatternStream } from "../support/streams.js";
-import { expectNoErrors, linuxLab, probed } from "./fixture.js";
+import { expectNoErrors, linuxLab, probed, receiveDatagrams } from "./fixture.js";
 
 const SEED = 20090401;
 
@@ -82,19 +82,14 @@ describe("v86's own card in a Linux guest", () => {
     // the last of them may still be under way
     for (let i = 0; i < 100 && sink.datagrams < 500; i++) await machine.check("usleep 10000");
     expect(sink).toMatchObject({ datagrams: 500, patternErrors: 0, duplicates: 0, missing: 0 });
-    const receiving = machine.check(`netprobe udp-receive -p 7005 -n 300 -r ${SEED} -t 20000`);
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    await card.peer.udp.send(card.guestAddress, 7005, {
-      count: 300,
-      size: (n) => 4 + ((n * 7) % 1469),
-      seed: SEED,
-    });
-    expect(probed(await receiving, "received")).toMatchObject({
-      datagrams: 300,
-      errors: 0,
-      duplicates: 0,
-      end: 300,
-    });
+    const received = await receiveDatagrams(lab(), `-p 7005 -n 300 -r ${SEED}`, () =>
+      card.peer.udp.send(card.guestAddress, 7005, {
+        count: 300,
+        size: (n) => 4 + ((n * 7) % 1469),
+        seed: SEED,
+      }),
+    );
+    expect(received).toMatchObject({ datagrams: 300, errors: 0, duplicates: 0, end: 300 });
   });
 
   it("costs one doorbell and one interrupt per frame, for the table's counters to see", async () => {
