@@ -174,6 +174,7 @@ describe("attaching to v86", () => {
     await expect(attachVbus(emulator(), { bus, scheduler, slot: 7 })).rejects.toMatchObject({
       code: "EBUSY",
     });
+    expect(bus.clients).toHaveLength(0); // nothing is left behind
     for (const [options, message] of [
       [{ bus, scheduler, slot: 32 }, /0 to 31/],
       [{ bus, scheduler, memoryAddress: 0xfea00010 }, /128 KiB/],

@@ -125,6 +125,7 @@ export class V86Host {
     this.#lastDoorbell = machine.instructions - PAUSE_INSTRUCTIONS;
     this.#arena = { address: machine.allocatePrivate(arenaSize), size: arenaSize };
     let vbus: Vbus | null = null;
+    let fn: PciBridge | null = null;
     try {
       this.memory = MemorySpace.attachSync(machine.memory, this.#arena, machine.regions);
       this.memory.logWrites(true);
@@ -137,7 +138,7 @@ export class V86Host {
         const status = (space.live[PCI_OFF_STATUS] as number) & ~PCI_STATUS_INTERRUPT;
         space.live[PCI_OFF_STATUS] = status | (asserted ? PCI_STATUS_INTERRUPT : 0);
       });
-      this.function = new PciBridge({
+      this.function = fn = new PciBridge({
         bus: this.bus,
         member: options.member ?? "v86",
         memory: this.memory,
@@ -149,6 +150,7 @@ export class V86Host {
       });
       space.live = this.#register(devfn, memoryAddress, port);
     } catch (error) {
+      fn?.close();
       vbus?.close();
       machine.freePrivate(this.#arena.address, this.#arena.size);
       throw error;
