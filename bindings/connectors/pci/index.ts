@@ -3,7 +3,13 @@
  * adapters in `vbus/emulators/…` use it, and so may yours.
  * @module
  */
-export { PciConfigSpace, type AccessWidth, type MsiMessage, type PciConfigOptions } from "./config.js";
+export {
+  PciConfigSpace,
+  type AccessWidth,
+  type ConfigChange,
+  type MsiMessage,
+  type PciConfigOptions,
+} from "./config.js";
 export {
   PciBridge,
   type PciBridgeCounters,

@@ -36,7 +36,7 @@ export class V86Interrupts implements PciInterruptSink {
     private readonly shown: (asserted: boolean) => void,
   ) {}
 
-  /** {@inheritDoc PciInterruptSink.msi} */
+  /** As `PciInterruptSink.msi` says. */
   msi(_address: number, data: number): void {
     // one CPU: every address that a guest may program means it
     if (!this.machine.request(data & 0xff)) {
@@ -57,7 +57,7 @@ export class V86Interrupts implements PciInterruptSink {
     }
   }
 
-  /** {@inheritDoc PciInterruptSink.setLine} */
+  /** As `PciInterruptSink.setLine` says. */
   setLine(asserted: boolean): void {
     this.#level = asserted;
     this.shown(asserted);

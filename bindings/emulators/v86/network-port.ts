@@ -110,7 +110,7 @@ export class V86NetworkPort implements Port {
     this.#inbound.register(this.#inboundName, this.#listener, this);
   }
 
-  /** {@inheritDoc Port.transmit} */
+  /** As `Port.transmit` says. */
   transmit(batch: Batch, from: number, to: number): number {
     if (this.#closed) {
       this.#out.take(to - from, batch.byteCount(from, to));
@@ -197,13 +197,13 @@ export class V86NetworkPort implements Port {
     });
   }
 
-  /** {@inheritDoc Port.attach} */
+  /** As `Port.attach` says. */
   attach(peer: PortPeer): void {
     checkAttach(this.name, this.#egress.peer, this.#closed);
     this.#egress.peer = peer;
   }
 
-  /** {@inheritDoc Port.detach} */
+  /** As `Port.detach` says. */
   detach(): void {
     this.#egress.whenIdle(() => {
       this.#egress.close("no-link");
@@ -213,7 +213,7 @@ export class V86NetworkPort implements Port {
     });
   }
 
-  /** {@inheritDoc Port.ready} */
+  /** As `Port.ready` says. */
   ready(): void {
     this.#egress.whenIdle(() => {
       this.#egress.blocked = false;
@@ -221,7 +221,7 @@ export class V86NetworkPort implements Port {
     });
   }
 
-  /** {@inheritDoc Port.counters} */
+  /** As `Port.counters` says. */
   counters(): PortCounters {
     const { received, receivedBytes } = this.#out;
     const { delivered, deliveredBytes } = this.#in;
@@ -249,7 +249,7 @@ export class V86NetworkPort implements Port {
     return this.#egress.waiting + this.#frames.batch.count;
   }
 
-  /** {@inheritDoc Port.close} */
+  /** As `Port.close` says. */
   close(): void {
     this.#egress.whenIdle(() => {
       if (this.#closed) return;
