@@ -245,12 +245,11 @@ describe("venet beside virtio-net in a Linux guest", () => {
     const reload = async (): Promise<void> => {
       const noise = `netprobe udp-send -h ${card.peerAddress} -p 9 -d 60000 -z 1400 >/dev/null 2>&1 & noise=$!`;
       await machine.check(`${noise}; usleep 100000`);
-      card.peer.udp
-        .send(card.guestAddress, 9, { count: 200, size: () => 1400, seed: 1 })
-        .catch(() => undefined);
+      const flood = card.peer.udp.send(card.guestAddress, 9, { count: 200, size: () => 1400, seed: 1 });
       await machine.check(
         "rmmod venet vbus; kill $noise; wait $noise; insmod /lib/vbus/vbus.ko && insmod /lib/vbus/venet.ko",
       );
+      await flood;
       await until("eth1", async () => (await machine.run("[ -e /sys/class/net/eth1 ]")).status === 0);
       await up(lab());
     };
