@@ -70,17 +70,11 @@ export class EventLoopScheduler implements Scheduler {
 
   /**
    * Runs what waits here and now, for at most about `budgetMs`: for code that keeps the thread away from its event loop
-   * (an emulator between two slices of its guest). Tasks that are left, and those posted by tasks that throw, run as
-   * always. Returns true when nothing is left; false also from within a task, where it does nothing.
+   * (an emulator between two slices of its guest). Tasks that are left run in the event loop, as always. Returns true when nothing is left; false also from within a task, where it does nothing.
    */
   runPending(budgetMs: number): boolean {
     if (this.#tasks.length === 0) return true;
     return this.#work(performance.now() + budgetMs);
-  }
-
-  /** True while tasks wait. */
-  get pending(): boolean {
-    return this.#tasks.length > 0;
   }
 
   /** Runs tasks until none is left (true) or time is over (false). */

@@ -263,24 +263,9 @@ export class MemorySpace {
    * is off. An emulator calls it after each burst to invalidate translated code.
    */
   takeWrites(): WrittenRange[] | "everything" {
-    if (this.#writeLog === 0) return [];
-    const data = this.engine.data;
-    const overflow = data.getUint32(this.#writeLog + WRITE_LOG_OFF_OVERFLOW, true) !== 0;
-    const count = Math.min(data.getUint32(this.#writeLog + WRITE_LOG_OFF_COUNT, true), WRITE_LOG_ENTRIES);
-    data.setUint32(this.#writeLog + WRITE_LOG_OFF_COUNT, 0, true);
-    data.setUint32(this.#writeLog + WRITE_LOG_OFF_OVERFLOW, 0, true);
-    if (overflow) return "everything";
     const ranges: WrittenRange[] = [];
-    for (let i = 0; i < count; i++) {
-      const at = this.#writeLog + WRITE_LOG_OFF_ENTRIES + i * WRITE_LOG_ENTRY_SIZE;
-      const low = data.getUint32(at + WRITE_LOG_ENTRY_OFF_GPA, true);
-      const high = data.getUint32(at + WRITE_LOG_ENTRY_OFF_GPA + 4, true);
-      ranges.push({
-        gpa: low + high * 2 ** 32,
-        length: data.getUint32(at + WRITE_LOG_ENTRY_OFF_LENGTH, true),
-      });
-    }
-    return ranges;
+    const told = this.#drainWrites((gpa, length) => ranges.push({ gpa, length }));
+    return told < 0 ? "everything" : ranges;
   }
 
   /**
@@ -288,18 +273,22 @@ export class MemorySpace {
    * too many to list. Returns how many were told.
    */
   visitWrites(visit: (gpa: number, length: number) => void): number {
+    const told = this.#drainWrites(visit);
+    if (told >= 0) return told;
+    for (const { gpa, length } of this.#regions) visit(gpa, length);
+    return this.#regions.length;
+  }
+
+  /** Empties the log and tells its ranges. Returns how many; -1, and nothing told, when it overflowed. */
+  #drainWrites(visit: (gpa: number, length: number) => void): number {
     if (this.#writeLog === 0) return 0;
     const { words } = this.engine;
     const log = this.#writeLog >>> 2;
     const count = Math.min(words[log + (WRITE_LOG_OFF_COUNT >>> 2)] as number, WRITE_LOG_ENTRIES);
     const overflow = words[log + (WRITE_LOG_OFF_OVERFLOW >>> 2)] !== 0;
-    if (count === 0 && !overflow) return 0;
     words[log + (WRITE_LOG_OFF_COUNT >>> 2)] = 0;
     words[log + (WRITE_LOG_OFF_OVERFLOW >>> 2)] = 0;
-    if (overflow) {
-      for (const { gpa, length } of this.#regions) visit(gpa, length);
-      return this.#regions.length;
-    }
+    if (overflow) return -1;
     for (let i = 0; i < count; i++) {
       const at = log + ((WRITE_LOG_OFF_ENTRIES + i * WRITE_LOG_ENTRY_SIZE) >>> 2);
       const low = words[at + (WRITE_LOG_ENTRY_OFF_GPA >>> 2)] as number;

@@ -473,6 +473,46 @@ describe("a port on v86's network", () => {
       expect(port.counters().drops).toEqual({ oversize: 1, "no-link": 1 });
     });
 
+    it.each(["detach", "close"] as const)(
+      "stays balanced when its peer calls %s in the midst of a burst",
+      async (end) => {
+        port.detach();
+        let taken = 0;
+        port.attach({
+          receive() {
+            port[end]();
+            return ++taken;
+          },
+          writable: () => undefined,
+        });
+        for (let i = 0; i < 20; i++) say(made, frame(i));
+        await turn();
+        expect(taken).toBe(1);
+        const { delivered, drops, inFlight } = port.counters();
+        expect([delivered, inFlight]).toEqual([1, 0]);
+        // after close nothing is heard any more, so nothing is counted
+        if (end === "detach") expect(drops).toEqual({ "no-link": 19 });
+        expect(port.balance().balanced).toBe(true);
+      },
+    );
+
+    it("keeps its books when its peer leaves with a burst half taken", async () => {
+      port.detach();
+      say(made, frame(0)); // nobody there: and from now on frames are collected
+      port.attach({
+        receive(_batch: Batch, from: number, to: number) {
+          port.detach();
+          return Math.min(3, to - from);
+        },
+        writable: () => undefined,
+      });
+      for (let i = 0; i < 20; i++) say(made, frame(i));
+      await turn();
+      const { delivered, drops } = port.counters();
+      expect(delivered + (drops["no-link"] ?? 0)).toBe(21);
+      expect(port.balance().balanced).toBe(true);
+    });
+
     it("is silent and deaf after close, and counts what came too late", () => {
       port.close();
       say(made, frame(1));

@@ -99,7 +99,6 @@ export class V86Host {
   readonly #machine: V86Internals;
   readonly #interrupts: V86Interrupts;
   readonly #arena: { address: number; size: number };
-  readonly #clock: () => number;
   /** When a signal last rang, in instructions. */
   #lastDoorbell: number;
   /** When the guest was last seen to have nothing to do. */
@@ -121,7 +120,6 @@ export class V86Host {
     } = options;
     this.scheduler = scheduler;
     this.#machine = machine;
-    this.#clock = () => machine.instructions;
     this.#lastDoorbell = machine.instructions - PAUSE_INSTRUCTIONS;
     this.#arena = { address: machine.allocatePrivate(arenaSize), size: arenaSize };
     let vbus: Vbus | null = null;
@@ -236,7 +234,7 @@ export class V86Host {
     if (this.#closed) return;
     if (offset === PORT_SHMSIGNAL && width === 4) {
       const handle = value >>> 0;
-      const now = this.#clock();
+      const now = this.#machine.instructions;
       const pause = (now - this.#lastDoorbell) >>> 0;
       this.#lastDoorbell = now;
       if (pause < PAUSE_INSTRUCTIONS || (now - this.#lastIdle) >>> 0 > BUSY_INSTRUCTIONS) {
@@ -259,12 +257,6 @@ export class V86Host {
   /** Host work, where the guest is not running. */
   #work(context: "task" | "hook"): void {
     if (this.#closed) return; // the hook may be below somebody else's
-    if (this.#postponed.size === 0 && !this.scheduler.pending && context === "hook") {
-      this.#interrupts.context = context;
-      this.#interrupts.catchUp();
-      this.#interrupts.context = "task";
-      return;
-    }
     this.#interrupts.context = context;
     try {
       this.#interrupts.catchUp();

@@ -179,11 +179,21 @@ export class V86NetworkPort implements Port {
     try {
       let done = this.#egress.offer(batch, 0, n);
       if (done < n && this.#egress.peer !== null) done += this.#egress.enqueue(batch, done, n);
-      this.#in.drop(this.#egress.peer === null ? "no-link" : "queue-full", n - done);
+      this.#in.drop(
+        this.#closed ? "closed" : this.#egress.peer === null ? "no-link" : "queue-full",
+        n - done,
+      );
     } finally {
       this.#handing = false;
       this.#frames.clear();
     }
+  }
+
+  /** Drops what was collected. While it is being handed on, that accounts for it. */
+  #discard(reason: DropReason): void {
+    if (this.#handing) return;
+    this.#in.drop(reason, this.#frames.batch.count);
+    this.#frames.clear();
   }
 
   #post(): void {
@@ -207,8 +217,7 @@ export class V86NetworkPort implements Port {
   detach(): void {
     this.#egress.whenIdle(() => {
       this.#egress.close("no-link");
-      this.#in.drop("no-link", this.#frames.batch.count);
-      this.#frames.clear();
+      this.#discard("no-link");
       this.#pushedBack = false;
     });
   }
@@ -257,7 +266,7 @@ export class V86NetworkPort implements Port {
       this.#inbound.unregister(this.#inboundName, this.#listener);
       this.#look?.cancel();
       this.#egress.close("closed");
-      this.#in.drop("closed", this.#frames.batch.count);
+      this.#discard("closed");
       this.#frames.close();
       this.#store.close();
     });
