@@ -9,6 +9,14 @@ export type BridgeDoor = Pick<BridgeHost, "call" | "fastcall" | "eventqDoorbell"
  * Its memory is its own `DataView` on the RAM; addresses are guest-physical. One per test, in one thread.
  */
 
+/** Ids of events, from section 8. */
+export const DEVADD = 0;
+export const DEVDROP = 1;
+export const SHMSIGNAL = 2;
+export const SHMCLOSE = 3;
+/** A kernel pointer: more bits than a JavaScript number has. */
+export const COOKIE = 0xffff_8801_2345_6789n;
+
 /** Offsets of one layout, from section 6. */
 export interface WireLayout {
   busreg: { size: number; count: number; ring: number; data: number };

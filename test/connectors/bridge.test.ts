@@ -1,6 +1,16 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
-import { ILP32, ILP32_NEW_RING, LP64, type WireLayout } from "./bare-guest.js";
+import {
+  COOKIE,
+  DEVADD,
+  DEVDROP,
+  ILP32,
+  ILP32_NEW_RING,
+  LP64,
+  SHMCLOSE,
+  SHMSIGNAL,
+  type WireLayout,
+} from "./bare-guest.js";
 import {
   ECHO_FAIL,
   ECHO_PLAIN,
@@ -25,12 +35,6 @@ const EFAULT = -14;
 const EBUSY = -16;
 const EEXIST = -17;
 const EINVAL = -22;
-const DEVADD = 0;
-const DEVDROP = 1;
-const SHMSIGNAL = 2;
-const SHMCLOSE = 3;
-/** A kernel pointer: more bits than a JavaScript number has. */
-const COOKIE = 0xffff_8801_2345_6789n;
 
 let machine: Machine;
 

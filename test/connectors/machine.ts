@@ -8,19 +8,11 @@ import { VirtualScheduler } from "vbus/scheduler";
 import { BareGuest, type WireLayout } from "./bare-guest.js";
 import { echoClass } from "./echo.js";
 
-/** One bus with test devices, one bridge, one hand-written guest, on virtual time. */
-export class Machine {
+/** One bus with test devices, on virtual time: what a guest is put in front of. */
+export class EchoHost {
   readonly scheduler = new VirtualScheduler();
   readonly vbus = new Vbus({ scheduler: this.scheduler });
   readonly bus: Bus;
-  interrupts = 0;
-  errors: unknown[] = [];
-  signals = new Set<number>();
-  host!: BridgeHost;
-  guest!: BareGuest;
-  memory!: MemorySpace;
-  /** Free bytes of the host's arena before the bridge was made. */
-  free = 0;
 
   constructor(devices = 1) {
     this.vbus.registerClass(echoClass);
@@ -33,6 +25,18 @@ export class Machine {
     this.vbus.createDevice(name, "echo");
     this.bus.connect(name);
   }
+}
+
+/** One bus with test devices, one bridge, one hand-written guest, on virtual time. */
+export class Machine extends EchoHost {
+  interrupts = 0;
+  errors: unknown[] = [];
+  signals = new Set<number>();
+  host!: BridgeHost;
+  guest!: BareGuest;
+  memory!: MemorySpace;
+  /** Free bytes of the host's arena before the bridge was made. */
+  free = 0;
 
   async boot(layout: WireLayout): Promise<void> {
     const init = allocateGuestMemory({ size: 1 << 20, arenaSize: 1 << 18 });

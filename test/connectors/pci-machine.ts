@@ -1,10 +1,8 @@
-import { Vbus, type Bus } from "vbus/bus";
 import { PciBridge, type AccessWidth } from "vbus/connectors/pci";
 import { allocateGuestMemory, openHostView, type MemorySpace } from "vbus/memory";
-import { VirtualScheduler } from "vbus/scheduler";
 
 import { BareGuest, type BridgeDoor, type WireEvent, type WireLayout } from "./bare-guest.js";
-import { echoClass } from "./echo.js";
+import { EchoHost } from "./machine.js";
 
 /** How a processor copies 16 bytes to the registers. */
 export type CopyOrder = "words" | "backwards" | "bytes" | "halves";
@@ -47,10 +45,7 @@ class RegisterDoor implements BridgeDoor {
 }
 
 /** A machine without an emulator: one bus with test devices behind a PCI function, a hand-written driver, virtual time. */
-export class PciMachine {
-  readonly scheduler = new VirtualScheduler();
-  readonly vbus = new Vbus({ scheduler: this.scheduler });
-  readonly bus: Bus;
+export class PciMachine extends EchoHost {
   /** Messages that arrived, in order. */
   messages: { address: number; data: number }[] = [];
   /** Level of INTA, and how often it rose. */
@@ -64,18 +59,6 @@ export class PciMachine {
   free = 0;
   /** Messages that the guest's handler ran for. */
   #served = 0;
-
-  constructor(devices = 1) {
-    this.vbus.registerClass(echoClass);
-    this.bus = this.vbus.createBus("test");
-    this.bus.admit("guest");
-    for (let i = 0; i < devices; i++) this.plug(`echo${i}`);
-  }
-
-  plug(name: string): void {
-    this.vbus.createDevice(name, "echo");
-    this.bus.connect(name);
-  }
 
   async boot(layout: WireLayout, order: CopyOrder = "words"): Promise<void> {
     const init = allocateGuestMemory({ size: 1 << 20, arenaSize: 1 << 18 });

@@ -1,17 +1,22 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { PciConfigSpace } from "vbus/connectors/pci";
 
-import { ILP32, ILP32_NEW_RING, LP64, type WireLayout } from "./bare-guest.js";
+import {
+  COOKIE,
+  DEVADD,
+  DEVDROP,
+  ILP32,
+  ILP32_NEW_RING,
+  LP64,
+  SHMCLOSE,
+  SHMSIGNAL,
+  type WireLayout,
+} from "./bare-guest.js";
 import { ECHO_REVERSE, ECHO_SIGNAL, ECHO_SIGNALLED, ECHO_TYPE, ECHO_VERSION, echoed } from "./echo.js";
 import { PciMachine, type CopyOrder } from "./pci-machine.js";
 
 const ENOTCONN = -107;
 const EINVAL = -22;
-const DEVADD = 0;
-const DEVDROP = 1;
-const SHMSIGNAL = 2;
-const SHMCLOSE = 3;
-const COOKIE = 0xffff_8801_2345_6789n;
 
 let machine: PciMachine;
 
