@@ -3,7 +3,7 @@ import { EXT_ACCEPTED, EXT_LAZY_INDEXES, IOQ_MAGIC, IOQ_OFF_EXTENSION, IOQ_VERSI
 import { describe, expect, it } from "vitest";
 import type { Card, CardName, Lab } from "../../examples/linux/lab.js";
 import { PatternStream } from "../support/streams.js";
-import { expectNoErrors, linuxLab, probed, receiveDatagrams, tell } from "./fixture.js";
+import { expectNoErrors, linuxLab, probed, receiveDatagrams, tell, until } from "./fixture.js";
 
 const SEED = 20090401;
 const MEGABYTE = 1_000_000;
@@ -12,14 +12,6 @@ const GRANTED = (EXT_ACCEPTED | EXT_LAZY_INDEXES) >>> 0;
 let ports = 7100;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + 60_000;
-  while (!(await condition())) {
-    if (performance.now() > end) throw new Error(`still waiting for ${what}`);
-    await pause(20);
-  }
-}
 
 /** Verified streams both ways over a card: the guest's command, and what must be true once it ended. */
 function both(
