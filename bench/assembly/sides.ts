@@ -57,8 +57,10 @@ export function prepare(endpoint: usize, table: usize, n: u32, buffers: u64): i3
   return granted;
 }
 
-/** What a driver writes that describes a new buffer each time, and signals. */
-export const NEW_BUFFERS: u32 = BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID | BURST_SIGNAL;
+/** What a driver writes that describes a new buffer each time. */
+export const WHOLE_DESCRIPTOR: u32 = BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID;
+/** … and signals. */
+export const NEW_BUFFERS: u32 = WHOLE_DESCRIPTOR | BURST_SIGNAL;
 /** A driver whose descriptors keep their buffers: nothing to write, only to publish and signal. */
 export const SAME_BUFFERS: u32 = BURST_SIGNAL;
 
