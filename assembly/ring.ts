@@ -135,7 +135,7 @@ export function isLazy(endpoint: usize): bool {
   return (load<u32>(endpoint, EP_OFF_EXTENSIONS) & EXT_LAZY_INDEXES) != 0;
 }
 
-/** True when descriptors have 16 bytes (`docs/abi/extensions.md` 3). */
+/** True when descriptors have 16 bytes (`docs/abi/extensions.md` 5). */
 export function isCompact(endpoint: usize): bool {
   return load<u32>(endpoint, EP_OFF_STRIDE) == COMPACT_DESC_SIZE;
 }

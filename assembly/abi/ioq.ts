@@ -60,7 +60,7 @@ export const DESC_OFF_VALID = 24;
 /** Offset of the byte `sown` in a descriptor: who owns it. */
 export const DESC_OFF_SOWN = 25;
 
-/** Offset of the 64-bit `ptr` in a compact descriptor (docs/abi/extensions.md 3). */
+/** Offset of the 64-bit `ptr` in a compact descriptor (docs/abi/extensions.md 5). */
 export const COMPACT_OFF_PTR = 0;
 /** Offset of the 32-bit `len` in a compact descriptor. */
 export const COMPACT_OFF_LEN = 8;

@@ -13,7 +13,7 @@ const EPERM = -1;
 const EINVAL = -22;
 const EPROTO = -71;
 
-/** The two layouts of section 1.4, and compact descriptors (`docs/abi/extensions.md` 3). */
+/** The two layouts of section 1.4, and compact descriptors (`docs/abi/extensions.md` 5). */
 export const LAYOUTS = {
   lp64: { header: 56, stride: 32 },
   ilp32: { header: 52, stride: 28 },
