@@ -57,7 +57,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
   lazyIndexes = false;
   carrier = true;
   coalesce = true;
-  pageWaitMs = PAGE_WAIT_MS;
+  bufferWaitMs = PAGE_WAIT_MS;
   readonly policy = { offloads: true, txCompletionEvents: false };
   #mac = randomMac();
   #connection: VenetConnection | null = null;
@@ -149,9 +149,9 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       [
         "page_wait_ms",
         number(
-          () => this.pageWaitMs,
+          () => this.bufferWaitMs,
           (value) => {
-            this.pageWaitMs = value;
+            this.bufferWaitMs = value;
           },
           1,
           60_000,
