@@ -27,15 +27,19 @@ export function runContestHalf(
     case "contest":
       drive(name, () => loop(...args, POLLS));
       break;
-    case "contest-trips":
+    case "contest-trips": {
+      const begin = performance.now();
+      drive(name, () => loop(at, job.trips, POLLS));
+      answer.ns = (performance.now() - begin) * 1e6;
       if (side === 0) {
         answer.latency = timeTrips(job.trips, (n) => {
-          drive(name, () => loop(at, n, POLLS));
+          drive(name, () => loop(at, job.trips + n, POLLS));
         });
       } else {
-        drive(name, () => loop(at, job.trips, POLLS));
+        drive(name, () => loop(at, 2 * job.trips, POLLS));
       }
       break;
+    }
     case "contest-woken":
       if (side === 0) bell.produce(name, answer, () => loop(...args, POLLS));
       else bell.consume(name, answer, () => loop(...args, job.polls, BUDGET));

@@ -71,7 +71,7 @@ export type ContestJob =
       south: LoopCall;
     }
   | {
-      /** Round trips, each of them timed: north's loop is called with 1, 2, … `trips` as its target. */
+      /** `trips` round trips on end, then as many that are timed one by one. `ns` is of the first. */
       kind: "contest-trips";
       north: LoopCall;
       south: LoopCall;
@@ -95,7 +95,7 @@ export type ContestJob =
       completions: SharedArrayBuffer;
     }
   | {
-      /** … one at a time, each timed. */
+      /** … one at a time: `trips` on end, then as many that are timed one by one. */
       kind: "ringbuf-trips";
       trips: number;
       words: number;
@@ -140,7 +140,7 @@ export interface PairWorkerData {
 export interface PairAnswer {
   /** Failure, or null. */
   error: string | null;
-  /** Nanoseconds of the job, on this side. */
+  /** Nanoseconds of the job, on this side; a half that is more than its job says itself which part counts. */
   ns: number;
   /** Probe before, one way, ns. */
   before: number;

@@ -56,6 +56,14 @@ export const EXTRAS = {
 /** Name of such a figure. */
 export type ExtraName = keyof typeof EXTRAS;
 
+/** Two contestants of a setting, compared sample by sample. */
+export interface Duel {
+  ours: string;
+  rival: string;
+  /** How many times as good ours is. */
+  ratio: Summary;
+}
+
 /** Somebody who could not be measured, and why. */
 export interface Absence {
   contestant: string;
@@ -74,6 +82,8 @@ export interface Setting {
   placement: Placement | null;
   cells: Cell[];
   absent: Absence[];
+  /** What goals are judged by. */
+  duels: Duel[];
   /** Samples that were dropped because the cores moved. */
   dropped: number;
 }

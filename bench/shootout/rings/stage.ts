@@ -1,4 +1,5 @@
 /** Where the sides and rings of a wasm contestant lie in memory, and how each contestant sets them up. */
+import { COMPACT_DESC_SIZE, COMPACT_OFF_LEN, COMPACT_OFF_PTR, EXT_COMPACT } from "vbus/abi";
 import { OWNS_INUSE_HEAD, QUEUE_ROLES } from "vbus/engine";
 import { loopOf, type Contestants } from "../../harness/loops.js";
 import { segmentLength, STAGE } from "../../harness/stage.js";
@@ -34,7 +35,6 @@ const SINK_SIZE = PLACES.ram - PLACES.sink;
 const LINE = 64;
 const SIDE_SIZE = 256;
 const ENDPOINT_SIZE = 256;
-const SHARED_LAZY = 1;
 const SPSC_HEADER = 192;
 const SPSC_RECORD = 16;
 const DESCRIPTOR = 32;
@@ -179,9 +179,21 @@ function setSignal(stage: ContestStage, ring: number, plan: ContestPlan): void {
 }
 
 /** Points every descriptor at its buffer. North owns them all, so plain stores do. */
-function postBuffers(stage: ContestStage, ring: number, gpa: number, plan: ContestPlan): void {
+function postBuffers(
+  stage: ContestStage,
+  ring: number,
+  gpa: number,
+  plan: ContestPlan,
+  extensions: number,
+): void {
   const data = new DataView(stage.memory.buffer);
   for (let i = 0; i < plan.size; i++) {
+    if ((extensions & EXT_COMPACT) !== 0) {
+      const descriptor = ring + RING_HEADER + i * COMPACT_DESC_SIZE;
+      data.setBigUint64(descriptor + COMPACT_OFF_PTR, BigInt(gpa + i * plan.slot), true);
+      data.setUint32(descriptor + COMPACT_OFF_LEN, plan.slot, true);
+      continue;
+    }
     const descriptor = ring + RING_HEADER + i * DESCRIPTOR;
     data.setBigUint64(descriptor + 8, BigInt(gpa + i * plan.slot), true);
     data.setBigUint64(descriptor + 16, BigInt(plan.slot), true);
@@ -192,15 +204,14 @@ function postBuffers(stage: ContestStage, ring: number, gpa: number, plan: Conte
 function layRing(
   stage: ContestStage,
   plan: ContestPlan,
-  lazy: boolean,
+  extensions: number,
 ): { ring: number; north: number; south: number } {
   const length = segmentLength(plan.size);
   const { address, gpa } = stage.shared(length, 8); // descriptors then never straddle a line
   const north = stage.private("north", ENDPOINT_SIZE);
   const south = stage.private("south", ENDPOINT_SIZE);
   const role = plan.work === "payload" ? QUEUE_ROLES.northFeed : QUEUE_ROLES.northTransmit;
-  const offer = lazy ? SHARED_LAZY : 0;
-  stage.call("ringCreate", north, PLACES.northRegions, gpa, 0, plan.size, 0, role, offer);
+  stage.call("ringCreate", north, PLACES.northRegions, gpa, 0, plan.size, 0, role, extensions);
   stage.call(
     "ringAttach",
     south,
@@ -210,21 +221,21 @@ function layRing(
     length,
     0xffffffff,
     OWNS_INUSE_HEAD,
-    offer,
+    extensions,
   );
-  if (stage.call("ringNegotiated", north) !== offer) throw new Error("the extension was not negotiated");
+  if (stage.call("ringNegotiated", north) !== extensions) throw new Error("an extension was not negotiated");
   setSignal(stage, address, plan);
   return { ring: address, north, south };
 }
 
-/** IOQ as the engine runs it. */
-export function ioqContestant(lazy: boolean): WasmContestant {
+/** IOQ as the engine runs it, with the extensions that are to be negotiated. */
+export function ioqContestant(extensions: number): WasmContestant {
   return {
     prefix: "ioq",
     lay(stage, plan) {
-      const { ring, north, south } = layRing(stage, plan, lazy);
+      const { ring, north, south } = layRing(stage, plan, extensions);
       const buffers = stage.buffers(plan);
-      if (plan.work === "payload") postBuffers(stage, ring, buffers.gpa, plan);
+      if (plan.work === "payload") postBuffers(stage, ring, buffers.gpa, plan, extensions);
       const side = (which: "north" | "south", endpoint: number, table: number): number => {
         const at = stage.private(which, SIDE_SIZE);
         const notify = plan.notify ? 1 : 0;
@@ -243,9 +254,9 @@ export function ioqContestant(lazy: boolean): WasmContestant {
 export const IOQ_2009: WasmContestant = {
   prefix: "ioq2009",
   lay(stage, plan) {
-    const { ring } = layRing(stage, plan, false);
+    const { ring } = layRing(stage, plan, 0);
     const buffers = stage.buffers(plan);
-    if (plan.work === "payload") postBuffers(stage, ring, buffers.gpa, plan);
+    if (plan.work === "payload") postBuffers(stage, ring, buffers.gpa, plan, 0);
     const side = (which: "north" | "south", regions: number, locale: number): number => {
       const at = stage.private(which, SIDE_SIZE);
       stage.call(
