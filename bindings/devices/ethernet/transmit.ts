@@ -123,7 +123,7 @@ export class TransmitSide {
       if (!this.#sendRest()) return; // the port calls writable()
       if (source.blocked) {
         source.release(0, true); // what waits must be on its way, or nobody would ever drain it
-        if (source.blocked) return; // it resumes by itself
+        if (this.#stillBlocked) return; // it resumes by itself
       }
       const n = source.peek();
       if (n === 0) {
@@ -137,6 +137,11 @@ export class TransmitSide {
       if (taken < n) return; // the port calls writable()
     }
     this.#schedule();
+  }
+
+  /** Looks again, after completions went out. */
+  get #stillBlocked(): boolean {
+    return this.source.blocked;
   }
 
   /** Segments of a superframe wait for the network. */
