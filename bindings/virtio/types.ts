@@ -30,7 +30,9 @@ export interface VirtioFace {
   readonly features: bigint;
   /** Most descriptors of each queue; the length is the number of queues. Powers of two up to 32768. Never changes. */
   readonly queueSizes: readonly number[];
-  /** Bytes of device configuration, at most 256. Never changes. */
+  /** True when each queue's chains are completed in the order in which they came: then IN_ORDER may be offered. */
+  readonly inOrder?: boolean;
+  /** Bytes of device configuration, at most 184 (what is left of 256 ports). Never changes. */
   readonly configSize: number;
   /**
    * Whether a driver may have this subset of the offered bits (dependencies between them, such as 1.2: 5.1.3.1). False:
