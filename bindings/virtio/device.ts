@@ -333,25 +333,27 @@ export class VirtioDevice {
     this.#guard(() => session.face?.queueStarted?.(queue), undefined);
   }
 
-  /** The driver resets a queue (RING_RESET): when this returns, it is as it was before it was set up. */
-  resetQueue(index: number): void {
-    if ((this.negotiated & featureMask(VIRTIO_F_RING_RESET)) === 0n) {
-      this.ignoreWrite();
-      return;
-    }
-    this.stopQueue(index);
+  /**
+   * The driver resets a queue (RING_RESET): when this returns, it is as it was before it was set up. False when there was
+   * nothing to reset, or the feature was not negotiated.
+   */
+  resetQueue(index: number): boolean {
+    if ((this.negotiated & featureMask(VIRTIO_F_RING_RESET)) !== 0n) return this.stopQueue(index);
+    this.ignoreWrite();
+    return false;
   }
 
   /** {@link VirtioDevice.resetQueue} for transports in which every driver may stop a queue (virtio-mmio). */
-  stopQueue(index: number): void {
+  stopQueue(index: number): boolean {
     const setup = this.queues[index];
     if (this.#closed || setup?.enabled !== true) {
       this.ignoreWrite();
-      return;
+      return false;
     }
     this.#counters.queueResets++;
     if (setup.queue !== null) this.#guard(() => this.#session?.face?.queueStopped(index), undefined);
     setup.stop();
+    return true;
   }
 
   /** The driver kicked a queue. Runs the device's work; see {@link VirtioDevice.postpone} for another time. */
