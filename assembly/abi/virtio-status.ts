@@ -21,3 +21,5 @@ export const VIRTIO_ID_NET = 1;
 export const VIRTIO_ID_BLOCK = 2;
 /** Kind: console (5.3). */
 export const VIRTIO_ID_CONSOLE = 3;
+/** Kind: entropy source (5.4). */
+export const VIRTIO_ID_ENTROPY = 4;
