@@ -36,3 +36,20 @@ export { coalesceBurst } from "./coalesce";
 export { checksumFinish, segmentBegin, segmentNext } from "./segment";
 export { vsgExtend, vsgFinish, vsgPeek, vsgReserve } from "./vsg";
 export { ringExport, ringImport, ringRebase, signalRebase } from "./state";
+export { virtqViolate } from "./virtq";
+export {
+  virtqAdd,
+  virtqAdvance,
+  virtqBind,
+  virtqComplete,
+  virtqCompleteOne,
+  virtqDisable,
+  virtqEnable,
+  virtqEnableDelayed,
+  virtqHasWork,
+  virtqPeek,
+  virtqReap,
+  virtqRebase,
+  virtqRelease,
+  virtqTables,
+} from "./virtq-endpoint";

@@ -28,5 +28,18 @@ export { SignalWakeups, type SignalWakeupOptions } from "./signal-wakeup.js";
 export { VsgReader, VsgWriter, type DescriptorPool } from "./vsg.js";
 export { Checksum } from "./checksum.js";
 export { ChecksumFinisher, Coalescer, Segmenter, type CoalescerOptions } from "./offload.js";
+export { ChainTable, type ChainPiece, type PlacedPiece } from "./chain-table.js";
+export {
+  DeviceVirtQueue,
+  DriverVirtQueue,
+  VIRTQUEUE_VIOLATION_NAMES,
+  type VirtQueueArea,
+  type VirtQueueCounters,
+  type VirtQueueFormat,
+  type VirtQueueOptions,
+  type VirtQueueViolation,
+} from "./virtqueue.js";
+export { VirtQueueWakeups, type VirtQueueWakeupOptions } from "./virtqueue-wakeup.js";
 export * from "../../assembly/abi/arena.js";
+export * from "../../assembly/abi/arena-virtq.js";
 export { errorCode, VbusError, type ErrorCode } from "../errors.js";
