@@ -13,3 +13,5 @@ export * from "../assembly/abi/vblk.js";
 export * from "../assembly/abi/virtio.js";
 export * from "../assembly/abi/errno.js";
 export * from "../assembly/abi/worker-wire.js";
+export * from "../assembly/abi/virtio-status.js";
+export * from "../assembly/abi/virtio-vbus.js";
