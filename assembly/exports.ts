@@ -35,4 +35,6 @@ export {
 export { coalesceBurst } from "./coalesce";
 export { checksumFinish, segmentBegin, segmentNext } from "./segment";
 export { vsgExtend, vsgFinish, vsgPeek, vsgReserve } from "./vsg";
+export { virtioNetDecode, virtioNetFinish, virtioNetPlace } from "./virtio-net";
+export { flowHashes } from "./flow-hash";
 export { ringExport, ringImport, ringRebase, signalRebase } from "./state";

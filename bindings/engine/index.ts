@@ -27,5 +27,7 @@ export { QueueWakeups, type QueueWakeupOptions } from "./wakeup.js";
 export { VsgReader, VsgWriter, type DescriptorPool } from "./vsg.js";
 export { Checksum } from "./checksum.js";
 export { ChecksumFinisher, Coalescer, Segmenter, type CoalescerOptions } from "./offload.js";
+export { decodeNetHeaders, NetPlaces, type NetPlacing } from "./virtio-net.js";
+export { FlowHasher } from "./flow.js";
 export * from "../../assembly/abi/arena.js";
 export { errorCode, VbusError, type ErrorCode } from "../errors.js";
