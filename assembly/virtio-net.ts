@@ -269,7 +269,7 @@ export function virtioNetPlace(
     let chain = chains + <usize>used * ENTRY_SIZE;
     if (!isBuffer(chain)) return placed(result, used, PLACE_BAD, i);
     const target = targets + <usize>i * ENTRY_SIZE;
-    const length = lengths == 0 ? 0 : load<u32>(lengths + ((<usize>i) << 2));
+    const length: u32 = lengths == 0 ? 0 : load<u32>(lengths + ((<usize>i) << 2));
     let capacity = load<u32>(chain, ENTRY_OFF_LENGTH) - VIRTIO_NET_HDR_SIZE;
     if (length <= capacity && pieceCount(chain) == 1) {
       putPlain(target, chain);
