@@ -38,3 +38,20 @@ export { vsgExtend, vsgFinish, vsgPeek, vsgReserve } from "./vsg";
 export { virtioNetDecode, virtioNetFinish, virtioNetPlace } from "./virtio-net";
 export { flowHashes } from "./flow-hash";
 export { ringExport, ringImport, ringRebase, signalRebase } from "./state";
+export { virtqViolate } from "./virtq";
+export {
+  virtqAdd,
+  virtqAdvance,
+  virtqBind,
+  virtqComplete,
+  virtqCompleteOne,
+  virtqDisable,
+  virtqEnable,
+  virtqEnableDelayed,
+  virtqHasWork,
+  virtqPeek,
+  virtqReap,
+  virtqRebase,
+  virtqRelease,
+  virtqTables,
+} from "./virtq-endpoint";

@@ -18,6 +18,18 @@ export function storeByte(address: usize, value: u32): void {
   else store<u8>(address, <u8>value);
 }
 
+/** Loads a shared 16-bit index or flags word; later accesses stay behind it. */
+export function loadHalf(address: usize): u32 {
+  if (ASC_FEATURE_THREADS) return atomic.load<u16>(address);
+  return load<u16>(address);
+}
+
+/** Stores a shared 16-bit index or flags word; earlier accesses stay before it, later loads behind it (full ordering). */
+export function storeHalf(address: usize, value: u32): void {
+  if (ASC_FEATURE_THREADS) atomic.store<u16>(address, <u16>value);
+  else store<u16>(address, <u16>value);
+}
+
 /** Loads a shared 32-bit word. */
 export function loadWord(address: usize): u32 {
   if (ASC_FEATURE_THREADS) return atomic.load<u32>(address);

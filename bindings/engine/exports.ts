@@ -141,4 +141,32 @@ export interface EngineExports {
   ringImport(endpoint: number, regions: number, state: number): number;
   ringRebase(endpoint: number): number;
   signalRebase(signal: number, size: number): number;
+  virtqBind(
+    queue: number,
+    regions: number,
+    flags: number,
+    size: number,
+    maxPieces: number,
+    pool: number,
+    descriptorsLow: number,
+    descriptorsHigh: number,
+    driverLow: number,
+    driverHigh: number,
+    deviceLow: number,
+    deviceHigh: number,
+  ): number;
+  virtqTables(queue: number, gpaLow: number, gpaHigh: number, size: number): number;
+  virtqRebase(queue: number): number;
+  virtqPeek(queue: number, table: number, max: number, lists: number, room: number): number;
+  virtqAdvance(queue: number, n: number): number;
+  virtqComplete(queue: number, table: number, n: number): number;
+  virtqRelease(queue: number, table: number, n: number): number;
+  virtqCompleteOne(queue: number, id: number, slots: number, used: number): number;
+  virtqEnable(queue: number, peeked: number): number;
+  virtqEnableDelayed(queue: number): number;
+  virtqDisable(queue: number): void;
+  virtqHasWork(queue: number): number;
+  virtqAdd(queue: number, table: number, n: number): number;
+  virtqReap(queue: number, table: number, max: number): number;
+  virtqViolate(queue: number, kind: number): number;
 }

@@ -29,5 +29,18 @@ export { Checksum } from "./checksum.js";
 export { ChecksumFinisher, Coalescer, Segmenter, type CoalescerOptions } from "./offload.js";
 export { decodeNetHeaders, NetPlaces, type NetPlacing } from "./virtio-net.js";
 export { FlowHasher } from "./flow.js";
+export { ChainTable, type ChainPiece, type PlacedPiece } from "./chain-table.js";
+export {
+  DeviceVirtQueue,
+  DriverVirtQueue,
+  VIRTQUEUE_VIOLATION_NAMES,
+  type VirtQueueArea,
+  type VirtQueueCounters,
+  type VirtQueueFormat,
+  type VirtQueueOptions,
+  type VirtQueueViolation,
+} from "./virtqueue.js";
+export { VirtQueueWakeups, type VirtQueueWakeupOptions } from "./virtqueue-wakeup.js";
 export * from "../../assembly/abi/arena.js";
+export * from "../../assembly/abi/arena-virtq.js";
 export { errorCode, VbusError, type ErrorCode } from "../errors.js";

@@ -40,6 +40,15 @@ export function storeByte(address: usize, value: u32): void {
   note(1, address, value);
   atomic.store<u8>(address, <u8>value);
 }
+export function loadHalf(address: usize): u32 {
+  const value = <u32>atomic.load<u16>(address);
+  note(0, address, value);
+  return value;
+}
+export function storeHalf(address: usize, value: u32): void {
+  note(1, address, value);
+  atomic.store<u16>(address, <u16>value);
+}
 export function loadWord(address: usize): u32 {
   const value = atomic.load<u32>(address);
   note(0, address, value);

@@ -1,4 +1,4 @@
-import { EXT_LAZY_INDEXES, IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
+import { EXT_COMPACT, EXT_LAZY_INDEXES, IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
 import {
   ETH_ADDRESS_SIZE,
   VENET_CAPABILITIES_OFF_BITS,
@@ -52,6 +52,8 @@ export interface VenetEnvironment extends VenetDataEnvironment {
   readonly clientMac: Uint8Array;
   /** True when rings may write their indexes lazily, should the guest offer it. */
   readonly lazyIndexes: boolean;
+  /** True when rings may have compact descriptors, should the guest offer it. */
+  readonly compactDescriptors: boolean;
   /** What may be granted. */
   readonly policy: CapabilityPolicy;
   /** The session ended. */
@@ -364,7 +366,9 @@ export class VenetConnection implements Connection, PortPeer {
         gpa: segment.gpa,
         length: segment.length,
         role,
-        accept: this.environment.lazyIndexes ? EXT_LAZY_INDEXES : 0,
+        accept:
+          (this.environment.lazyIndexes ? EXT_LAZY_INDEXES : 0) |
+          (this.environment.compactDescriptors ? EXT_COMPACT : 0),
       });
     } catch (error) {
       // a ring whose indexes are out of range is a bad ring, for the guest: -EINVAL like any other

@@ -55,6 +55,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
   mtu = MTU_DEFAULT;
   txMitigation = VENET_TXMITIGATION_DEFAULT;
   lazyIndexes = false;
+  compactDescriptors = false;
   carrier = true;
   coalesce = true;
   bufferWaitMs = PAGE_WAIT_MS;
@@ -108,6 +109,15 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
           },
           0,
           0xffffffff,
+        ),
+      ],
+      [
+        "compact_descriptors",
+        flag(
+          () => this.compactDescriptors,
+          (on) => {
+            this.compactDescriptors = on;
+          },
         ),
       ],
       [

@@ -1,4 +1,5 @@
 import {
+  BURST_COOKIE,
   BURST_SIGNAL,
   ENTRY_OFF_COOKIE,
   FRAME_COOKIE_READ,
@@ -114,10 +115,11 @@ export class TransmitRing implements FrameSource {
 
   /** {@inheritDoc FrameSource.peek} */
   peek(): number {
-    const { scatterGather, pool, kinds } = this.#mode;
-    return scatterGather && this.#reader !== null
-      ? this.#reader.peek(BURST, pool, kinds)
-      : this.queue.peek("inuse", this.#linear.table, BURST, PEEK_FRAMES);
+    const { scatterGather, pool, kinds, completions } = this.#mode;
+    if (scatterGather && this.#reader !== null) return this.#reader.peek(BURST, pool, kinds);
+    // a completion quotes the cookie, which compact descriptors keep elsewhere
+    const flags = completions === null ? PEEK_FRAMES : PEEK_FRAMES | BURST_COOKIE;
+    return this.queue.peek("inuse", this.#linear.table, BURST, flags);
   }
 
   /** Gives n descriptors back, and signals every `txMitigation` frames and after the last. */
