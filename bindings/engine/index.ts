@@ -27,6 +27,7 @@ export { QueueWakeups, type QueueWakeupOptions } from "./wakeup.js";
 export { VsgReader, VsgWriter, type DescriptorPool } from "./vsg.js";
 export { Checksum } from "./checksum.js";
 export { ChecksumFinisher, Coalescer, Segmenter, type CoalescerOptions } from "./offload.js";
+export { readChain, writeChain } from "./chain-bytes.js";
 export { decodeNetHeaders, NetPlaces, type NetPlacing } from "./virtio-net.js";
 export { FlowHasher } from "./flow.js";
 export { ChainTable, type ChainPiece, type PlacedPiece } from "./chain-table.js";
