@@ -35,11 +35,13 @@ import {
   ENTRY_SIZE,
   EP_OFF_BROKEN,
   EP_OFF_BYTES,
+  EP_OFF_COOKIES,
   EP_OFF_COUNT,
   EP_OFF_DESC,
   EP_OFF_GPA,
   EP_OFF_GRANTED_POP,
   EP_OFF_GRANTED_PUSH,
+  EP_OFF_OWNER,
   EP_OFF_POPPED,
   EP_OFF_PUSHED,
   EP_OFF_STRIDE,
@@ -61,6 +63,11 @@ import {
 } from "./abi/arena";
 import { EINVAL, EPROTO } from "./abi/errno";
 import {
+  COMPACT_COOKIE_SIZE,
+  COMPACT_DESC_SIZE,
+  COMPACT_OFF_LEN,
+  COMPACT_OFF_PTR,
+  COMPACT_OFF_SOWN,
   DESC_OFF_COOKIE,
   DESC_OFF_LEN,
   DESC_OFF_PTR,
@@ -74,7 +81,7 @@ import {
   IDX_VALID,
   IOQ_OFF_RING_ILP32,
 } from "./abi/ioq";
-import { IRQ_OFF_DIRTY, IRQ_OFF_ENABLED, IRQ_OFF_PENDING, SOUTH } from "./abi/shm-signal";
+import { IRQ_OFF_DIRTY, IRQ_OFF_ENABLED, IRQ_OFF_PENDING, NORTH, SOUTH } from "./abi/shm-signal";
 import { addCounter, loadByte, storeByte } from "./memory-order";
 import { logWrite, translateRange } from "./regions";
 import {
@@ -82,6 +89,7 @@ import {
   descriptorAt,
   guestAddressOf,
   indexValue,
+  isCompact,
   isLazy,
   ownedHere,
   owns,
@@ -91,10 +99,48 @@ import {
 } from "./ring";
 import { signalInject } from "./shm-signal";
 
+/*
+ * Two layouts of a descriptor, told apart by the type of their `len`: u64 in v4, u32 in a compact one. The loops over
+ * descriptors are compiled once for each (`L`), so that none of them tests anything per descriptor.
+ */
+
+function sizeOfDescriptor<L>(endpoint: usize): usize {
+  return sizeof<L>() == 4 ? COMPACT_DESC_SIZE : <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+}
+
+function ownerOf<L>(descriptor: usize): usize {
+  return descriptor + (sizeof<L>() == 4 ? COMPACT_OFF_SOWN : DESC_OFF_SOWN);
+}
+
+function pointerOf<L>(descriptor: usize): u64 {
+  return sizeof<L>() == 4 ? load<u64>(descriptor, COMPACT_OFF_PTR) : load<u64>(descriptor, DESC_OFF_PTR);
+}
+
+function lengthOf<L>(descriptor: usize): u64 {
+  return sizeof<L>() == 4 ? <u64>load<u32>(descriptor, COMPACT_OFF_LEN) : load<u64>(descriptor, DESC_OFF_LEN);
+}
+
+/**
+ * The cookie of a descriptor. Those of compact descriptors lie in a list behind them, `cookies`; 0: nobody asks for them.
+ * South does not, for it would take lines from north that north has all to itself.
+ */
+function cookieOf<L>(cookies: usize, descriptor: usize, position: u32): u64 {
+  if (sizeof<L>() != 4) return load<u64>(descriptor, DESC_OFF_COOKIE);
+  return cookies == 0 ? 0 : load<u64>(cookies + <usize>position * COMPACT_COOKIE_SIZE);
+}
+
+/** The list of cookies of compact descriptors when this side wants them, else 0. */
+function wantedCookies<L>(endpoint: usize, flags: u32): usize {
+  if (sizeof<L>() != 4) return 0;
+  return load<u32>(endpoint, SIG_OFF_LOCALE) == NORTH || (flags & BURST_COOKIE) != 0
+    ? load<u32>(endpoint, EP_OFF_COOKIES)
+    : 0;
+}
+
 /** Fills the members of an entry that do not depend on where its buffer lies; neighbours are stored together. */
-function fillEntry(descriptor: usize, entry: usize, gpa: u64, position: u32): void {
+function fillEntry(cookie: u64, entry: usize, gpa: u64, position: u32): void {
   store<u64>(entry, gpa, ENTRY_OFF_GPA);
-  store<u64>(entry, load<u64>(descriptor, DESC_OFF_COOKIE), ENTRY_OFF_COOKIE);
+  store<u64>(entry, cookie, ENTRY_OFF_COOKIE);
   v128.store(entry, i64x2.splat(0), ENTRY_OFF_FLAGS); // flags, checksum places, segmentation, fragments
   store<u64>(entry, (<u64>position) << 32, ENTRY_OFF_FRAGMENT_LIST);
 }
@@ -120,10 +166,11 @@ function readHead(entry: usize, address: usize, length: u64): void {
 function countOwned(endpoint: usize, position: u32, limit: u32): i32 {
   const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
   const locale = load<u32>(endpoint, SIG_OFF_LOCALE);
+  const sown = <usize>load<u32>(endpoint, EP_OFF_OWNER);
   let left = load<u32>(endpoint, EP_OFF_COUNT) - position; // descriptors before the ring wraps
   let descriptor = descriptorAt(endpoint, position);
   for (let n: u32 = 0; n < limit; n++) {
-    const owner = loadByte(descriptor + DESC_OFF_SOWN); // [C1] pairs with [P3]
+    const owner = loadByte(descriptor + sown); // [C1] pairs with [P3]
     if (owner != locale) return owner > <u32>SOUTH ? violate(endpoint, VIOLATION_OWNER) : <i32>n;
     descriptor += stride;
     if (--left == 0) descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
@@ -136,15 +183,23 @@ function countOwned(endpoint: usize, position: u32, limit: u32): i32 {
  * Returns how many: it stops at the first that is not owned here and leaves it to {@link gatherOne}. The loop holds
  * nothing but what it needs for each descriptor, so that all of it stays in registers.
  */
-function gatherRun(endpoint: usize, descriptor: usize, position: u32, table: usize, n: u32): u32 {
-  const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+function gatherRun<L>(
+  endpoint: usize,
+  descriptor: usize,
+  position: u32,
+  table: usize,
+  n: u32,
+  flags: u32,
+): u32 {
+  const cookies = wantedCookies<L>(endpoint, flags);
+  const stride = sizeOfDescriptor<L>(endpoint);
   const locale = load<u32>(endpoint, SIG_OFF_LOCALE);
   const end = table + <usize>n * ENTRY_SIZE;
   let entry = table;
   while (entry != end) {
-    if (loadByte(descriptor + DESC_OFF_SOWN) != locale) break; // [C1] pairs with [P3]; also the load that O4 asks for
-    fillEntry(descriptor, entry, load<u64>(descriptor, DESC_OFF_PTR), position);
-    store<u64>(entry, clampLength(load<u64>(descriptor, DESC_OFF_LEN)) << 32, ENTRY_OFF_ADDRESS); // address 0
+    if (loadByte(ownerOf<L>(descriptor)) != locale) break; // [C1] pairs with [P3]; also the load that O4 asks for
+    fillEntry(cookieOf<L>(cookies, descriptor, position), entry, pointerOf<L>(descriptor), position);
+    store<u64>(entry, clampLength(lengthOf<L>(descriptor)) << 32, ENTRY_OFF_ADDRESS); // address 0
     position++;
     descriptor += stride;
     entry += ENTRY_SIZE;
@@ -156,17 +211,19 @@ function gatherRun(endpoint: usize, descriptor: usize, position: u32, table: usi
  * {@link gatherRun} with BURST_TRANSLATE: it stops also at a buffer outside the first region (most guests have just
  * one) and, when heads are wanted, at a buffer that is shorter than a head.
  */
-function gatherTranslated(
+function gatherTranslated<L>(
   endpoint: usize,
   descriptor: usize,
   position: u32,
   table: usize,
   n: u32,
-  head: bool,
+  flags: u32,
 ): u32 {
+  const head = (flags & BURST_HEAD) != 0;
+  const cookies = wantedCookies<L>(endpoint, flags);
   const regions = <usize>load<u32>(endpoint, SIG_OFF_REGIONS);
   if (load<u32>(regions, REGIONS_OFF_COUNT) == 0) return 0;
-  const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
+  const stride = sizeOfDescriptor<L>(endpoint);
   const locale = load<u32>(endpoint, SIG_OFF_LOCALE);
   const start = load<u64>(regions, REGIONS_OFF_ENTRIES + REGION_OFF_GPA);
   const size = <u64>load<u32>(regions, REGIONS_OFF_ENTRIES + REGION_OFF_LENGTH);
@@ -174,9 +231,9 @@ function gatherTranslated(
   const end = table + <usize>n * ENTRY_SIZE;
   let entry = table;
   while (entry != end) {
-    if (loadByte(descriptor + DESC_OFF_SOWN) != locale) break; // [C1] as above
-    const gpa = load<u64>(descriptor, DESC_OFF_PTR); // double fetch: `gpa` and `length` are read once, checked below
-    const length = load<u64>(descriptor, DESC_OFF_LEN);
+    if (loadByte(ownerOf<L>(descriptor)) != locale) break; // [C1] as above
+    const gpa = pointerOf<L>(descriptor); // double fetch: `gpa` and `length` are read once, checked below
+    const length = lengthOf<L>(descriptor);
     const offset = gpa - start; // wraps below the region, and is then above every size
     if (offset > size || length > size - offset) break;
     const address = base + <u32>offset;
@@ -184,7 +241,7 @@ function gatherTranslated(
       if (length < <u32>ENTRY_HEAD_SIZE) break;
       v128.store(entry, v128.load(<usize>address), ENTRY_OFF_HEAD);
     }
-    fillEntry(descriptor, entry, gpa, position);
+    fillEntry(cookieOf<L>(cookies, descriptor, position), entry, gpa, position);
     store<u64>(entry, (<u64>address) | (length << 32), ENTRY_OFF_ADDRESS); // inside a region: below 4 GiB
     position++;
     descriptor += stride;
@@ -194,12 +251,13 @@ function gatherTranslated(
 }
 
 /** Copies one descriptor to a table entry, with every check. 1; 0 when the peer owns it; -EPROTO. */
-function gatherOne(endpoint: usize, descriptor: usize, position: u32, entry: usize, flags: u32): i32 {
+function gatherOne<L>(endpoint: usize, descriptor: usize, position: u32, entry: usize, flags: u32): i32 {
   const mine = ownedHere(endpoint, descriptor); // [C1] as above
   if (mine != 1) return mine;
-  const gpa = load<u64>(descriptor, DESC_OFF_PTR); // double fetch: `gpa` and `length` are read once, checked below
-  const length = load<u64>(descriptor, DESC_OFF_LEN);
-  fillEntry(descriptor, entry, gpa, position);
+  const gpa = pointerOf<L>(descriptor); // double fetch: `gpa` and `length` are read once, checked below
+  const length = lengthOf<L>(descriptor);
+  const cookies = wantedCookies<L>(endpoint, flags);
+  fillEntry(cookieOf<L>(cookies, descriptor, position), entry, gpa, position);
   let address: usize = 0;
   if ((flags & BURST_TRANSLATE) != 0) {
     address = translateRange(load<u32>(endpoint, SIG_OFF_REGIONS), gpa, length);
@@ -215,6 +273,13 @@ function gather(endpoint: usize, position: u32, table: usize, max: u32, flags: u
   const count = load<u32>(endpoint, EP_OFF_COUNT);
   const limit = max < count ? max : count; // never more than one turn
   if (table == 0) return countOwned(endpoint, position, limit);
+  return isCompact(endpoint)
+    ? gatherAll<u32>(endpoint, position, table, limit, flags)
+    : gatherAll<u64>(endpoint, position, table, limit, flags);
+}
+
+function gatherAll<L>(endpoint: usize, position: u32, table: usize, limit: u32, flags: u32): i32 {
+  const count = load<u32>(endpoint, EP_OFF_COUNT);
   const translates = (flags & BURST_TRANSLATE) != 0;
   let done: u32 = 0;
   while (done < limit) {
@@ -222,13 +287,13 @@ function gather(endpoint: usize, position: u32, table: usize, max: u32, flags: u
     const first = descriptorAt(endpoint, position);
     const entry = table + <usize>done * ENTRY_SIZE;
     const found = translates
-      ? gatherTranslated(endpoint, first, position, entry, straight, (flags & BURST_HEAD) != 0)
-      : gatherRun(endpoint, first, position, entry, straight);
+      ? gatherTranslated<L>(endpoint, first, position, entry, straight, flags)
+      : gatherRun<L>(endpoint, first, position, entry, straight, flags);
     done += found;
     position += found;
     if (found < straight) {
       const special = table + <usize>done * ENTRY_SIZE;
-      const mine = gatherOne(endpoint, descriptorAt(endpoint, position), position, special, flags);
+      const mine = gatherOne<L>(endpoint, descriptorAt(endpoint, position), position, special, flags);
       // what came before a violation is still good, but a broken queue hands out nothing
       if (mine < 0) return mine;
       if (mine == 0) break;
@@ -283,6 +348,10 @@ const WRITE_ANY: u32 = WRITE_ALL | BURST_CLEAR_VALID;
  * The three combinations that drivers and devices live on have loops of their own, without a test per member.
  */
 function writeDescriptors(endpoint: usize, first: u32, n: u32, table: usize, flags: u32): void {
+  if (isCompact(endpoint)) {
+    writeCompact(endpoint, first, n, table, flags);
+    return;
+  }
   const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
   const start = <usize>load<u32>(endpoint, EP_OFF_DESC);
   const what = flags & WRITE_ANY;
@@ -337,21 +406,56 @@ function writeDescriptors(endpoint: usize, first: u32, n: u32, table: usize, fla
   if (bytes != 0) addCounter(endpoint + EP_OFF_BYTES, bytes);
 }
 
+/** {@link writeDescriptors} for compact descriptors; cookies and marks lie in lists of their own. */
+function writeCompact(endpoint: usize, first: u32, n: u32, table: usize, flags: u32): void {
+  const what = flags & WRITE_ANY;
+  const marks = flags & (BURST_SET_VALID | BURST_CLEAR_VALID);
+  const start = <usize>load<u32>(endpoint, EP_OFF_DESC);
+  const cookies = <usize>load<u32>(endpoint, EP_OFF_COOKIES);
+  let left = load<u32>(endpoint, EP_OFF_COUNT) - first; // descriptors before the ring wraps
+  let descriptor = descriptorAt(endpoint, first);
+  let cookie = cookies + <usize>first * COMPACT_COOKIE_SIZE;
+  let mark = cookies + <usize>load<u32>(endpoint, EP_OFF_COUNT) * COMPACT_COOKIE_SIZE + <usize>first;
+  let entry = table;
+  let bytes: u64 = 0;
+  for (let i: u32 = 0; i < n; i++) {
+    if (marks != 0) store<u8>(mark, (marks & BURST_CLEAR_VALID) != 0 ? 0 : 1);
+    if ((what & BURST_COOKIE) != 0) store<u64>(cookie, load<u64>(entry, ENTRY_OFF_COOKIE));
+    if ((what & BURST_POINTER) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_GPA), COMPACT_OFF_PTR);
+    if ((what & BURST_LENGTH) != 0) {
+      const length = load<u32>(entry, ENTRY_OFF_LENGTH);
+      store<u32>(descriptor, length, COMPACT_OFF_LEN);
+      bytes += length;
+    }
+    entry += ENTRY_SIZE;
+    descriptor += COMPACT_DESC_SIZE;
+    cookie += COMPACT_COOKIE_SIZE;
+    mark++;
+    if (--left == 0) {
+      descriptor = start;
+      mark -= <usize>load<u32>(endpoint, EP_OFF_COUNT);
+      cookie = cookies;
+    }
+  }
+  if (bytes != 0) addCounter(endpoint + EP_OFF_BYTES, bytes);
+}
+
 /** Gives n descriptors to the peer: the owners of items 1 … n-1, then item 0's, which publishes them all. */
 function flipOwners(endpoint: usize, first: u32, n: u32): void {
   const peer = 1 - load<u32>(endpoint, SIG_OFF_LOCALE);
-  const start = descriptorAt(endpoint, first);
+  const sown = <usize>load<u32>(endpoint, EP_OFF_OWNER);
+  const start = descriptorAt(endpoint, first) + sown;
   if (n > 1) {
     const stride = <usize>load<u32>(endpoint, EP_OFF_STRIDE);
     let left = load<u32>(endpoint, EP_OFF_COUNT) - first; // descriptors before the ring wraps
-    let descriptor = start;
+    let owner = start;
     for (let i: u32 = 1; i < n; i++) {
-      descriptor += stride;
-      if (--left == 0) descriptor = <usize>load<u32>(endpoint, EP_OFF_DESC);
-      store<u8>(descriptor, <u8>peer, DESC_OFF_SOWN);
+      owner += stride;
+      if (--left == 0) owner = <usize>load<u32>(endpoint, EP_OFF_DESC) + sown;
+      store<u8>(owner, <u8>peer);
     }
   }
-  storeByte(start + DESC_OFF_SOWN, peer); // [P3] pairs with [C1]; fully ordered before [S0] of `announce`
+  storeByte(start, peer); // [P3] pairs with [C1]; fully ordered before [S0] of `announce`
 }
 
 /**
@@ -403,7 +507,7 @@ function isLogging(endpoint: usize): bool {
 }
 
 /** Notes the header and the n descriptors of a burst in the write log. */
-function logBurst(endpoint: usize, first: u32, n: u32): void {
+function logBurst(endpoint: usize, first: u32, n: u32, flags: u32): void {
   const regions = load<u32>(endpoint, SIG_OFF_REGIONS);
   const count = load<u32>(endpoint, EP_OFF_COUNT);
   const stride = load<u32>(endpoint, EP_OFF_STRIDE);
@@ -412,6 +516,9 @@ function logBurst(endpoint: usize, first: u32, n: u32): void {
   logWrite(regions, guestAddressOf(endpoint, descriptorAt(endpoint, first)), straight * stride);
   if (straight < n)
     logWrite(regions, guestAddressOf(endpoint, descriptorAt(endpoint, 0)), (n - straight) * stride);
+  const cookies = <usize>load<u32>(endpoint, EP_OFF_COOKIES);
+  if (cookies != 0 && (flags & (BURST_COOKIE | BURST_SET_VALID | BURST_CLEAR_VALID)) != 0)
+    logWrite(regions, guestAddressOf(endpoint, cookies), count * (COMPACT_COOKIE_SIZE + 1));
 }
 
 /**
@@ -467,7 +574,7 @@ export function pushCommit(endpoint: usize, index: u32, table: usize, n: u32, fl
   store<u32>(endpoint, granted - n, EP_OFF_GRANTED_PUSH);
   if ((flags & BURST_NOFLIP) == 0) flipOwners(endpoint, first, n);
   addCounter(endpoint + EP_OFF_PUSHED, n);
-  if (isLogging(endpoint)) logBurst(endpoint, first, n);
+  if (isLogging(endpoint)) logBurst(endpoint, first, n, flags);
   if ((flags & BURST_SIGNAL) == 0) return 0;
   return <i32>((flags & BURST_NOFLIP) == 0 && lazy ? announce(endpoint) : signalInject(endpoint));
 }
@@ -499,7 +606,7 @@ export function popRelease(endpoint: usize, index: u32, table: usize, n: u32, fl
   store<u32>(endpoint, granted - n, EP_OFF_GRANTED_POP);
   if ((flags & BURST_NOFLIP) == 0) flipOwners(endpoint, first, n); // after every load of payload and bodies (Q3)
   addCounter(endpoint + EP_OFF_POPPED, n);
-  if (isLogging(endpoint)) logBurst(endpoint, first, n);
+  if (isLogging(endpoint)) logBurst(endpoint, first, n, flags);
   if ((flags & BURST_SIGNAL) == 0) return 0;
   return <i32>((flags & BURST_NOFLIP) == 0 && lazy ? announce(endpoint) : signalInject(endpoint));
 }

@@ -14,10 +14,12 @@ import {
   ENTRY_OFF_LENGTH,
   ENTRY_OFF_POSITION,
   EP_OFF_BROKEN,
+  EP_OFF_COOKIES,
   EP_OFF_COUNT,
   EP_OFF_GPA,
   EP_OFF_GRANTED_POP,
   EP_OFF_GRANTED_PUSH,
+  EP_OFF_OWNER,
   EP_OFF_POPPED,
   EP_OFF_PUSHED,
   EP_OFF_STRIDE,
@@ -34,10 +36,12 @@ import {
 } from "./abi/arena";
 import { EINVAL, EPERM, EPROTO } from "./abi/errno";
 import {
+  COMPACT_COOKIE_SIZE,
+  COMPACT_OFF_LEN,
+  COMPACT_OFF_PTR,
   DESC_OFF_COOKIE,
   DESC_OFF_LEN,
   DESC_OFF_PTR,
-  DESC_OFF_SOWN,
   DESC_OFF_VALID,
   IDX_BOTH,
   IDX_INUSE,
@@ -60,6 +64,7 @@ import {
   descriptorAt,
   guestAddressOf,
   indexValue,
+  isCompact,
   isLazy,
   ownedHere,
   owns,
@@ -136,7 +141,7 @@ function advanceTail(endpoint: usize, index: u32): i32 {
 function handOver(iterator: usize, endpoint: usize, descriptor: usize): i32 {
   const flags = load<u32>(iterator, ITER_OFF_FLAGS);
   if ((flags & ITER_NOFLIPOWNER) == 0) {
-    storeByte(descriptor + DESC_OFF_SOWN, 1 - load<u32>(endpoint, SIG_OFF_LOCALE)); // [P3] pairs with [C1]; Q1, Q2, Q3, Q4
+    storeByte(descriptor + <usize>load<u32>(endpoint, EP_OFF_OWNER), 1 - load<u32>(endpoint, SIG_OFF_LOCALE)); // [P3] pairs with [C1]; Q1, Q2, Q3, Q4
   }
   const regions = load<u32>(endpoint, SIG_OFF_REGIONS);
   logWrite(regions, load<u64>(endpoint, EP_OFF_GPA), IOQ_OFF_RING_ILP32);
@@ -199,19 +204,38 @@ export function iterPop(iterator: usize): i32 {
   return handOver(iterator, endpoint, descriptor);
 }
 
+/** Where the cookie of a descriptor lies. */
+function cookieOf(endpoint: usize, descriptor: usize, position: u32): usize {
+  const cookies = <usize>load<u32>(endpoint, EP_OFF_COOKIES);
+  return cookies == 0 ? descriptor + DESC_OFF_COOKIE : cookies + <usize>position * COMPACT_COOKIE_SIZE;
+}
+
+/** Where north's private mark of a descriptor lies. */
+function markOf(endpoint: usize, descriptor: usize, position: u32): usize {
+  const cookies = <usize>load<u32>(endpoint, EP_OFF_COOKIES);
+  if (cookies == 0) return descriptor + DESC_OFF_VALID;
+  return cookies + <usize>load<u32>(endpoint, EP_OFF_COUNT) * COMPACT_COOKIE_SIZE + <usize>position;
+}
+
 /** Copies the descriptor under the iterator to a table entry: cookie, address, length, `valid` and owner (flags: valid | owner << 8). */
 export function iterRead(iterator: usize, entry: usize): i32 {
   const endpoint = <usize>load<u32>(iterator, ITER_OFF_ENDPOINT);
   const position = load<u32>(iterator, ITER_OFF_POSITION);
   if (position >= load<u32>(endpoint, EP_OFF_COUNT)) return -EINVAL;
   const descriptor = descriptorAt(endpoint, position);
-  const flags = loadByte(descriptor + DESC_OFF_VALID) | (loadByte(descriptor + DESC_OFF_SOWN) << 8);
-  const length = load<u64>(descriptor, DESC_OFF_LEN);
+  const compact = isCompact(endpoint);
+  const valid = loadByte(markOf(endpoint, descriptor, position));
+  const flags = valid | (loadByte(descriptor + <usize>load<u32>(endpoint, EP_OFF_OWNER)) << 8);
+  const length = compact ? <u64>load<u32>(descriptor, COMPACT_OFF_LEN) : load<u64>(descriptor, DESC_OFF_LEN);
   store<u32>(entry, flags, ENTRY_OFF_FLAGS);
   store<u32>(entry, length > <u64>u32.MAX_VALUE ? u32.MAX_VALUE : <u32>length, ENTRY_OFF_LENGTH);
   store<u32>(entry, position, ENTRY_OFF_POSITION);
-  store<u64>(entry, load<u64>(descriptor, DESC_OFF_PTR), ENTRY_OFF_GPA);
-  store<u64>(entry, load<u64>(descriptor, DESC_OFF_COOKIE), ENTRY_OFF_COOKIE);
+  store<u64>(
+    entry,
+    compact ? load<u64>(descriptor, COMPACT_OFF_PTR) : load<u64>(descriptor, DESC_OFF_PTR),
+    ENTRY_OFF_GPA,
+  );
+  store<u64>(entry, load<u64>(cookieOf(endpoint, descriptor, position)), ENTRY_OFF_COOKIE);
   return 0;
 }
 
@@ -223,12 +247,24 @@ export function iterWrite(iterator: usize, entry: usize, what: u32): i32 {
   const descriptor = descriptorAt(endpoint, position);
   const mine = ownedHere(endpoint, descriptor);
   if (mine != 1) return mine < 0 ? mine : -EINVAL;
-  if ((what & BURST_COOKIE) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_COOKIE), DESC_OFF_COOKIE);
-  if ((what & BURST_POINTER) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_GPA), DESC_OFF_PTR);
-  if ((what & BURST_LENGTH) != 0) store<u64>(descriptor, load<u32>(entry, ENTRY_OFF_LENGTH), DESC_OFF_LEN);
-  if ((what & BURST_SET_VALID) != 0) storeByte(descriptor + DESC_OFF_VALID, 1);
-  if ((what & BURST_CLEAR_VALID) != 0) storeByte(descriptor + DESC_OFF_VALID, 0);
   const regions = load<u32>(endpoint, SIG_OFF_REGIONS);
+  const cookie = cookieOf(endpoint, descriptor, position);
+  if ((what & BURST_COOKIE) != 0) store<u64>(cookie, load<u64>(entry, ENTRY_OFF_COOKIE));
+  if (isCompact(endpoint)) {
+    if ((what & BURST_POINTER) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_GPA), COMPACT_OFF_PTR);
+    if ((what & BURST_LENGTH) != 0)
+      store<u32>(descriptor, load<u32>(entry, ENTRY_OFF_LENGTH), COMPACT_OFF_LEN);
+  } else {
+    if ((what & BURST_POINTER) != 0) store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_GPA), DESC_OFF_PTR);
+    if ((what & BURST_LENGTH) != 0) store<u64>(descriptor, load<u32>(entry, ENTRY_OFF_LENGTH), DESC_OFF_LEN);
+  }
+  const mark = markOf(endpoint, descriptor, position);
+  if ((what & BURST_SET_VALID) != 0) storeByte(mark, 1);
+  if ((what & BURST_CLEAR_VALID) != 0) storeByte(mark, 0);
   logWrite(regions, guestAddressOf(endpoint, descriptor), load<u32>(endpoint, EP_OFF_STRIDE));
+  if (isCompact(endpoint)) {
+    logWrite(regions, guestAddressOf(endpoint, cookie), COMPACT_COOKIE_SIZE);
+    logWrite(regions, guestAddressOf(endpoint, mark), 1);
+  }
   return 0;
 }

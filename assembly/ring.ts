@@ -8,6 +8,7 @@
  */
 import {
   EP_OFF_BROKEN,
+  EP_OFF_COOKIES,
   EP_OFF_COUNT,
   EP_OFF_DESC,
   EP_OFF_EXTENSIONS,
@@ -16,6 +17,8 @@ import {
   EP_OFF_LENGTH,
   EP_OFF_OFFERED,
   EP_OFF_OWNED,
+  EP_OFF_OWNER,
+  EP_OFF_PUSHED,
   EP_OFF_RING,
   EP_OFF_STRIDE,
   EP_OFF_VALID_COUNT,
@@ -45,8 +48,11 @@ import {
 } from "./abi/arena";
 import { EFAULT, EINVAL, EPROTO } from "./abi/errno";
 import {
+  COMPACT_DESC_SIZE,
+  COMPACT_OFF_SOWN,
   DESC_OFF_SOWN,
   EXT_ACCEPTED,
+  EXT_COMPACT,
   EXT_KNOWN,
   EXT_LAZY_INDEXES,
   IDX_INUSE,
@@ -129,6 +135,29 @@ export function isLazy(endpoint: usize): bool {
   return (load<u32>(endpoint, EP_OFF_EXTENSIONS) & EXT_LAZY_INDEXES) != 0;
 }
 
+/** True when descriptors have 16 bytes (`docs/abi/extensions.md` 5). */
+export function isCompact(endpoint: usize): bool {
+  return load<u32>(endpoint, EP_OFF_STRIDE) == COMPACT_DESC_SIZE;
+}
+
+/** Points an endpoint at its descriptors, in the layout that was negotiated. Its ring's address and count are set. */
+export function placeDescriptors(endpoint: usize, ilp32: bool): void {
+  const first = load<u32>(endpoint, EP_OFF_RING) + (ilp32 ? IOQ_OFF_RING_ILP32 : IOQ_OFF_RING);
+  const compact = (load<u32>(endpoint, EP_OFF_EXTENSIONS) & EXT_COMPACT) != 0;
+  store<u32>(endpoint, first, EP_OFF_DESC);
+  store<u32>(
+    endpoint,
+    ilp32 ? IOQ_DESC_SIZE_ILP32 : compact ? COMPACT_DESC_SIZE : IOQ_DESC_SIZE,
+    EP_OFF_STRIDE,
+  );
+  store<u32>(endpoint, compact ? COMPACT_OFF_SOWN : DESC_OFF_SOWN, EP_OFF_OWNER);
+  store<u32>(
+    endpoint,
+    compact ? first + load<u32>(endpoint, EP_OFF_COUNT) * COMPACT_DESC_SIZE : 0,
+    EP_OFF_COOKIES,
+  );
+}
+
 /** Value of an index end: private, or the peer's, read once and checked (defect D1). -EPROTO when out of range. */
 export function indexValue(endpoint: usize, index: u32, end: u32): i32 {
   if (owns(endpoint, index, end)) return load<i32>(privateIndex(endpoint, index, end));
@@ -139,7 +168,7 @@ export function indexValue(endpoint: usize, index: u32, end: u32): i32 {
 
 /** 1 when this side owns the descriptor, 0 when the peer does, -EPROTO when the owner is neither. */
 export function ownedHere(endpoint: usize, descriptor: usize): i32 {
-  const owner = loadByte(descriptor + DESC_OFF_SOWN); // [C1] pairs with [P3]; also the load that O4 asks for
+  const owner = loadByte(descriptor + <usize>load<u32>(endpoint, EP_OFF_OWNER)); // [C1] pairs with [P3]; also the load that O4 asks for
   if (owner == load<u32>(endpoint, SIG_OFF_LOCALE)) return 1;
   if (owner > <u32>SOUTH) return violate(endpoint, VIOLATION_OWNER);
   return 0;
@@ -157,9 +186,8 @@ function bindRing(
   memory.fill(endpoint, 0, EP_STATE_SIZE);
   signalBind(endpoint, regions, gpa + IOQ_OFF_SIGNAL, ring + IOQ_OFF_SIGNAL, locale, SIG_KIND_IOQ);
   store<u32>(endpoint, <u32>ring, EP_OFF_RING);
-  store<u32>(endpoint, <u32>ring + (ilp32 ? IOQ_OFF_RING_ILP32 : IOQ_OFF_RING), EP_OFF_DESC);
   store<u32>(endpoint, count, EP_OFF_COUNT);
-  store<u32>(endpoint, ilp32 ? IOQ_DESC_SIZE_ILP32 : IOQ_DESC_SIZE, EP_OFF_STRIDE);
+  placeDescriptors(endpoint, ilp32);
   store<u32>(endpoint, <u32>segmentLength(count, ilp32), EP_OFF_LENGTH);
   store<u64>(endpoint, gpa, EP_OFF_GPA);
 }
@@ -231,14 +259,22 @@ export function ringAttach(
   store<u32>(endpoint, owned, EP_OFF_OWNED);
   if (!ilp32) {
     const offered = loadWord(ring + IOQ_OFF_EXTENSION);
-    const accepted = (offered & (<u32>EXT_ACCEPTED)) != 0 ? 0 : offered & accept & EXT_KNOWN;
+    let accepted = (offered & (<u32>EXT_ACCEPTED)) != 0 ? 0 : offered & accept & EXT_KNOWN;
+    if ((accepted & EXT_COMPACT) != 0 && !isUntouched(ring)) accepted &= ~EXT_COMPACT;
     if (accepted != 0) {
       storeWord(ring + IOQ_OFF_EXTENSION, accepted | (<u32>EXT_ACCEPTED));
       logWrite(regions, gpa + IOQ_OFF_EXTENSION, 4);
       store<u32>(endpoint, accepted, EP_OFF_EXTENSIONS);
+      placeDescriptors(endpoint, false);
     }
   }
   return 0;
+}
+
+/** True when no index of a ring has moved yet: only then descriptors can change their layout. */
+function isUntouched(ring: usize): bool {
+  const indexes = ring + IOQ_OFF_IDX;
+  return (load<u64>(indexes) | load<u64>(indexes, 8) | load<u64>(indexes, 16)) == 0;
 }
 
 /** Copies the shared values of the index ends that this side is going to move (nothing is owned yet, so all are checked). */
@@ -254,7 +290,8 @@ function adoptIndexes(endpoint: usize, owned: u32): i32 {
 
 /**
  * North, once DEVSHM has returned: learns what south accepted (`docs/abi/extensions.md`). Returns the negotiated bits,
- * or -EPROTO (queue broken) when south accepted what was not offered.
+ * -EPROTO (queue broken) when south accepted what was not offered; -EINVAL when compact descriptors were offered and
+ * something was pushed before.
  */
 export function ringNegotiated(endpoint: usize): i32 {
   const offered = load<u32>(endpoint, EP_OFF_OFFERED);
@@ -263,7 +300,9 @@ export function ringNegotiated(endpoint: usize): i32 {
   if ((word & (<u32>EXT_ACCEPTED)) == 0) return 0;
   const accepted = word & ~(<u32>EXT_ACCEPTED);
   if ((accepted & ~offered) != 0) return violate(endpoint, VIOLATION_EXTENSION);
+  if ((accepted & EXT_COMPACT) != 0 && load<u64>(endpoint, EP_OFF_PUSHED) != 0) return -EINVAL;
   store<u32>(endpoint, accepted, EP_OFF_EXTENSIONS);
+  if ((accepted & EXT_COMPACT) != 0) placeDescriptors(endpoint, false);
   return <i32>accepted;
 }
 

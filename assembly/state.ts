@@ -7,6 +7,7 @@ import {
   EP_OFF_COUNT,
   EP_OFF_DESC,
   EP_OFF_BROKEN,
+  EP_OFF_COOKIES,
   EP_OFF_EXTENSIONS,
   EP_OFF_GPA,
   EP_OFF_GRANTED_POP,
@@ -35,20 +36,20 @@ import {
 } from "./abi/arena";
 import { EFAULT, EINVAL, ENOENT } from "./abi/errno";
 import {
+  COMPACT_DESC_SIZE,
+  EXT_COMPACT,
   EXT_KNOWN,
   IOQ_DESC_SIZE,
   IOQ_DESC_SIZE_ILP32,
   IOQ_MAGIC,
   IOQ_OFF_COUNT,
   IOQ_OFF_MAGIC,
-  IOQ_OFF_RING,
-  IOQ_OFF_RING_ILP32,
   IOQ_OFF_SIGNAL,
   IOQ_OFF_VERSION,
   IOQ_VERSION,
 } from "./abi/ioq";
 import { translateRange } from "./regions";
-import { isLazy, ownsAll, ringSync, segmentLength } from "./ring";
+import { isLazy, ownsAll, placeDescriptors, ringSync, segmentLength } from "./ring";
 import { signalCheck, signalPlace } from "./shm-signal";
 
 /** Rebuilds the absolute addresses of an endpoint from its region table. 0, or -EFAULT when the segment is no longer there. */
@@ -62,7 +63,7 @@ export function ringRebase(endpoint: usize): i32 {
   if ((ring & 3) != 0) return -EINVAL;
   const ilp32 = load<u32>(endpoint, EP_OFF_STRIDE) == IOQ_DESC_SIZE_ILP32;
   store<u32>(endpoint, <u32>ring, EP_OFF_RING);
-  store<u32>(endpoint, <u32>ring + (ilp32 ? IOQ_OFF_RING_ILP32 : IOQ_OFF_RING), EP_OFF_DESC);
+  placeDescriptors(endpoint, ilp32);
   signalPlace(endpoint, ring + IOQ_OFF_SIGNAL);
   return 0;
 }
@@ -93,6 +94,7 @@ export function ringExport(endpoint: usize, out: usize): void {
   store<u32>(image, 0, SIG_OFF_IN_WAKEUP);
   store<u32>(image, 0, EP_OFF_RING);
   store<u32>(image, 0, EP_OFF_DESC);
+  store<u32>(image, 0, EP_OFF_COOKIES);
   store<u32>(image, 0, EP_OFF_GRANTED_PUSH);
   store<u32>(image, 0, EP_OFF_GRANTED_POP);
 }
@@ -108,7 +110,8 @@ export function ringImport(endpoint: usize, regions: usize, state: usize): i32 {
   const count = load<u32>(image, EP_OFF_COUNT);
   const stride = load<u32>(image, EP_OFF_STRIDE);
   const ilp32 = stride == IOQ_DESC_SIZE_ILP32;
-  if (!ilp32 && stride != IOQ_DESC_SIZE) return -EINVAL;
+  const compact = (load<u32>(image, EP_OFF_EXTENSIONS) & EXT_COMPACT) != 0;
+  if (!ilp32 && stride != (compact ? COMPACT_DESC_SIZE : IOQ_DESC_SIZE)) return -EINVAL;
   const length = load<u32>(image, EP_OFF_LENGTH);
   if (count == 0 || <u64>length != segmentLength(count, ilp32)) return -EINVAL;
   if (load<u32>(image, SIG_OFF_LOCALE) > 1 || load<u32>(image, SIG_OFF_KIND) != SIG_KIND_IOQ) return -EINVAL;

@@ -126,8 +126,12 @@ export const EP_OFF_POPPED = 208;
 export const EP_OFF_BYTES = 216;
 /** Violations by kind, u32 each. */
 export const EP_OFF_VIOLATIONS = 224;
+/** Offset of the owner byte in a descriptor. */
+export const EP_OFF_OWNER = 256;
+/** Absolute address of the list of cookies (cache); 0: they are in the descriptors. */
+export const EP_OFF_COOKIES = 260;
 /** Size of an endpoint's state. */
-export const EP_STATE_SIZE = 256;
+export const EP_STATE_SIZE = 320;
 
 /** This side moves valid.head. */
 export const OWNS_VALID_HEAD = 1;
@@ -386,8 +390,8 @@ export const RECHECK_VALID_HEAD = 3;
 /** Magic of an exported endpoint. */
 export const STATE_MAGIC = 0x71627673;
 /** Version of the exported format. */
-export const STATE_VERSION = 1;
+export const STATE_VERSION = 2;
 /** Offset of the endpoint image in an exported state (magic, version, length, 0 precede it). */
 export const STATE_OFF_IMAGE = 16;
 /** Size of an exported endpoint. */
-export const STATE_SIZE = 272;
+export const STATE_SIZE = 336;

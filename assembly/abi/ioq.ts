@@ -60,6 +60,17 @@ export const DESC_OFF_VALID = 24;
 /** Offset of the byte `sown` in a descriptor: who owns it. */
 export const DESC_OFF_SOWN = 25;
 
+/** Offset of the 64-bit `ptr` in a compact descriptor (docs/abi/extensions.md 5). */
+export const COMPACT_OFF_PTR = 0;
+/** Offset of the 32-bit `len` in a compact descriptor. */
+export const COMPACT_OFF_LEN = 8;
+/** Offset of the byte `sown` in a compact descriptor; three bytes that are 0 follow it. */
+export const COMPACT_OFF_SOWN = 12;
+/** Size of a compact descriptor. */
+export const COMPACT_DESC_SIZE = 16;
+/** Size of a cookie in the list that follows the compact descriptors; a list of the bytes `valid` follows that one. */
+export const COMPACT_COOKIE_SIZE = 8;
+
 /** Index type "valid": descriptors that north has put into service. */
 export const IDX_VALID = 0;
 /** Index type "inuse": descriptors that carry payload. */
@@ -86,7 +97,9 @@ export const IOQ_MAX_COUNT = 2048;
 
 /** Extension bit: shared indexes are written lazily (docs/abi/extensions.md). */
 export const EXT_LAZY_INDEXES = 1;
+/** Extension bit: descriptors of 16 bytes (docs/abi/extensions.md). */
+export const EXT_COMPACT = 2;
 /** Extension word: set by south, together with the bits it accepts. */
 export const EXT_ACCEPTED = 0x80000000;
 /** Extension bits that this implementation knows. */
-export const EXT_KNOWN = 1;
+export const EXT_KNOWN = 3;

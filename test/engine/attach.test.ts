@@ -1,4 +1,4 @@
-import { EXT_ACCEPTED, EXT_LAZY_INDEXES } from "vbus/abi";
+import { EXT_ACCEPTED, EXT_COMPACT, EXT_LAZY_INDEXES } from "vbus/abi";
 import {
   BURST_LENGTH,
   BURST_POINTER,
@@ -235,10 +235,11 @@ for (const shared of FLAVOURS) {
     it("refuses offers that are not assigned, and any offer in the i386 layout", () => {
       const { north, gpa } = openGuest({ shared });
       const options = { gpa, count: 4, role: "northTransmit" } as const;
-      for (const offer of [2, 3, EXT_ACCEPTED, EXT_ACCEPTED | EXT_LAZY_INDEXES, 0x40000000]) {
+      for (const offer of [4, 5, EXT_ACCEPTED, EXT_ACCEPTED | EXT_LAZY_INDEXES, 0x40000000]) {
         expectError("EINVAL", () => Queue.create(north, { ...options, offer }));
       }
       expectError("EINVAL", () => Queue.create(north, { ...options, ilp32: true, offer: EXT_LAZY_INDEXES }));
+      expectError("EINVAL", () => Queue.create(north, { ...options, ilp32: true, offer: EXT_COMPACT }));
     });
 
     it("standing signals: alignment, range and magic are checked (R9)", () => {

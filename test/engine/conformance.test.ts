@@ -17,7 +17,7 @@ for (const implementation of IMPLEMENTATIONS) {
   describe(implementation.name, () => {
     afterAll(() => implementation.close());
 
-    for (const layout of ["lp64", "ilp32"] as const) {
+    for (const layout of ["lp64", "ilp32", "compact"] as const) {
       for (const count of SIZES) {
         describe(`${layout}, ${count} descriptors`, () => {
           for (const { name, pattern, sizes, oneByOne, run } of CONFORMANCE) {

@@ -1,4 +1,4 @@
-import { ITER_AUTOUPDATE } from "vbus/abi";
+import { EXT_COMPACT, ITER_AUTOUPDATE } from "vbus/abi";
 import {
   BURST_COOKIE,
   BURST_HEAD,
@@ -23,6 +23,8 @@ import {
 import { describe, expect, it } from "vitest";
 import { openGuest, type Guest } from "./guest.js";
 import { HostileThread } from "./hostile-thread.js";
+import { LAYOUTS, segmentLength } from "./reference/ring.js";
+import type { Layout } from "./ring-side.js";
 import { generator, seedOr } from "./seed.js";
 
 const SEED = seedOr(666);
@@ -68,12 +70,12 @@ class Scene {
 
   constructor(
     shared: boolean,
-    readonly ilp32: boolean,
+    readonly layout: Layout,
   ) {
     this.guest = openGuest({ shared, size: 65536 });
     const { north, south, init } = this.guest;
     this.gpa = this.guest.gpa + 0x1008;
-    this.length = queueSegmentLength(COUNT, ilp32);
+    this.length = segmentLength(COUNT, layout);
     this.north = BurstTable.allocate(north, 8);
     this.south = BurstTable.allocate(south, 8);
     const ram = (init.layout.regions[0] as { address: number }).address;
@@ -91,11 +93,14 @@ class Scene {
 
   /** A fresh ring A with some traffic behind it and some before it. */
   attacked({ north, south }: Victim): [Queue, Queue] {
-    const { gpa, length, ilp32, guest } = this;
-    const a = Queue.create(guest.north, { gpa, count: COUNT, role: north, ilp32 });
+    const { gpa, length, layout, guest } = this;
+    const extension = layout === "compact" ? EXT_COMPACT : 0;
+    const ilp32 = layout === "ilp32";
+    const a = Queue.create(guest.north, { gpa, count: COUNT, role: north, ilp32, offer: extension });
     let b: Queue | undefined;
     try {
-      b = Queue.attach(guest.south, { gpa, length, role: south });
+      b = Queue.attach(guest.south, { gpa, length, role: south, accept: extension });
+      a.negotiated();
       this.#warmUp(a, b, north);
     } catch (error) {
       a.close();
@@ -223,11 +228,12 @@ const BYTES = [0, 1, 2, 0x7f, 0x80, 0xff];
 const WORDS = [0, 1, COUNT - 1, COUNT, COUNT + 1, 0x7fffffff, 0x80000000, 0xffffffff];
 
 for (const shared of [false, true]) {
-  for (const ilp32 of [false, true]) {
-    describe(`a corrupted ring, ${shared ? "shared" : "unshared"} engine, ${ilp32 ? 28 : 32}-byte descriptors`, () => {
+  for (const layout of ["lp64", "ilp32", "compact"] as const) {
+    const { header, stride } = LAYOUTS[layout];
+    describe(`a corrupted ring, ${shared ? "shared" : "unshared"} engine, ${stride}-byte descriptors`, () => {
       for (const victim of VICTIMS) {
         it(`every shared byte and word, hostile values, against ${victim.name}`, () => {
-          const scene = new Scene(shared, ilp32);
+          const scene = new Scene(shared, layout);
           const random = generator(SEED);
           const verdicts = new Map<string, number>();
           const { guest, gpa, length } = scene;
@@ -270,12 +276,11 @@ for (const shared of [false, true]) {
       }
 
       it("an owner that is neither side, and an index beyond count, are named", () => {
-        const scene = new Scene(shared, ilp32);
-        const stride = ilp32 ? 28 : 32;
-        const header = ilp32 ? 52 : 56;
+        const scene = new Scene(shared, layout);
+        const sown = header + 2 * stride + (layout === "compact" ? 12 : 25);
         for (const value of [2, 3, 0x7f, 0x80, 0xff]) {
           const [, rx] = scene.attacked(VICTIMS[0] as Victim);
-          scene.guest.view(scene.gpa, scene.length).setUint8(header + 2 * stride + 25, value);
+          scene.guest.view(scene.gpa, scene.length).setUint8(sown, value);
           expect(() => rx.peek("inuse", null, 1)).toThrow(/EPROTO.*owner/);
           expect(rx.broken).toBe("owner");
         }
@@ -301,7 +306,7 @@ for (const shared of [false, true]) {
 describe(`a peer that rewrites the ring while it is used (seed ${SEED})`, () => {
   for (const victim of VICTIMS) {
     it(`${victim.name}: only that queue suffers`, async () => {
-      const scene = new Scene(true, false);
+      const scene = new Scene(true, "lp64");
       const { guest, gpa, length } = scene;
       const random = generator(SEED);
       const thread = new HostileThread({

@@ -1,11 +1,16 @@
-import { EXT_ACCEPTED, EXT_LAZY_INDEXES, ITER_AUTOUPDATE } from "vbus/abi";
+import { EXT_ACCEPTED, EXT_COMPACT, EXT_LAZY_INDEXES, ITER_AUTOUPDATE } from "vbus/abi";
 import {
+  BURST_COOKIE,
+  BURST_LENGTH,
   BURST_NOFLIP,
+  BURST_POINTER,
+  BURST_SET_VALID,
   BURST_SIGNAL,
+  BurstTable,
   Queue,
-  queueSegmentLength,
   RECHECK_NONE,
   RingIterator,
+  queueSegmentLength,
 } from "vbus/engine";
 import { describe, expect, it } from "vitest";
 import { expectError, openGuest, type Guest } from "./guest.js";
@@ -73,14 +78,17 @@ for (const shared of [false, true]) {
     });
 
     it("south takes only what it knows and was told to take", () => {
-      const all = open(shared, EXT_LAZY_INDEXES, 0xffffffff, (segment) =>
-        segment.setUint32(WORD, 0x7fffffff, true),
-      );
-      expect(all.rx.extensions).toBe(EXT_LAZY_INDEXES);
-      expect(all.segment.getUint32(WORD, true)).toBe(EXT_ACCEPTED + EXT_LAZY_INDEXES);
-      const unknown = open(shared, 0, 0xffffffff, (segment) => segment.setUint32(WORD, 0x7ffffffe, true));
+      const both = EXT_LAZY_INDEXES | EXT_COMPACT;
+      const all = open(shared, both, 0xffffffff, (segment) => segment.setUint32(WORD, 0x7fffffff, true));
+      expect(all.rx.extensions).toBe(both);
+      expect(all.segment.getUint32(WORD, true)).toBe(EXT_ACCEPTED + both);
+      for (const accept of [EXT_LAZY_INDEXES, EXT_COMPACT]) {
+        const one = open(shared, both, accept);
+        expect([one.tx.extensions, one.rx.extensions]).toEqual([accept, accept]);
+      }
+      const unknown = open(shared, 0, 0xffffffff, (segment) => segment.setUint32(WORD, 0x7ffffffc, true));
       expect(unknown.rx.extensions).toBe(0);
-      expect(unknown.segment.getUint32(WORD, true)).toBe(0x7ffffffe);
+      expect(unknown.segment.getUint32(WORD, true)).toBe(0x7ffffffc);
     });
 
     it("a word that already has the top bit offers nothing and is left alone", () => {
@@ -92,7 +100,7 @@ for (const shared of [false, true]) {
     });
 
     it("accepting what was not offered is a violation of that queue", () => {
-      for (const word of [0x80000002, 0x80000003, 0xffffffff, 0xc0000000]) {
+      for (const word of [0x80000002, 0x80000003, 0x80000004, 0xffffffff, 0xc0000000]) {
         const { guest, tx, segment } = open(shared, EXT_LAZY_INDEXES, 0);
         segment.setUint32(WORD, word, true);
         expectError("EPROTO", () => tx.negotiated());
@@ -133,6 +141,71 @@ for (const shared of [false, true]) {
       const rx = Queue.attach(south, { gpa, length, role: "southTransmit", accept: EXT_LAZY_INDEXES });
       expect(rx.extensions).toBe(0);
       expect(segment.getUint32(WORD, true)).toBe(EXT_LAZY_INDEXES);
+    });
+  });
+
+  describe(`compact descriptors, ${shared ? "shared" : "unshared"} engine`, () => {
+    it("halve the stride once both sides know, and not before", () => {
+      const strict = open(shared, EXT_COMPACT, 0);
+      expect([strict.tx.stride, strict.rx.stride]).toEqual([32, 32]);
+      const compact = open(shared, EXT_COMPACT, EXT_COMPACT);
+      expect([compact.tx.stride, compact.rx.stride]).toEqual([16, 16]);
+      for (let i = 0; i < 20; i++) lap(compact, 1 + (i % COUNT));
+    });
+
+    it("lie where the document says, with north's cookies and marks behind them", () => {
+      const { guest, tx, rx, segment } = open(shared, EXT_COMPACT, EXT_COMPACT);
+      const out = BurstTable.allocate(guest.north, COUNT);
+      lap({ guest, tx, rx, segment }, 1); // so that positions differ from entries
+      expect(tx.reserve("both", out, COUNT)).toBe(COUNT);
+      for (let i = 0; i < COUNT; i++) {
+        out.setGpa(i, 0x123456789 + i);
+        out.setLength(i, 0xfedcba98 + i);
+        out.setCookie(i, 0xabcd0000 + i);
+      }
+      tx.commit("both", out, COUNT, BURST_POINTER | BURST_LENGTH | BURST_COOKIE | BURST_SET_VALID);
+      for (let i = 0; i < COUNT; i++) {
+        const position = (1 + i) % COUNT;
+        const at = 56 + 16 * position;
+        expect(segment.getBigUint64(at, true)).toBe(0x123456789n + BigInt(i));
+        expect(segment.getUint32(at + 8, true)).toBe(0xfedcba98 + i);
+        expect(segment.getUint32(at + 12, true)).toBe(1); // sown, and three zero bytes
+        expect(segment.getBigUint64(56 + 16 * COUNT + 8 * position, true)).toBe(BigInt(0xabcd0000 + i));
+        expect(segment.getUint8(56 + 24 * COUNT + position)).toBe(1);
+      }
+    });
+
+    it("south reads cookies only when it asks for them", () => {
+      const { guest, tx, rx } = open(shared, EXT_COMPACT, EXT_COMPACT);
+      const [out, found] = [BurstTable.allocate(guest.north, 1), BurstTable.allocate(guest.south, 1)];
+      tx.reserve("both", out, 1);
+      out.setCookie(0, 77);
+      tx.commit("both", out, 1, BURST_COOKIE);
+      expect(rx.peek("inuse", found, 1)).toBe(1);
+      expect(found.cookie(0)).toBe(0);
+      expect(rx.peek("inuse", found, 1, BURST_COOKIE)).toBe(1);
+      expect(found.cookie(0)).toBe(77);
+      rx.release("inuse", null, 1, 0);
+      expect(tx.peek("valid", out, 1)).toBe(1);
+      expect(out.cookie(0)).toBe(77);
+    });
+
+    it("a ring that has moved already keeps its layout", () => {
+      for (const at of [24, 28, 32, 36, 40, 44]) {
+        const { tx, rx, segment } = open(shared, EXT_COMPACT, EXT_COMPACT, (word) => word.setUint8(at, 1));
+        expect([tx.extensions, rx.extensions, rx.stride]).toEqual([0, 0, 32]);
+        expect(segment.getUint32(WORD, true)).toBe(EXT_COMPACT);
+      }
+    });
+
+    it("north that pushed before it knew is told so, and its queue stays as it was", () => {
+      const { north, south, gpa } = openGuest({ shared });
+      const tx = Queue.create(north, { gpa, count: COUNT, role: "northTransmit", offer: EXT_COMPACT });
+      Queue.attach(south, { gpa, length: LENGTH, role: "southTransmit", accept: EXT_COMPACT });
+      tx.reserve("both", null, 1);
+      tx.commit("both", null, 1, 0);
+      expectError("EINVAL", () => tx.negotiated());
+      expect([tx.stride, tx.extensions, tx.broken]).toEqual([32, 0, null]);
     });
   });
 

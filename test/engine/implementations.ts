@@ -1,4 +1,5 @@
 /** Everything that the conformance table runs against. */
+import { EXT_COMPACT } from "vbus/abi";
 import { allocateGuestMemory, MemorySpace } from "vbus/memory";
 import { MODEL_ENDS, ModelSide } from "./model-side.js";
 import { ReferenceRing, segmentLength } from "./reference/ring.js";
@@ -8,6 +9,11 @@ import { WasmSide } from "./wasm-side.js";
 
 const GPA = 0x20008;
 const RAM = 1 << 20;
+
+/** Extension bits that a layout needs. */
+function offered(layout: Layout): number {
+  return layout === "compact" ? EXT_COMPACT : 0;
+}
 
 function modelNorth(view: DataView, pattern: Pattern, layout: Layout, count: number): RingSide {
   return new ModelSide(ReferenceRing.create(view, 0, count, layout, MODEL_ENDS[pattern][0]));
@@ -60,9 +66,12 @@ export function engine(shared: boolean, sides: EngineSides): Implementation {
       const north =
         sides === "south"
           ? modelNorth(segment, pattern, layout, count)
-          : WasmSide.create(northSpace, pattern, GPA, count, layout === "ilp32");
+          : WasmSide.create(northSpace, pattern, GPA, count, layout === "ilp32", offered(layout));
       const south =
-        sides === "north" ? modelSouth(segment, pattern) : WasmSide.attach(southSpace, pattern, GPA, length);
+        sides === "north"
+          ? modelSouth(segment, pattern)
+          : WasmSide.attach(southSpace, pattern, GPA, length, offered(layout));
+      if (north instanceof WasmSide) north.queue.negotiated();
       last = { count, layout, north, south, segment };
       return last;
     },
@@ -83,8 +92,9 @@ export function twoThreads(): Implementation {
       last?.north.close();
       last?.south.close();
       const length = segmentLength(count, layout);
-      const north = WasmSide.create(space, pattern, GPA, count, layout === "ilp32");
-      const south = thread.attach(pattern, GPA, length);
+      const north = WasmSide.create(space, pattern, GPA, count, layout === "ilp32", offered(layout));
+      const south = thread.attach(pattern, GPA, length, offered(layout));
+      north.queue.negotiated();
       const segment = new DataView(init.memory.buffer, space.translate(GPA, length), length);
       last = { count, layout, north, south, segment };
       return last;

@@ -50,7 +50,7 @@ function compare(pattern: Pattern, layout: Layout, count: number, operations: re
   }
 }
 
-const layouts = fc.constantFrom<Layout>("lp64", "ilp32");
+const layouts = fc.constantFrom<Layout>("lp64", "ilp32", "compact");
 const counts = fc.constantFrom(1, 2, 3, 5, 8, 17);
 const patterns = fc.constantFrom<Pattern>("transmit", "receive", "feed");
 const locales = fc.constantFrom<"north" | "south">("north", "south");

@@ -27,6 +27,16 @@ export function setRawIrq(segment: DataView, locale: 0 | 1, irq: RawIrq): void {
 /** A descriptor as stored. */
 export function rawDescriptor(segment: DataView, layout: Layout, position: number) {
   const at = LAYOUTS[layout].header + LAYOUTS[layout].stride * position;
+  if (layout === "compact") {
+    const count = segment.getUint32(48, true);
+    return {
+      cookie: segment.getBigUint64(56 + 16 * count + 8 * position, true),
+      ptr: segment.getBigUint64(at, true),
+      len: BigInt(segment.getUint32(at + 8, true)),
+      valid: segment.getUint8(56 + 24 * count + position),
+      sown: segment.getUint8(at + 12),
+    };
+  }
   return {
     cookie: segment.getBigUint64(at, true),
     ptr: segment.getBigUint64(at + 8, true),

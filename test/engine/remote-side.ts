@@ -28,8 +28,8 @@ export class RemoteThread {
   }
 
   /** Attaches south there. */
-  attach(pattern: Pattern, gpa: number, length: number): RingSide {
-    this.call("thread", "attach", pattern, gpa, length);
+  attach(pattern: Pattern, gpa: number, length: number, accept = 0): RingSide {
+    this.call("thread", "attach", pattern, gpa, length, accept);
     return new RemoteSide(this);
   }
 

@@ -9,8 +9,8 @@ export type Index = "valid" | "inuse";
 /** Which of the ways of `docs/abi/ioq.md` section 6 the ring is used in; each has a role for either side. */
 export type Pattern = "transmit" | "receive" | "feed";
 
-/** Size of descriptors: 32 or 28 bytes. */
-export type Layout = "lp64" | "ilp32";
+/** Size of descriptors: 32, 28 or 16 bytes. */
+export type Layout = "lp64" | "ilp32" | "compact";
 
 /** Members of a descriptor that a driver or device writes. */
 export interface Item {

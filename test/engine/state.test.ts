@@ -1,4 +1,4 @@
-import { EXT_LAZY_INDEXES } from "vbus/abi";
+import { EXT_COMPACT, EXT_LAZY_INDEXES } from "vbus/abi";
 import {
   BURST_NOFLIP,
   Queue,
@@ -92,8 +92,8 @@ for (const shared of [false, true]) {
   });
 
   describe(`exported state, ${shared ? "shared" : "unshared"} engine (seed ${SEED})`, () => {
-    for (const extension of [0, EXT_LAZY_INDEXES]) {
-      it(`survives at any point of the traffic (${extension === 0 ? "strict" : "lazy"})`, () => {
+    for (const extension of [0, EXT_LAZY_INDEXES, EXT_COMPACT, EXT_COMPACT | EXT_LAZY_INDEXES]) {
+      it(`survives at any point of the traffic (extensions ${extension})`, () => {
         const random = generator(SEED + extension);
         for (const ilp32 of extension === 0 ? [false, true] : [false]) {
           const { north, south, gpa, init } = openGuest({ shared });

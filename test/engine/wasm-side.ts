@@ -148,7 +148,7 @@ export class WasmSide implements RingSide {
   }
 
   reserve(index: Index | "both", max: number): number {
-    return resultOf(() => this.queue.reserve(index, this.table, max));
+    return resultOf(() => this.queue.reserve(index, this.table, max, BURST_COOKIE));
   }
 
   commit(index: Index | "both", items: readonly Item[], options: Options): number {
@@ -158,7 +158,7 @@ export class WasmSide implements RingSide {
 
   peek(index: Index, max: number): Item[] | number {
     return resultOf(() => {
-      const n = this.queue.peek(index, this.table, max);
+      const n = this.queue.peek(index, this.table, max, BURST_COOKIE);
       const { table } = this;
       return Array.from({ length: n }, (_, i) => ({
         gpa: table.gpa(i),

@@ -10,7 +10,7 @@ import {
   queueSegmentLength,
   Signal,
 } from "vbus/engine";
-import { EXT_LAZY_INDEXES } from "vbus/abi";
+import { EXT_COMPACT, EXT_LAZY_INDEXES } from "vbus/abi";
 import { MemorySpace, type WrittenRange } from "vbus/memory";
 import { describe, expect, it } from "vitest";
 import { item, wake } from "./conformance-case.js";
@@ -36,8 +36,8 @@ function uncovered(guest: Guest, before: Uint8Array, log: WrittenRange[] | "ever
 
 for (const shared of [false, true]) {
   describe(`write log, ${shared ? "shared" : "unshared"} engine (seed ${SEED})`, () => {
-    for (const offer of [0, EXT_LAZY_INDEXES]) {
-      it(`covers every byte that changed, after every operation (${offer === 0 ? "strict" : "lazy"})`, () => {
+    for (const offer of [0, EXT_LAZY_INDEXES, EXT_COMPACT]) {
+      it(`covers every byte that changed, after every operation (extensions ${offer})`, () => {
         const guest = openGuest({ shared, size: 65536 });
         const gpa = guest.gpa + 8;
         const random = generator(SEED);

@@ -87,6 +87,7 @@ describe("the attributes of a NIC", () => {
     ],
     ["txmitigation", "10", ["0", "1", "4294967295"], ["-1", "4294967296", "1.5"]],
     ["lazy_indexes", "0", ["1", "0"], ["2", "yes"]],
+    ["compact_descriptors", "0", ["1", "0"], ["2", "yes"]],
     ["offloads", "1", ["0", "1"], ["2", "on"]],
     ["txc", "0", ["1", "0"], ["2", "off"]],
     ["coalesce", "1", ["0", "1"], ["2", ""]],

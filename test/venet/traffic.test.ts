@@ -79,6 +79,35 @@ describe("two drivers over a cable", () => {
     expect(new DataView(extension.buffer).getUint32(52, true)).toBe(allowed ? 0x80000001 : 1);
   });
 
+  it.each([
+    { offloads: false, txc: "0" },
+    { offloads: true, txc: "0" },
+    { offloads: false, txc: "1" },
+    { offloads: true, txc: "1" },
+  ])(
+    "compact descriptors carry the same traffic (offloads $offloads, completions $txc)",
+    async ({ offloads, txc }) => {
+      const [left, right] = cable();
+      machine = new TestMachine((name) => (name === "nic0" ? left : right));
+      const attributes = { compact_descriptors: "1", lazy_indexes: "1", txc };
+      machine.addNic("nic0", attributes);
+      machine.addNic("nic1", attributes);
+      const options = { compactDescriptors: true, lazyIndexes: true, txRing: 8, rxRing: 8, offloads };
+      a = await machine.addGuest("a", 0, options);
+      b = await machine.addGuest("b", 1, options);
+      await a.nic.open();
+      await b.nic.open();
+      const sent = frames(300);
+      const sending = a.nic.send(sent);
+      expectFrames(await receive(b, sent.length), sent);
+      await sending;
+      // with offloads the event queue is the first of its memory
+      const header = new DataView(a.memory.space.copyFrom(firstRing(a), 56).buffer);
+      if (!offloads) expect(header.getUint32(52, true)).toBe(0x80000003);
+      expect(a.nic.statistics()).toMatchObject({ tx_packets: sent.length });
+    },
+  );
+
   it("lazy indexes allowed but not offered: strict v4, the word stays 0", async () => {
     const [left, right] = cable();
     machine = new TestMachine((name) => (name === "nic0" ? left : right));

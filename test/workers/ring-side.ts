@@ -16,8 +16,8 @@ const cursors: Cursor[] = [];
 
 function toThread(method: string, args: unknown[]): unknown {
   if (method === "stop") return "stop";
-  const [pattern, gpa, length] = args as [Pattern, number, number];
-  side = WasmSide.attach(space, pattern, gpa, length);
+  const [pattern, gpa, length, accept] = args as [Pattern, number, number, number];
+  side = WasmSide.attach(space, pattern, gpa, length, accept);
   return null;
 }
 

@@ -1,4 +1,4 @@
-import { EXT_LAZY_INDEXES, IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
+import { EXT_COMPACT, EXT_LAZY_INDEXES, IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
 import {
   ETH_ADDRESS_SIZE,
   VENET_CAPABILITIES_OFF_BITS,
@@ -31,12 +31,15 @@ import type { MemorySpace } from "../../memory/space.js";
 import type { Batch } from "../../net/batch.js";
 import type { PortPeer } from "../../net/port.js";
 import type { Timer } from "../../scheduler.js";
+import { ReceiveSide } from "../ethernet/receive.js";
+import { dropFrames } from "../ethernet/statistics.js";
+import { TransmitSide } from "../ethernet/transmit.js";
 import { Capabilities, type CapabilityPolicy } from "./capabilities.js";
 import { EventSide } from "./events.js";
 import { L4roBuffers, PageQueue } from "./l4ro.js";
-import { ReceiveSide } from "./receive.js";
-import { dropFrames } from "./statistics.js";
-import { TransmitSide, type DataEnvironment } from "./transmit.js";
+import { ReceiveRing } from "./receive-ring.js";
+import { TransmitRing } from "./transmit-ring.js";
+import type { VenetDataEnvironment } from "./environment.js";
 
 /** How often a link that is up looks for wake-ups that a guest of 2009 lost. */
 const RECHECK_MS = 100;
@@ -44,15 +47,25 @@ const RECHECK_MS = 100;
 const BURST = 64;
 
 /** What a connection needs of its device. */
-export interface VenetEnvironment extends DataEnvironment {
+export interface VenetEnvironment extends VenetDataEnvironment {
   /** The guest's MAC address, 6 bytes. */
   readonly clientMac: Uint8Array;
   /** True when rings may write their indexes lazily, should the guest offer it. */
   readonly lazyIndexes: boolean;
+  /** True when rings may have compact descriptors, should the guest offer it. */
+  readonly compactDescriptors: boolean;
   /** What may be granted. */
   readonly policy: CapabilityPolicy;
   /** The session ended. */
   closed(): void;
+  /** {@inheritDoc NicEnvironment.failed} */
+  failed(queue: "rx" | "tx" | "event", error: unknown): void;
+}
+
+/** A ring and the side of the data path that works on it. */
+interface RingSide<Ring, Side> {
+  readonly ring: Ring;
+  readonly side: Side;
 }
 
 /**
@@ -60,9 +73,9 @@ export interface VenetEnvironment extends DataEnvironment {
  * prerequisite of anything: without it everything is linear.
  */
 export class VenetConnection implements Connection, PortPeer {
-  #rx: ReceiveSide | null = null;
+  #rx: RingSide<ReceiveRing, ReceiveSide> | null = null;
   #rxQueue: Queue | null = null;
-  #tx: TransmitSide | null = null;
+  #tx: RingSide<TransmitRing, TransmitSide> | null = null;
   #pages: PageQueue | null = null;
   #events: EventSide | null = null;
   /** Segments without a signal, by id. */
@@ -84,7 +97,7 @@ export class VenetConnection implements Connection, PortPeer {
 
   /** What the guest takes unfinished at this moment (`OFFLOAD_…` bits). */
   get offloads(): number {
-    return this.#rx?.offloads ?? 0;
+    return this.#rx?.side.offloads ?? 0;
   }
 
   /** True between LINKUP and LINKDOWN. */
@@ -95,8 +108,8 @@ export class VenetConnection implements Connection, PortPeer {
   /** Counters of the rings that are there, by this side; RX and TX are the guest's. */
   queueCounters(): { rx: QueueCounters | null; tx: QueueCounters | null; events: QueueCounters | null } {
     return {
-      rx: this.#rx?.counters() ?? null,
-      tx: this.#tx?.counters() ?? null,
+      rx: this.#rx?.ring.counters() ?? null,
+      tx: this.#tx?.ring.counters() ?? null,
       events: this.#events?.counters() ?? null,
     };
   }
@@ -127,7 +140,10 @@ export class VenetConnection implements Connection, PortPeer {
       }
       case VENET_FLUSHRX:
         // with the link down the original refuses, which stops the kernel of a guest that changes its MTU (V11)
-        if (this.#linkUp) this.#rx?.flush();
+        if (this.#linkUp && this.#rx !== null) {
+          this.#rx.ring.flush();
+          this.#rx.side.congest();
+        }
         return 0;
       case VENET_PMTDQUERY:
         return VENET_SEGMENT_PMTD_POOL;
@@ -174,17 +190,18 @@ export class VenetConnection implements Connection, PortPeer {
     }
     this.#linkUp = true; // first: the port may hand over what waits while it is being attached
     try {
-      this.#rx.start({ l4ro, offloads: capabilities.receiveOffloads });
+      this.#rx.ring.configure({ l4ro, offloads: capabilities.receiveOffloads });
       const { carrier } = this.environment;
       if (carrier) this.#attach();
       // the guest hears of its carrier before it hears of anything that was sent; without a queue nobody is told (V6)
       if (capabilities.linkState && (carrier || this.#toldUp)) this.#tellLink(carrier);
-      this.#tx.start({
+      this.#tx.ring.configure({
         scatterGather: capabilities.scatterGather,
         pool: this.#pools.get(VENET_SEGMENT_PMTD_POOL) ?? null,
         kinds: capabilities.transmitKinds,
         completions: capabilities.completions ? this.#events : null,
       });
+      this.#tx.side.start();
     } catch (error) {
       this.#down();
       throw error;
@@ -215,8 +232,8 @@ export class VenetConnection implements Connection, PortPeer {
     this.#linkUp = false;
     this.#recheck?.cancel();
     this.#recheck = null;
-    this.#tx?.stop();
-    this.#rx?.stop();
+    this.#tx?.side.stop();
+    this.#rx?.side.stop();
     this.#detach();
   }
 
@@ -226,14 +243,14 @@ export class VenetConnection implements Connection, PortPeer {
     if (up) this.#attach();
     else this.#detach();
     if (this.#capabilities.linkState) this.#tellLink(up);
-    this.#tx?.resume(); // frames that nobody took, or that wait for a port that is out of reach now
+    this.#tx?.side.resume(); // frames that nobody took, or that wait for a port that is out of reach now
   }
 
   #scheduleRecheck(): void {
     this.#recheck = this.environment.scheduler.after(RECHECK_MS, () => {
       if (!this.#linkUp) return;
-      this.#tx?.recheck();
-      this.#rx?.recheck();
+      this.#tx?.side.recheck();
+      this.#rx?.ring.recheck(this.#rx.side.congested);
       this.#scheduleRecheck();
     });
   }
@@ -246,17 +263,16 @@ export class VenetConnection implements Connection, PortPeer {
         if (this.#rx !== null) throw new VbusError("EEXIST", "there is an RX ring already");
         this.#rx = this.#ring(segment, signal, "southReceive", (queue, own) => {
           this.#rxQueue = queue;
-          return new ReceiveSide(queue, own, environment);
+          const ring = new ReceiveRing(queue, own, environment);
+          return { ring, side: new ReceiveSide(ring, environment) };
         });
         return 0;
       case VENET_QUEUE_TX:
         if (this.#tx !== null) throw new VbusError("EEXIST", "there is a TX ring already");
-        this.#tx = this.#ring(
-          segment,
-          signal,
-          "southTransmit",
-          (queue, own) => new TransmitSide(queue, own, environment),
-        );
+        this.#tx = this.#ring(segment, signal, "southTransmit", (queue, own) => {
+          const ring = new TransmitRing(queue, own, environment);
+          return { ring, side: new TransmitSide(ring, environment) };
+        });
         return 0;
       case VENET_SEGMENT_PMTD_POOL:
         this.#pool(id, segment, signal, this.#capabilities.pool, 2 ** 32);
@@ -327,7 +343,7 @@ export class VenetConnection implements Connection, PortPeer {
         told: (n) => {
           environment.statistics.events += n;
         },
-        eventsDrained: () => this.#tx?.resume(),
+        eventsDrained: () => this.#tx?.side.resume(),
         failed: (what, error) => {
           environment.failed(what, error);
         },
@@ -350,7 +366,9 @@ export class VenetConnection implements Connection, PortPeer {
         gpa: segment.gpa,
         length: segment.length,
         role,
-        accept: this.environment.lazyIndexes ? EXT_LAZY_INDEXES : 0,
+        accept:
+          (this.environment.lazyIndexes ? EXT_LAZY_INDEXES : 0) |
+          (this.environment.compactDescriptors ? EXT_COMPACT : 0),
       });
     } catch (error) {
       // a ring whose indexes are out of range is a bad ring, for the guest: -EINVAL like any other
@@ -372,12 +390,12 @@ export class VenetConnection implements Connection, PortPeer {
       dropFrames(this.environment.statistics.rx, "no-link", to - from);
       return to - from;
     }
-    return this.#rx.deliver(batch, from, to);
+    return this.#rx.side.deliver(batch, from, to);
   }
 
   /** {@inheritDoc PortPeer.writable} */
   writable(): void {
-    this.#tx?.resume();
+    this.#tx?.side.resume();
   }
 
   /** The NIC got a port, or is about to lose it, while the link is up. */
@@ -385,7 +403,7 @@ export class VenetConnection implements Connection, PortPeer {
     if (!this.#linkUp) return;
     if (!attached) this.#detach();
     else if (this.environment.carrier) this.#attach();
-    this.#tx?.resume(); // frames that nobody took while there was no port (V9), or that wait for one that went
+    this.#tx?.side.resume(); // frames that nobody took while there was no port (V9), or that wait for one that went
   }
 
   /** {@inheritDoc Connection.close} */
@@ -394,8 +412,8 @@ export class VenetConnection implements Connection, PortPeer {
       if (this.#linkUp) this.#down();
     } finally {
       // whatever a port does: the guest's memory is let go of, and the NIC is free for the next one
-      this.#tx?.close();
-      this.#rx?.close();
+      this.#tx?.side.close();
+      this.#rx?.side.close();
       this.#pages?.close();
       this.#events?.close();
       this.#tx = null;

@@ -55,9 +55,10 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
   mtu = MTU_DEFAULT;
   txMitigation = VENET_TXMITIGATION_DEFAULT;
   lazyIndexes = false;
+  compactDescriptors = false;
   carrier = true;
   coalesce = true;
-  pageWaitMs = PAGE_WAIT_MS;
+  bufferWaitMs = PAGE_WAIT_MS;
   readonly policy = { offloads: true, txCompletionEvents: false };
   #mac = randomMac();
   #connection: VenetConnection | null = null;
@@ -111,6 +112,15 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
         ),
       ],
       [
+        "compact_descriptors",
+        flag(
+          () => this.compactDescriptors,
+          (on) => {
+            this.compactDescriptors = on;
+          },
+        ),
+      ],
+      [
         "lazy_indexes",
         flag(
           () => this.lazyIndexes,
@@ -149,9 +159,9 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       [
         "page_wait_ms",
         number(
-          () => this.pageWaitMs,
+          () => this.bufferWaitMs,
           (value) => {
-            this.pageWaitMs = value;
+            this.bufferWaitMs = value;
           },
           1,
           60_000,

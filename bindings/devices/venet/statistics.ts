@@ -1,41 +1,12 @@
-import { emptyOffloadCounters, type OffloadCounters } from "../../net/offload.js";
-import { countDrop, type DropCounts, type DropReason } from "../../net/port.js";
+import { emptyNicStatistics, type NicDirection, type NicStatistics } from "../ethernet/statistics.js";
 
-/**
- * Frames of one direction of a NIC. The equation `frames + replicated = passed + merged + Σ drops + held` holds between any
- * two calls.
- */
-export interface VenetDirection {
-  /** Frames that entered: sent by the guest, or offered by the network. */
-  frames: number;
-  /** Frames that superframes became beyond themselves when they were cut here. */
-  replicated: number;
-  /** Frames that left: handed to the network, or put into the guest's buffers. */
-  passed: number;
-  /** Frames that went into a superframe with others. */
-  merged: number;
-  /** Bytes of those that left. */
-  bytes: number;
-  /** Frames dropped here, by reason. */
-  drops: DropCounts;
-  /** Segments that wait for the network (their superframe is done with). */
-  held: number;
-}
+/** Frames of one direction of a venet NIC. */
+export type VenetDirection = NicDirection;
 
 /** What a NIC counted since it was created, over all sessions. */
-export interface VenetStatistics extends OffloadCounters {
-  /** From the guest. */
-  tx: VenetDirection;
-  /** Towards the guest. */
-  rx: VenetDirection;
-  /** Superframes made of segments for the guest. */
-  coalesced: number;
-  /** Times the guest's receive ring had no descriptor for a frame. */
-  rxCongested: number;
+export interface VenetStatistics extends NicStatistics {
   /** Times the guest had given no page for a superframe. */
   rxPagesShort: number;
-  /** Times the network had no room for a frame. */
-  txCongested: number;
   /** Receive descriptors returned empty by FLUSHRX. */
   flushed: number;
   /** Events told to the guest. */
@@ -44,30 +15,5 @@ export interface VenetStatistics extends OffloadCounters {
 
 /** Fresh counters. */
 export function emptyStatistics(): VenetStatistics {
-  const direction = (): VenetDirection => ({
-    frames: 0,
-    replicated: 0,
-    passed: 0,
-    merged: 0,
-    bytes: 0,
-    drops: {},
-    held: 0,
-  });
-  return {
-    tx: direction(),
-    rx: direction(),
-    ...emptyOffloadCounters(),
-    coalesced: 0,
-    rxCongested: 0,
-    rxPagesShort: 0,
-    txCongested: 0,
-    flushed: 0,
-    events: 0,
-  };
-}
-
-/** Counts frames that entered a direction and were dropped at once. */
-export function dropFrames(direction: VenetDirection, reason: DropReason, n = 1): void {
-  direction.frames += n;
-  countDrop(direction.drops, reason, n);
+  return { ...emptyNicStatistics(), rxPagesShort: 0, flushed: 0, events: 0 };
 }

@@ -13,6 +13,8 @@ export interface VenetOptions {
   mtu?: number;
   /** Offer lazily written indexes (an extension; the host must allow it). Default false: strict IOQ v4. */
   lazyIndexes?: boolean;
+  /** Offer descriptors of 16 bytes (`docs/abi/extensions.md` 5); default false: the layout of version 4. */
+  compactDescriptors?: boolean;
   /** Frames kept for `receive()` before the ring is left to fill (back-pressure); default 1024. */
   receiveBacklog?: number;
   /** What to ask the host for; default true: all but completion events. False: nothing, linear frames only. */
@@ -31,6 +33,7 @@ export function resolveOptions(options: VenetOptions): ResolvedVenetOptions {
     txRing: options.txRing ?? 256,
     mtu: options.mtu ?? MTU_DEFAULT,
     lazyIndexes: options.lazyIndexes ?? false,
+    compactDescriptors: options.compactDescriptors ?? false,
     receiveBacklog: options.receiveBacklog ?? 1024,
     offloads: options.offloads ?? true,
     superframeMemory: options.superframeMemory ?? 2 << 20,

@@ -1,5 +1,5 @@
 import { RECHECK_INUSE_HEAD, RECHECK_VALID_HEAD } from "../../../assembly/abi/arena.js";
-import { EXT_LAZY_INDEXES } from "../../../assembly/abi/ioq.js";
+import { EXT_COMPACT, EXT_LAZY_INDEXES } from "../../../assembly/abi/ioq.js";
 import {
   ETH_ADDRESS_SIZE,
   ETH_HEADER_SIZE,
@@ -202,7 +202,9 @@ class Probe {
       recheck: role === "northReceive" ? RECHECK_INUSE_HEAD : RECHECK_VALID_HEAD,
       notifier,
       onBroken: this.#fail,
-      offer: this.options.lazyIndexes ? EXT_LAZY_INDEXES : 0,
+      offer:
+        (this.options.lazyIndexes ? EXT_LAZY_INDEXES : 0) |
+        (this.options.compactDescriptors ? EXT_COMPACT : 0),
     });
   }
 

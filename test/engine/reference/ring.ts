@@ -7,14 +7,17 @@ import { formatSignal, isSignal, ReferenceSignal } from "./signal.js";
 
 const MAGIC = 0x47fa2fe4;
 const VERSION = 4;
+const COMPACT = 2;
+const ACCEPTED = 0x80000000;
 const EPERM = -1;
 const EINVAL = -22;
 const EPROTO = -71;
 
-/** The two layouts of section 1.4. */
+/** The two layouts of section 1.4, and compact descriptors (`docs/abi/extensions.md` 5). */
 export const LAYOUTS = {
   lp64: { header: 56, stride: 32 },
   ilp32: { header: 52, stride: 28 },
+  compact: { header: 56, stride: 16 },
 } as const;
 /** Name of a layout. */
 export type LayoutName = keyof typeof LAYOUTS;
@@ -40,7 +43,9 @@ const ALL_ENDS: readonly IndexEnd[] = ["valid.head", "valid.tail", "inuse.head",
 
 /** Length of a segment (section 1.1). */
 export function segmentLength(count: number, layout: LayoutName): number {
-  return LAYOUTS[layout].header + LAYOUTS[layout].stride * count;
+  // a segment is announced before anything is negotiated: it has room for the descriptors of version 4
+  const { header, stride } = layout === "compact" ? LAYOUTS.lp64 : LAYOUTS[layout];
+  return header + stride * count;
 }
 
 /** One side of a ring. */
@@ -73,6 +78,7 @@ export class ReferenceRing {
     view.setUint32(at, MAGIC, true);
     view.setUint32(at + 4, VERSION, true);
     view.setUint32(at + 48, count, true);
+    if (layout === "compact") view.setUint32(at + 52, COMPACT, true);
     formatSignal(view, at + 8);
     return new ReferenceRing(view, at, count, layout, 0, ends);
   }
@@ -89,6 +95,10 @@ export class ReferenceRing {
     if (view.getUint32(at, true) !== MAGIC || view.getUint32(at + 4, true) !== VERSION) return EINVAL;
     const count = view.getUint32(at + 48, true);
     if (count === 0 || (limit !== -1 && count > limit)) return EINVAL;
+    if (segmentLength(count, "lp64") === length && view.getUint32(at + 52, true) === COMPACT) {
+      view.setUint32(at + 52, ACCEPTED + COMPACT, true);
+      return new ReferenceRing(view, at, count, "compact", 1, ends);
+    }
     for (const layout of ["lp64", "ilp32"] as const) {
       if (segmentLength(count, layout) === length) return new ReferenceRing(view, at, count, layout, 1, ends);
     }
@@ -142,9 +152,28 @@ export class ReferenceRing {
     return this.at + LAYOUTS[this.layout].header + LAYOUTS[this.layout].stride * position;
   }
 
+  /** Where the cookie of a compact descriptor lies: behind all descriptors. */
+  private cookie(position: number): number {
+    return this.place(this.count) + 8 * position;
+  }
+
+  /** Where its `valid` lies: behind all cookies. */
+  private mark(position: number): number {
+    return this.cookie(this.count) + position;
+  }
+
   /** Reads a descriptor. */
   descriptor(position: number): ReferenceDescriptor {
     const at = this.place(position);
+    if (this.layout === "compact") {
+      return {
+        cookie: this.view.getBigUint64(this.cookie(position), true),
+        ptr: this.view.getBigUint64(at, true),
+        len: BigInt(this.view.getUint32(at + 8, true)),
+        valid: this.view.getUint8(this.mark(position)),
+        sown: this.view.getUint8(at + 12),
+      };
+    }
     return {
       cookie: this.view.getBigUint64(at, true),
       ptr: this.view.getBigUint64(at + 8, true),
@@ -157,6 +186,14 @@ export class ReferenceRing {
   /** Writes members of a descriptor. */
   write(position: number, members: Partial<ReferenceDescriptor>): void {
     const at = this.place(position);
+    if (this.layout === "compact") {
+      if (members.cookie !== undefined) this.view.setBigUint64(this.cookie(position), members.cookie, true);
+      if (members.ptr !== undefined) this.view.setBigUint64(at, members.ptr, true);
+      if (members.len !== undefined) this.view.setUint32(at + 8, Number(members.len), true);
+      if (members.valid !== undefined) this.view.setUint8(this.mark(position), members.valid);
+      if (members.sown !== undefined) this.view.setUint8(at + 12, members.sown);
+      return;
+    }
     if (members.cookie !== undefined) this.view.setBigUint64(at, members.cookie, true);
     if (members.ptr !== undefined) this.view.setBigUint64(at + 8, members.ptr, true);
     if (members.len !== undefined) this.view.setBigUint64(at + 16, members.len, true);
