@@ -40,7 +40,12 @@ export function flowHashes(table: usize, n: u32, out: usize, scratch: usize): vo
 function flowHash(entry: usize, scratch: usize): u32 {
   if (load<u32>(entry, ENTRY_OFF_ADDRESS) == 0) return 0; // a frame that will be dropped
   const length = load<u32>(entry, ENTRY_OFF_LENGTH);
-  const available = gatherBytes(entry, 0, scratch, length < <u32>FLOW_SCRATCH_SIZE ? length : FLOW_SCRATCH_SIZE);
+  const available = gatherBytes(
+    entry,
+    0,
+    scratch,
+    length < <u32>FLOW_SCRATCH_SIZE ? length : FLOW_SCRATCH_SIZE,
+  );
   const network = networkOffset(scratch, available);
   if (network == 0) return 0;
   const ip = scratch + <usize>network;
@@ -53,7 +58,7 @@ function flowHash(entry: usize, scratch: usize): u32 {
     protocol = <u32>load<u8>(ip, IP4_OFF_PROTOCOL);
     // fragments after the first have no ports, so none of the packet's fragments uses them
     if ((loadBig16(ip + IP4_OFF_FRAGMENT) & 0x3fff) == 0)
-      transport = network + ((<u32>load<u8>(ip) & 15) << 2);
+      transport = network + (((<u32>load<u8>(ip)) & 15) << 2);
   } else if (type == ETHERTYPE_IPV6 && available >= network + IP6_HEADER) {
     let source: u32 = 0;
     let destination: u32 = 0;

@@ -71,7 +71,15 @@ import {
   VIRTIO_NET_HDR_OFF_NUM_BUFFERS,
   VIRTIO_NET_HDR_SIZE,
 } from "./abi/virtio-net";
-import { gatherBytes, pieceAddress, pieceCount, pieceGpa, pieceLength, putPiece, scatterBytes } from "./pieces";
+import {
+  gatherBytes,
+  pieceAddress,
+  pieceCount,
+  pieceGpa,
+  pieceLength,
+  putPiece,
+  scatterBytes,
+} from "./pieces";
 import { logWrite } from "./regions";
 
 /** Segmentation kind of a header's type without ECN; 0 for one that does not exist or is never negotiated. */
@@ -192,7 +200,8 @@ function skipBytes(entry: usize, skip: u32): void {
 /** True when a chain is a receive buffer with room for a header, and for nothing to be read. */
 function isBuffer(chain: usize): bool {
   return (
-    load<u32>(chain, CHAIN_OFF_READABLE_PIECES) == 0 && load<u32>(chain, ENTRY_OFF_LENGTH) >= <u32>VIRTIO_NET_HDR_SIZE
+    load<u32>(chain, CHAIN_OFF_READABLE_PIECES) == 0 &&
+    load<u32>(chain, ENTRY_OFF_LENGTH) >= <u32>VIRTIO_NET_HDR_SIZE
   );
 }
 

@@ -4,7 +4,12 @@ import type { ChainTable } from "./chain-table.js";
  * Copies what the device reads of chain i, from `offset` on, at most `max` bytes. The result is yours; it is shorter than
  * `max` where the chain ends.
  */
-export function readChain(chains: ChainTable, i: number, offset: number, max: number): Uint8Array<ArrayBuffer> {
+export function readChain(
+  chains: ChainTable,
+  i: number,
+  offset: number,
+  max: number,
+): Uint8Array<ArrayBuffer> {
   const length = Math.max(0, Math.min(max, chains.readableBytes(i) - offset));
   const copy = new Uint8Array(length);
   const { bytes } = chains.space;

@@ -97,7 +97,8 @@ export class NetPlaces {
     for (let i = from; i < to; i++, at += ENTRY_SIZE >>> 2) {
       const length = source[at] as number;
       words[out++] = length;
-      buffers += length + VIRTIO_NET_HDR_SIZE <= capacity ? 1 : Math.ceil((length + VIRTIO_NET_HDR_SIZE) / capacity);
+      buffers +=
+        length + VIRTIO_NET_HDR_SIZE <= capacity ? 1 : Math.ceil((length + VIRTIO_NET_HDR_SIZE) / capacity);
     }
     return buffers;
   }

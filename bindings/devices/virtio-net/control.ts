@@ -216,7 +216,8 @@ export class ControlQueue {
   #address(command: number, data: Command): boolean {
     if (command === VIRTIO_NET_CTRL_MAC_ADDR_SET) {
       const mac = data.mac();
-      if (!this.#has(VIRTIO_NET_F_CTRL_MAC_ADDR) || !data.complete || mac === 0 || isGroupMac(mac)) return false;
+      if (!this.#has(VIRTIO_NET_F_CTRL_MAC_ADDR) || !data.complete || mac === 0 || isGroupMac(mac))
+        return false;
       this.target.setMac(mac);
       return true;
     }

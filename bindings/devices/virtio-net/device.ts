@@ -122,7 +122,8 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
   /** {@inheritDoc VirtioFace.start} */
   start(context: VirtioSessionContext): VirtioSession {
     if (this.#closed) throw new VbusError("ENOTCONN", `${this.name} was closed; make a new card`);
-    if (this.#session !== null) throw new VbusError("EBUSY", `${this.name} has a driver on another transport`);
+    if (this.#session !== null)
+      throw new VbusError("EBUSY", `${this.name} has a driver on another transport`);
     this.#announce = false;
     return (this.#session = new VirtioNetSession(this, context));
   }

@@ -138,8 +138,7 @@ export function transmitGrants(features: bigint): number {
 /** What the guest takes unfinished (`OFFLOAD_…` bits). UDP superframes only when it takes them of both families. */
 export function receiveOffloads(features: bigint): number {
   if (!hasFeature(features, VIRTIO_NET_F_GUEST_CSUM)) return 0;
-  const udp =
-    hasFeature(features, VIRTIO_NET_F_GUEST_USO4) && hasFeature(features, VIRTIO_NET_F_GUEST_USO6);
+  const udp = hasFeature(features, VIRTIO_NET_F_GUEST_USO4) && hasFeature(features, VIRTIO_NET_F_GUEST_USO6);
   return (
     OFFLOAD_CSUM |
     (hasFeature(features, VIRTIO_NET_F_GUEST_TSO4) ? OFFLOAD_TCP4 : 0) |

@@ -136,7 +136,9 @@ export class ReceiveQueue implements FrameSink {
     this.#short = false;
     this.#hopeless = false;
     this.#pastPeeked = false;
-    this.#placed = this.options.mergeable ? this.#reserveMergeable(batch, from, from + max) : this.#place(max, max);
+    this.#placed = this.options.mergeable
+      ? this.#reserveMergeable(batch, from, from + max)
+      : this.#place(max, max);
     if (this.#placed > 0 || !this.#short) return this.#placed;
     // one frame, which fill will judge, though there is no place for it
     return (batch.table.flags(from) & FRAME_GSO) !== 0 || this.#hopeless ? 1 : 0;
