@@ -28,6 +28,9 @@ export { SignalWakeups, type SignalWakeupOptions } from "./signal-wakeup.js";
 export { VsgReader, VsgWriter, type DescriptorPool } from "./vsg.js";
 export { Checksum } from "./checksum.js";
 export { ChecksumFinisher, Coalescer, Segmenter, type CoalescerOptions } from "./offload.js";
+export { readChain, writeChain } from "./chain-bytes.js";
+export { decodeNetHeaders, NetPlaces, type NetPlacing } from "./virtio-net.js";
+export { FlowHasher } from "./flow.js";
 export { ChainTable, type ChainPiece, type PlacedPiece } from "./chain-table.js";
 export {
   DeviceVirtQueue,
