@@ -49,7 +49,8 @@ afterEach(() => {
 /** Ready to take queues. */
 function negotiated(features = machine.offered()): void {
   expect(machine.negotiate(features)).toBe(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-  for (const id of [CONFIG, 0, 1]) if (!machine.signals.has(id)) expect(machine.share(id)).toBeGreaterThanOrEqual(0);
+  for (const id of [CONFIG, 0, 1])
+    if (!machine.signals.has(id)) expect(machine.share(id)).toBeGreaterThanOrEqual(0);
 }
 
 describe("a virtio device on the bus", () => {
@@ -328,7 +329,8 @@ describe("the order of things", () => {
     machine.negotiate(VERSION_1);
     expect(enable(1, 16)).toBe(-ENXIO);
     expect(enable(2, 16)).toBe(-EINVAL);
-    for (const size of [0, 3, 65, 128, 65536, 0xffffffff]) expect(enable(0, size), `size ${size}`).toBe(-EINVAL);
+    for (const size of [0, 3, 65, 128, 65536, 0xffffffff])
+      expect(enable(0, size), `size ${size}`).toBe(-EINVAL);
     expect(enable(0, 16)).toBe(0);
     expect(enable(0, 16)).toBe(-EEXIST);
     expect(machine.call(RESET_QUEUE, words(0))).toBe(-EOPNOTSUPP);

@@ -131,13 +131,17 @@ describe("a hostile driver of virtio over vbus", () => {
         ["device", 4],
       ] as const) {
         for (let off = 1; off < align; off++)
-          expect(machine.call(ENABLE_QUEUE, rings(0, 16, { ...good, [area]: good[area] + off }))).toBe(-EINVAL);
-        for (const gpa of [0n, 0x8000n, BigInt(end), 1n << 32n, 1n << 52n, (1n << 64n) - 16n, 1n << 63n])
-          expect(machine.call(ENABLE_QUEUE, rings(0, 16, { ...good, [area]: gpa })), `${area} at ${gpa}`).toBe(
-            -EFAULT,
+          expect(machine.call(ENABLE_QUEUE, rings(0, 16, { ...good, [area]: good[area] + off }))).toBe(
+            -EINVAL,
           );
+        for (const gpa of [0n, 0x8000n, BigInt(end), 1n << 32n, 1n << 52n, (1n << 64n) - 16n, 1n << 63n])
+          expect(
+            machine.call(ENABLE_QUEUE, rings(0, 16, { ...good, [area]: gpa })),
+            `${area} at ${gpa}`,
+          ).toBe(-EFAULT);
         // it begins inside and ends outside
-        const bytes = area === "descriptors" ? 256 : packed ? 4 : 2 + 2 + 16 * (area === "driver" ? 2 : 8) + 2;
+        const bytes =
+          area === "descriptors" ? 256 : packed ? 4 : 2 + 2 + 16 * (area === "driver" ? 2 : 8) + 2;
         const last = end - Math.ceil(bytes / align) * align + align;
         expect(machine.call(ENABLE_QUEUE, rings(0, 16, { ...good, [area]: last }))).toBe(-EFAULT);
       }

@@ -228,7 +228,7 @@ export class WireMachine {
   /** Events that came: SHMSIGNALs by their segments, the others by what they are. */
   events(): (number | string)[] {
     const all: (number | string)[] = [];
-    for (let event: BusEvent | null; (event = this.client.nextEvent()) !== null; )
+    for (let event: BusEvent | null; (event = this.client.nextEvent()) !== null;)
       all.push(
         event.kind === "shmsignal"
           ? (event.cookie as number)
