@@ -122,10 +122,7 @@ const CALLS: ReadonlyMap<number, Call> = new Map<number, Call>([
       },
     },
   ],
-  [
-    VIRTIO_VBUS_GET_STATUS,
-    { fits: exactly(0), answers: false, run: ({ device }) => device.status },
-  ],
+  [VIRTIO_VBUS_GET_STATUS, { fits: exactly(0), answers: false, run: ({ device }) => device.status }],
   [
     VIRTIO_VBUS_SET_STATUS,
     {

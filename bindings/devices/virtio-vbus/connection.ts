@@ -79,6 +79,7 @@ export class VirtioVbusConnection implements Connection, CallTarget {
     });
   }
 
+  /** {@inheritDoc Connection.call} */
   call(func: number, gpa: number, length: number): number {
     const call = callOf(func, length);
     const data = length === 0 ? new Uint8Array(0) : this.memory.copyFrom(gpa, length);
@@ -87,6 +88,7 @@ export class VirtioVbusConnection implements Connection, CallTarget {
     return result;
   }
 
+  /** {@inheritDoc Connection.shm} */
   shm(id: number, segment: SharedSegment, signal: HostSignal | null): number {
     const isQueue = id < this.device.queues.length;
     if (!isQueue && id !== VIRTIO_VBUS_SEGMENT_CONFIG)
@@ -107,6 +109,7 @@ export class VirtioVbusConnection implements Connection, CallTarget {
     return 0;
   }
 
+  /** {@inheritDoc CallTarget.enableQueue} */
   enableQueue(index: number, size: number, areas: Record<VirtioQueueArea, number>): void {
     const signal = this.#signals.get(index);
     if (signal === undefined && this.device.queue(index) !== undefined)
@@ -115,6 +118,7 @@ export class VirtioVbusConnection implements Connection, CallTarget {
     signal?.enable();
   }
 
+  /** {@inheritDoc CallTarget.resetQueue} */
   resetQueue(index: number): void {
     if (this.device.queue(index) === undefined) throw new VbusError("EINVAL", `there is no queue ${index}`);
     if ((this.device.negotiated & featureMask(VIRTIO_F_RING_RESET)) === 0n)
@@ -124,6 +128,7 @@ export class VirtioVbusConnection implements Connection, CallTarget {
     this.#signals.get(index)?.disable();
   }
 
+  /** {@inheritDoc Connection.close} */
   close(): void {
     this.device.close();
     for (const signal of this.#signals.values()) signal.close();

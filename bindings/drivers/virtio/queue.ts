@@ -71,6 +71,7 @@ export class VbusVirtioQueue implements VirtioDriverQueue {
     }
   }
 
+  /** {@inheritDoc VirtioDriverQueue.kick} */
   kick(): void {
     if (!this.#closed) this.inject();
   }

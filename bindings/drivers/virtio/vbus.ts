@@ -109,14 +109,17 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     return transport;
   }
 
+  /** {@inheritDoc VirtioDriverTransport.memory} */
   get memory(): GuestMemory {
     return this.device.bus.transport.memory;
   }
 
+  /** {@inheritDoc VirtioDriverTransport.scheduler} */
   get scheduler(): Scheduler {
     return this.device.bus.transport.scheduler;
   }
 
+  /** {@inheritDoc VirtioDriverTransport.features} */
   get features(): bigint {
     return this.#features;
   }
@@ -131,6 +134,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     this.#tellGone(new VbusError("ENOTCONN", "the host ended the session of the virtio device"));
   }
 
+  /** {@inheritDoc VirtioDriverTransport.status} */
   status(): Promise<number> {
     return this.device.call(VIRTIO_VBUS_GET_STATUS);
   }
@@ -141,6 +145,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     return this.device.call(VIRTIO_VBUS_SET_STATUS, block);
   }
 
+  /** {@inheritDoc VirtioDriverTransport.setStatus} */
   async setStatus(bits: number): Promise<number> {
     if (!Number.isInteger(bits) || bits < 1 || bits > 255)
       throw new VbusError("EINVAL", `${bits} are no status bits; use reset() for 0`);
@@ -149,6 +154,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     return this.#status;
   }
 
+  /** {@inheritDoc VirtioDriverTransport.reset} */
   async reset(): Promise<boolean> {
     const confirmed = await this.#confirmed(this.#writeStatus(0));
     this.#status = 0;
@@ -176,6 +182,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     slot.queue = null;
   }
 
+  /** {@inheritDoc VirtioDriverTransport.offeredFeatures} */
   async offeredFeatures(): Promise<bigint> {
     const block = new Uint8Array(FEATURE_BYTES);
     await this.device.call(VIRTIO_VBUS_GET_FEATURES, block);
@@ -183,6 +190,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     return view.getBigUint64(0, true) | (view.getBigUint64(8, true) << 64n);
   }
 
+  /** {@inheritDoc VirtioDriverTransport.acceptFeatures} */
   async acceptFeatures(features: bigint): Promise<void> {
     const block = new Uint8Array(FEATURE_BYTES);
     const view = new DataView(block.buffer);
@@ -203,12 +211,14 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     return block;
   }
 
+  /** {@inheritDoc VirtioDriverTransport.readConfig} */
   async readConfig(offset: number, length: number): Promise<Uint8Array> {
     const block = this.#configBlock(offset, length);
     await this.device.call(VIRTIO_VBUS_READ_CONFIG, block);
     return block.slice(VIRTIO_VBUS_CONFIG_OFF_DATA);
   }
 
+  /** {@inheritDoc VirtioDriverTransport.writeConfig} */
   async writeConfig(offset: number, bytes: Uint8Array): Promise<void> {
     if (bytes.length === 0) return;
     const block = this.#configBlock(offset, bytes.length);
@@ -216,6 +226,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     await this.device.call(VIRTIO_VBUS_WRITE_CONFIG, block);
   }
 
+  /** {@inheritDoc VirtioDriverTransport.queueSizeMax} */
   async queueSizeMax(index: number): Promise<number> {
     const block = new Uint8Array(VIRTIO_VBUS_QUEUE_SIZE);
     const view = new DataView(block.buffer);
@@ -242,6 +253,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     return slot;
   }
 
+  /** {@inheritDoc VirtioDriverTransport.createQueue} */
   async createQueue(index: number, options: VirtioDriverQueueOptions): Promise<VirtioDriverQueue> {
     if (this.#busy.has(index) || (this.#slots.get(index)?.queue ?? null) !== null)
       throw new VbusError("EEXIST", `queue ${index} is set up already; reset it first`);
@@ -287,6 +299,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     await this.device.call(VIRTIO_VBUS_ENABLE_QUEUE, block);
   }
 
+  /** {@inheritDoc VirtioDriverTransport.resetQueue} */
   async resetQueue(index: number): Promise<boolean> {
     if (((this.#features >> BigInt(VIRTIO_F_RING_RESET)) & 1n) === 0n)
       throw new VbusError("EOPNOTSUPP", "queues are reset one by one only with VIRTIO_F_RING_RESET");
