@@ -93,6 +93,7 @@ export class ReceiveQueue implements FrameSink {
       },
     });
     queue.onKick = this.#wakeups.wakeup;
+    ring.disable(); // buffers are looked for when there is a frame
   }
 
   /** {@inheritDoc FrameSink.listen} */
