@@ -106,8 +106,7 @@ class Session implements VirtioSessionContext {
  *     writeStatus     ACKNOWLEDGE │ DRIVER │ features … FEATURES_OK │ queues … DRIVER_OK │ kick, interrupts
  *       0             ◀───────────────────────── reset, from anywhere ─────────────────────────
  *
- * Order rules, where a driver breaks them: FEATURES_OK without ACKNOWLEDGE and DRIVER, or with features that cannot be, does
- * not stick; features, sizes and addresses that come after what they decide are ignored; a queue enabled before FEATURES_OK,
+ * Order rules, where a driver breaks them: FEATURES_OK without DRIVER, or with features that cannot be, does not stick; features, sizes and addresses that come after what they decide are ignored; a queue enabled before FEATURES_OK,
  * an impossible queue, DRIVER_OK without FEATURES_OK put the device into DEVICE_NEEDS_RESET, because nothing good can follow.
  * Bits of the status cannot be cleared one by one (2.1.1).
  */
@@ -245,7 +244,8 @@ export class VirtioDevice {
   #featuresOk(): void {
     const dead = VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_NEEDS_RESET | VIRTIO_STATUS_FAILED;
     if (
-      (this.#status & READY) === READY &&
+      // ACKNOWLEDGE says nothing that matters, and a guest that was restored from a saved state may have said it before
+      (this.#status & VIRTIO_STATUS_DRIVER) !== 0 &&
       (this.#status & dead) === 0 &&
       !this.#excess &&
       this.#guard(() => mayHave(this.face, this.offered, this.#choice), false)

@@ -51,7 +51,7 @@ export class VirtioPciCommon {
     this.#features();
     this.#queues();
     for (const [start, field] of this.#fields.entries())
-      if (field !== undefined) this.#starts.fill(start, start + field.width);
+      if (field !== undefined) this.#starts.fill(start, start, start + field.width);
   }
 
   #features(): void {
