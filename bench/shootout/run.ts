@@ -99,7 +99,9 @@ async function ringsPart(run: ShootoutRun, ms: number, report: Shootout): Promis
   const { effort, progress } = run;
   const native = { sources: path.join(HERE, "native"), folder: path.join(HERE, "native-built") };
   const found = await measureRings({ effort, ms, native, progress });
-  report.native = found.native.startsWith("none") ? found.native : `${found.native}: ${NATIVE_FLAGS.join(" ")}`;
+  report.native = found.native.startsWith("none")
+    ? found.native
+    : `${found.native}: ${NATIVE_FLAGS.join(" ")}`;
   return { studies: found.studies, contestants: RING_CONTESTANTS, goals: judgeRings(found.studies) };
 }
 

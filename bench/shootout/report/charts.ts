@@ -60,7 +60,8 @@ export function lineChart(
   const [x0, x1] = span(xs, 0.03);
   const [y0, y1] = span(ys, 0.06);
   const atX = (x: number): number => LEFT + ((Math.log(x) - x0) / (x1 - x0)) * (WIDTH - LEFT - RIGHT);
-  const atY = (y: number): number => HEIGHT - BOTTOM - ((Math.log(y) - y0) / (y1 - y0)) * (HEIGHT - TOP - BOTTOM);
+  const atY = (y: number): number =>
+    HEIGHT - BOTTOM - ((Math.log(y) - y0) / (y1 - y0)) * (HEIGHT - TOP - BOTTOM);
   const grid = ticks(Math.exp(y0), Math.exp(y1))
     .map(
       (y) =>
@@ -109,7 +110,8 @@ export function barChart(bars: readonly Bar[], aria: string): string {
   const from = Math.log(Math.min(...values) * 0.6);
   const to = Math.log(Math.max(...values) * 1.1);
   const x = (value: number): number =>
-    NAME_WIDTH + Math.max(0, (Math.log(Math.max(value, 1e-9)) - from) / (to - from)) * (BAR_WIDTH - NAME_WIDTH - 120);
+    NAME_WIDTH +
+    Math.max(0, (Math.log(Math.max(value, 1e-9)) - from) / (to - from)) * (BAR_WIDTH - NAME_WIDTH - 120);
   const rows = shown.map(({ name, colour, value, low, high, label }, i) => {
     const middle = i * ROW + ROW / 2;
     return (

@@ -57,6 +57,7 @@ const COLOURS: Record<string, string> = {
   venet: "c0",
   "virtio-split": "c4",
   "virtio-packed": "c6",
+  "venet-linux": "c0",
   "v86-virtio": "c9",
   "vbus-virtio": "c4",
 };
@@ -89,7 +90,9 @@ function charts(report: Shootout, study: Study): string {
           return [{ name: nameOf(report, id), colour: colourOf(id), value: median, low, high, label }];
         });
         const title = settingTitle(setting);
-        return bars.length === 0 ? "" : `<p class="soft">${escapeHtml(title)}</p>${barChart(bars, `${study.title}, ${title}`)}`;
+        return bars.length === 0
+          ? ""
+          : `<p class="soft">${escapeHtml(title)}</p>${barChart(bars, `${study.title}, ${title}`)}`;
       })
       .join("");
   }
@@ -103,7 +106,9 @@ function charts(report: Shootout, study: Study): string {
         points: settings.flatMap(({ at, name, cells }) => {
           const cell = cells.find(({ contestant }) => contestant === id);
           if (cell === undefined) return [];
-          return [{ x: at, y: cell.value.median, label: `${name}: ${figureText(cell.value.median)} ${study.unit}` }];
+          return [
+            { x: at, y: cell.value.median, label: `${name}: ${figureText(cell.value.median)} ${study.unit}` },
+          ];
         }),
       }));
       const xLabels = new Map(settings.map(({ at }) => [at, String(at)]));
@@ -124,7 +129,9 @@ function cellText(study: Study, { cells }: Setting, id: string): string {
 
 function studyTables(report: Shootout, study: Study): string {
   const ids = takingPart(report, study);
-  const head = study.settings.map((setting) => `<th class="n">${escapeHtml(settingTitle(setting))}</th>`).join("");
+  const head = study.settings
+    .map((setting) => `<th class="n">${escapeHtml(settingTitle(setting))}</th>`)
+    .join("");
   const table = (title: string, cell: (setting: Setting, id: string) => string): string => {
     const rows = ids
       .map((id) => ({ id, cells: study.settings.map((setting) => cell(setting, id)) }))
@@ -156,7 +163,9 @@ function absences(report: Shootout, study: Study): string {
     ),
   );
   const shown = [...new Set(lines)];
-  return shown.length === 0 ? "" : `<p class="soft">Not in this study, or not in all of it:</p><ul>${shown.join("")}</ul>`;
+  return shown.length === 0
+    ? ""
+    : `<p class="soft">Not in this study, or not in all of it:</p><ul>${shown.join("")}</ul>`;
 }
 
 function partSection(report: Shootout, part: PartName): string {
@@ -219,7 +228,8 @@ export function shootoutPage(report: Shootout): string {
     ["took", `${report.seconds.toFixed(0)} s`],
   ];
   const contestants = report.contestants.map(
-    ({ name, about, runs }) => `<tr><td>${escapeHtml(name)}</td><td>${escapeHtml(runs)}</td><td>${escapeHtml(about)}</td></tr>`,
+    ({ name, about, runs }) =>
+      `<tr><td>${escapeHtml(name)}</td><td>${escapeHtml(runs)}</td><td>${escapeHtml(about)}</td></tr>`,
   );
   const parts = (Object.keys(PARTS) as PartName[]).map((part) => partSection(report, part));
   return `<!doctype html>

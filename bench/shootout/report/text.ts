@@ -1,7 +1,15 @@
 /** The shoot-out as tables for a terminal. */
 import { describeSpread, describeTarget, describeVerdict, verdictOf } from "../../harness/result.js";
 import { aligned, figureText } from "../../harness/text-table.js";
-import { EXTRAS, PARTS, type ExtraName, type PartName, type Setting, type Shootout, type Study } from "../model.js";
+import {
+  EXTRAS,
+  PARTS,
+  type ExtraName,
+  type PartName,
+  type Setting,
+  type Shootout,
+  type Study,
+} from "../model.js";
 
 /** A setting's name with the class of its samples. */
 export function settingTitle({ name, placement }: Setting): string {
