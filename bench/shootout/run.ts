@@ -1,4 +1,6 @@
 /** The whole shoot-out: all parts, one report. A part that cannot run, or fails, takes no other one along. */
+import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { machineFacts } from "../harness/machine.js";
@@ -50,8 +52,14 @@ export interface ShootoutRun {
 /** Thrown by a part that cannot run here, and that is no failure. */
 export class PartUnavailable extends Error {}
 
-/** The program lies in FOLDER/shootout, what it needs beside that in FOLDER; the C sources are in the package, or the checkout. */
-const HERE = fileURLToPath(new URL("..", import.meta.url));
+/** This program lies in dist/bench/shootout of the package, or in .build/bench/shootout of a checkout. */
+const BENCH = fileURLToPath(new URL("..", import.meta.url));
+
+/** The C sources: beside it in the package, in bench/native of a checkout. */
+function nativeSources(): string {
+  const packed = path.join(BENCH, "native");
+  return fs.existsSync(path.join(packed, "main.c")) ? packed : path.join(BENCH, "../../bench/native");
+}
 
 /** Runs all parts that were asked for. */
 export async function runShootout(run: ShootoutRun): Promise<Shootout> {
@@ -97,8 +105,15 @@ export async function runShootout(run: ShootoutRun): Promise<Shootout> {
 
 async function ringsPart(run: ShootoutRun, ms: number, report: Shootout): Promise<PartResult> {
   const { effort, progress } = run;
-  const native = { sources: path.join(HERE, "native"), folder: path.join(HERE, "native-built") };
-  const found = await measureRings({ effort, ms, native, progress });
+  // a package may lie where nothing can be written
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "vbus-shootout-"));
+  const native = { sources: nativeSources(), folder };
+  let found;
+  try {
+    found = await measureRings({ effort, ms, native, progress });
+  } finally {
+    fs.rmSync(folder, { recursive: true, force: true });
+  }
   report.native = found.native.startsWith("none")
     ? found.native
     : `${found.native}: ${NATIVE_FLAGS.join(" ")}`;
