@@ -8,7 +8,7 @@ import { Machine } from "../../examples/linux/machine.js";
 import { readPieces } from "../../examples/linux/pieces.js";
 import { generator } from "../engine/seed.js";
 import { tell } from "./fixture.js";
-import { abandonFunction, adoptFunction, interruptsOf } from "./virtio-function.js";
+import { abandonFunction, adoptFunction, interruptsOf } from "../../examples/linux/virtio-function.js";
 
 interface Function {
   name: string;
