@@ -13,7 +13,7 @@ import { readPieces } from "../../examples/linux/pieces.js";
 import { generator } from "../engine/seed.js";
 import { NetPeer } from "../support/net-peer.js";
 import { probed, tell, until } from "./fixture.js";
-import { both, type StreamPlace } from "./streams.js";
+import { both, type StreamPlace } from "./traffic.js";
 
 const MEGABYTE = 1_000_000;
 const GUEST = "10.0.1.2";
