@@ -53,3 +53,4 @@ export {
   virtqRelease,
   virtqTables,
 } from "./virtq-endpoint";
+export { virtqExport, virtqImport } from "./virtq-state";
