@@ -133,7 +133,7 @@ function writeTable(memory: Memory, table: number, { readable, writable }: Offer
   }
 }
 
-/** How a used element of a batch in order is taken (2.7.9, 2.8.20): all chains up to the one that it names. */
+/** How a used element of a batch in order is taken (2.7.9, 2.8.8): all chains up to the one that it names. */
 function takeBatch(out: Out[], id: number, length: number): { out: Out; length: number }[] {
   const n = out.findIndex((each) => each.id === id) + 1;
   if (n === 0) throw new Error(`${id} is not in flight`);
@@ -503,13 +503,18 @@ export class PackedDriver extends PackedSide implements ReferenceDriver {
 
   enable(): boolean {
     this.arm(this.setup.driver, this.#reaped);
-    return this.isUsed(this.#reaped);
+    return this.#hasWork();
+  }
+
+  /** Something was used, or the rest of a batch is left. */
+  #hasWork(): boolean {
+    return this.#taken.length > 0 || this.isUsed(this.#reaped);
   }
 
   enableDelayed(): boolean {
     const behind = Math.max(0, Math.ceil(((this.#next - this.#reaped) * 3) / 4) - 1);
     this.arm(this.setup.driver, this.#reaped + behind);
-    return this.isUsed(this.#reaped);
+    return this.#hasWork();
   }
 
   disable(): void {
