@@ -33,7 +33,7 @@ const BOOT_MODULES = [
   "drivers/net/net_failover.ko",
   "drivers/net/virtio_net.ko",
 ];
-/** Lie there for those who need them, in the order to load them: 60-byte frames, and VLANs. */
+/** Lie there for those who need them, in the order to load them: 60-byte frames, VLANs, other virtio devices and transports. */
 const EXTRA_MODULES = [
   "net/core/pktgen.ko",
   "net/llc/llc.ko",
@@ -41,6 +41,10 @@ const EXTRA_MODULES = [
   "net/802/garp.ko",
   "net/802/mrp.ko",
   "net/8021q/8021q.ko",
+  "drivers/char/hw_random/virtio-rng.ko",
+  "drivers/block/virtio_blk.ko",
+  "drivers/char/virtio_console.ko",
+  "drivers/virtio/virtio_mmio.ko",
 ];
 
 /** Variables that name a piece instead of fetching or building it. */

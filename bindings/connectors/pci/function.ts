@@ -4,6 +4,8 @@ import {
   BAR0_OFF_VECTOR,
   BAR0_SIZE,
   INTX_STATUS_RAISED,
+  PCI_COMMAND_IO,
+  PCI_COMMAND_MASTER,
   PORT_INTX_STATUS,
 } from "../../../assembly/abi/pci.js";
 import { BRIDGE_QREG, PORT_EVENTQ, PORT_FASTCALL, PORT_SHMSIGNAL } from "../../../assembly/abi/vbus.js";
@@ -12,7 +14,8 @@ import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import { BridgeHost, type BridgeCounters } from "../bridge/host.js";
-import { PciConfigSpace, type AccessWidth, type ConfigChange, type PciConfigOptions } from "./config.js";
+import { bridgeConfigSpace, type PciConfigOptions } from "./bridge-config.js";
+import type { AccessWidth, ConfigChange, PciConfigSpace } from "./config-space.js";
 
 /**
  * Where a function's interrupts go: the emulator. Both methods may be called from within any access that the emulator
@@ -89,7 +92,7 @@ export class PciBridge {
   constructor(options: PciBridgeOptions) {
     const { bus, member, label, memory, scheduler, onError } = options;
     this.#options = options;
-    this.config = new PciConfigSpace(options.config);
+    this.config = bridgeConfigSpace(options.config);
     const client = bus.openClient({ member, memory, ...(label === undefined ? {} : { label }) });
     client.onEnd = () => {
       this.#quiet();
@@ -127,7 +130,8 @@ export class PciBridge {
   }
 
   #configChanged(change: ConfigChange): void {
-    if (change.stopped) this.#stop();
+    // several drivers of 2009 never set bus mastering at all
+    if ((change.cleared & (PCI_COMMAND_MASTER | PCI_COMMAND_IO)) !== 0) this.#stop();
     if (change.interrupts) this.#deliver();
   }
 

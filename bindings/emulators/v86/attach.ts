@@ -1,20 +1,18 @@
-import { PORT_SHMSIGNAL, PORT_EVENTQ } from "../../../assembly/abi/vbus.js";
-import {
-  BAR0_SIZE,
-  BAR1_SIZE,
-  PCI_OFF_BAR0,
-  PCI_OFF_STATUS,
-  PCI_STATUS_INTERRUPT,
-} from "../../../assembly/abi/pci.js";
+import { PORT_EVENTQ, PORT_SHMSIGNAL } from "../../../assembly/abi/vbus.js";
+import { BAR0_SIZE, BAR1_SIZE } from "../../../assembly/abi/pci.js";
 import type { Bus } from "../../bus/bus.js";
 import type { DeviceClass } from "../../bus/types.js";
 import { Vbus } from "../../bus/vbus.js";
 import { PciBridge, type PciBridgeCounters } from "../../connectors/pci/function.js";
 import { VbusError } from "../../errors.js";
-import { MemorySpace } from "../../memory/space.js";
+import type { MemorySpace } from "../../memory/space.js";
 import { EventLoopScheduler } from "../../scheduler.js";
-import { MMIO_GRANULE, PCI_BARS_END, V86Internals, whenReady, type V86Emulator } from "./internals.js";
-import { V86Interrupts, type V86Context, type V86InterruptCounters } from "./interrupts.js";
+import { V86Doorbells } from "./doorbells.js";
+import { type V86Emulator } from "./internals.js";
+import { V86Interrupts, type V86InterruptCounters } from "./interrupts.js";
+import { V86Machine, type V86Part } from "./machine.js";
+import { MMIO_GRANULE } from "./pci-internals.js";
+import { V86ConfigSpace } from "./config-space.js";
 
 /** Slot 0x10 is free in every configuration of v86, and so are those above it but 0x12 and 0x1e. */
 const DEFAULT_SLOT = 0x10;
@@ -23,15 +21,6 @@ const DEFAULT_MEMORY = 0xfea00000;
 const MEMORY_END = 0xfeb00000;
 /** Free of v86's own devices; firmware moves it. */
 const DEFAULT_PORT = 0xd000;
-const DEFAULT_ARENA = 4 << 20;
-/** A doorbell that comes so many instructions after the last is served at once … */
-const PAUSE_INSTRUCTIONS = 16_000;
-/** … unless the guest has had no pause for so many: it has more to say, and is not waiting for an answer. */
-const BUSY_INSTRUCTIONS = 500_000;
-/** A guest may ring any number, whether it is a handle or not. */
-const POSTPONED_MAX = 4096;
-/** Longest that host work runs between two slices of the guest, in ms: about as long as the slices themselves. */
-const HOOK_BUDGET_MS = 1;
 
 /** A device that {@link attachVbus} creates. */
 export interface V86Device {
@@ -52,8 +41,9 @@ export interface V86Options {
   /** Devices for a bus of the guest's own. */
   readonly devices?: readonly V86Device[];
   /**
-   * The scheduler that `bus`, its devices and their ports were made with; required with `bus`, else one is made. The
-   * adapter runs its tasks between the guest's slices, so nothing waits for the event loop while the guest is busy.
+   * The scheduler that `bus`, its devices and their ports were made with; required with `bus`, else it is that of the
+   * machine's first part. The adapter runs its tasks between the guest's slices, so nothing waits for the event loop while the
+   * guest is busy.
    */
   readonly scheduler?: EventLoopScheduler;
   /** PCI slot, 0 … 31; default 0x10. Several bridges in one machine need different slots, addresses and ports. */
@@ -62,7 +52,7 @@ export interface V86Options {
   readonly memoryAddress?: number;
   /** First port of BAR 1, a multiple of 32 from 0x1000 on; firmware moves it. Default 0xd000. */
   readonly port?: number;
-  /** Bytes of v86's own memory for the engine's private state; default 4 MiB. */
+  /** Bytes of v86's own memory for the engine's private state; the machine's first part decides. Default 8 MiB. */
   readonly arenaSize?: number;
   /** Name of the client in the bus tree. */
   readonly label?: string;
@@ -79,63 +69,46 @@ export interface V86Counters extends PciBridgeCounters, V86InterruptCounters {
 }
 
 /**
- * A bus in front of a guest of v86's. Made by {@link attachVbus}; everything of it runs in v86's thread.
- *
- * Doorbells: one that comes after a pause, from a guest that has time, is served inside the port access that rang, which is
- * what makes a round trip short. A guest that is busy has more to say: it is served at the end of its slice (some 100,000
- * instructions, or as soon as it idles). Until then its rings are marked as being served, and it rings no more.
+ * A bus in front of a guest of v86's. Made by {@link attachVbus}; everything of it runs in v86's thread. When doorbells are
+ * served: see `docs/v86.md`.
  */
 export class V86Host {
   /** The bus that the guest sees. */
   readonly bus: Bus;
   /** The bus system that was made for `devices`; null when the bus is yours. */
   readonly vbus: Vbus | null;
-  /** The scheduler that everything of this machine runs on. */
+  /** The scheduler that everything of this bridge runs on. */
   readonly scheduler: EventLoopScheduler;
   /** The guest's memory, for who writes devices and tools. */
   readonly memory: MemorySpace;
   /** The PCI function. */
   readonly function: PciBridge;
-  readonly #machine: V86Internals;
+  readonly #machine: V86Machine;
   readonly #interrupts: V86Interrupts;
-  readonly #arena: { address: number; size: number };
-  /** When a signal last rang, in instructions. */
-  #lastDoorbell: number;
-  /** When the guest was last seen to have nothing to do. */
-  #lastIdle = 0;
-  readonly #postponed = new Set<number>();
-  #counters = { postponed: 0, invalidated: 0 };
+  readonly #doorbells: V86Doorbells;
+  readonly #part: V86Part;
   #closed = false;
 
   /** @internal Use {@link attachVbus}. */
-  constructor(machine: V86Internals, options: V86Options) {
+  constructor(machine: V86Machine, options: V86Options) {
     const {
-      scheduler = new EventLoopScheduler(options.onError),
       slot = DEFAULT_SLOT,
       memoryAddress = DEFAULT_MEMORY,
       port = DEFAULT_PORT,
-      arenaSize = DEFAULT_ARENA,
       label,
       onError,
     } = options;
+    const { scheduler = machine.scheduler } = options;
     this.scheduler = scheduler;
+    this.memory = machine.memory;
     this.#machine = machine;
-    this.#lastDoorbell = machine.instructions - PAUSE_INSTRUCTIONS;
-    this.#arena = { address: machine.allocatePrivate(arenaSize), size: arenaSize };
     let vbus: Vbus | null = null;
     let fn: PciBridge | null = null;
+    const space = new V86ConfigSpace();
     try {
-      this.memory = MemorySpace.attachSync(machine.memory, this.#arena, machine.regions);
-      this.memory.logWrites(true);
       ({ vbus, bus: this.bus } = busFor(options, scheduler));
       this.vbus = vbus;
-      const devfn = slot << 3;
-      const space: { live: Uint8Array | null } = { live: null };
-      this.#interrupts = new V86Interrupts(machine, devfn, (asserted) => {
-        if (space.live === null) return;
-        const status = (space.live[PCI_OFF_STATUS] as number) & ~PCI_STATUS_INTERRUPT;
-        space.live[PCI_OFF_STATUS] = status | (asserted ? PCI_STATUS_INTERRUPT : 0);
-      });
+      this.#interrupts = new V86Interrupts(machine, slot << 3, space.showInterrupt);
       this.function = fn = new PciBridge({
         bus: this.bus,
         member: options.member ?? "v86",
@@ -146,31 +119,43 @@ export class V86Host {
         ...(label === undefined ? {} : { label }),
         ...(onError === undefined ? {} : { onError }),
       });
-      space.live = this.#register(devfn, memoryAddress, port);
+      this.#doorbells = new V86Doorbells(
+        machine,
+        (handle) => {
+          this.function.bar1Write(PORT_SHMSIGNAL, 4, handle);
+        },
+        () => undefined, // ringing marks a signal as being served: the guest rings it no more
+      );
+      this.#register(space, slot << 3, memoryAddress, port);
     } catch (error) {
       fn?.close();
       vbus?.close();
-      machine.freePrivate(this.#arena.address, this.#arena.size);
       throw error;
     }
-    machine.cureAcpiHotplug();
-    machine.hook({
-      enter: () => {
-        this.#work("task");
+    this.#part = {
+      catchUp: () => {
+        this.#interrupts.catchUp();
       },
-      between: () => {
-        if (machine.halted) this.#lastIdle = machine.instructions;
-        this.#work("hook");
+      serve: () => {
+        this.#doorbells.serve();
       },
       reset: () => {
+        this.#doorbells.clear();
         this.function.machineReset();
+        space.putBackAll(this.function.config);
       },
-    });
+    };
+    machine.join(this.#part, scheduler);
   }
 
   /** What was counted so far. */
   counters(): V86Counters {
-    return { ...this.function.counters(), ...this.#interrupts.counters(), ...this.#counters };
+    return {
+      ...this.function.counters(),
+      ...this.#interrupts.counters(),
+      postponed: this.#doorbells.postponed,
+      invalidated: this.#machine.invalidated,
+    };
   }
 
   /**
@@ -179,109 +164,62 @@ export class V86Host {
    */
   close(): void {
     if (this.#closed) return;
+    this.#closed = true;
     this.function.close();
     this.vbus?.close();
-    this.#written();
-    this.#closed = true;
-    this.#machine.unhook();
-    this.#postponed.clear();
-    this.#machine.freePrivate(this.#arena.address, this.#arena.size);
+    this.#doorbells.clear();
+    this.#machine.leave(this.#part, this.scheduler);
+    this.#machine.release();
   }
 
-  #register(devfn: number, memory: number, port: number): Uint8Array {
-    const { config } = this.function;
-    return this.#machine.registerFunction({
-      name: "vbus",
-      devfn,
-      config: config.image(),
-      barSizes: [BAR0_SIZE, BAR1_SIZE],
-      memory,
-      port,
-      memoryRead: (offset, width) => this.#in("memory", () => this.function.bar0Read(offset, width)),
-      memoryWrite: (offset, width, value) => {
-        this.function.bar0Write(offset, width, value); // only stores
-      },
-      portRead: (offset, width) => this.#in("port", () => this.function.bar1Read(offset, width)),
-      portWrite: (offset, width, value) => {
-        this.#doorbell(offset, width, value);
-      },
-      configWritten: (space, offset, width) => {
-        this.#in("port", () => {
-          this.function.configWritten(offset, space.slice(offset, offset + width));
-          // v86 keeps whatever was written: put back what no guest may change
-          for (let at = offset; at < offset + width; at++) {
-            if (at < PCI_OFF_BAR0 || at >= PCI_BARS_END) space[at] = config.read(at, 1);
-          }
-          return 0;
-        });
-      },
-    });
-  }
-
-  /** Runs an access of the guest's, with the context noted, and v86 told of what it wrote. */
-  #in(context: V86Context, access: () => number): number {
-    const before = this.#interrupts.context;
-    this.#interrupts.context = context;
-    try {
-      return access();
-    } finally {
-      this.#interrupts.context = before;
-      this.#written();
-    }
+  #register(space: V86ConfigSpace, devfn: number, memory: number, port: number): void {
+    const machine = this.#machine;
+    space.attach(
+      machine.internals.pci.register({
+        name: "vbus",
+        devfn,
+        config: this.function.config.image(),
+        bars: [
+          {
+            kind: "memory",
+            size: BAR0_SIZE,
+            address: memory,
+            read: (offset, width) => machine.in("memory", () => this.function.bar0Read(offset, width)),
+            write: (offset, width, value) => {
+              this.function.bar0Write(offset, width, value); // only stores
+            },
+          },
+          {
+            kind: "io",
+            size: BAR1_SIZE,
+            address: port,
+            read: (offset, width) => machine.in("port", () => this.function.bar1Read(offset, width)),
+            write: (offset, width, value) => {
+              this.#doorbell(offset, width, value);
+            },
+          },
+        ],
+        configWritten: (live, offset, width) => {
+          machine.in("port", () => {
+            this.function.configWritten(offset, live.slice(offset, offset + width));
+          });
+          space.putBack(this.function.config, offset, width);
+        },
+      }),
+    );
   }
 
   #doorbell(offset: number, width: 1 | 2 | 4, value: number): void {
     if (this.#closed) return;
-    if (offset === PORT_SHMSIGNAL && width === 4) {
-      const handle = value >>> 0;
-      const now = this.#machine.instructions;
-      const pause = (now - this.#lastDoorbell) >>> 0;
-      this.#lastDoorbell = now;
-      if (pause < PAUSE_INSTRUCTIONS || (now - this.#lastIdle) >>> 0 > BUSY_INSTRUCTIONS) {
-        if (this.#postponed.size >= POSTPONED_MAX) this.#servePostponed();
-        this.#postponed.add(handle);
-        this.#counters.postponed++;
+    const machine = this.#machine;
+    machine.in("port", () => {
+      if (offset === PORT_SHMSIGNAL && width === 4) {
+        this.#doorbells.ring(value >>> 0);
         return;
       }
-    }
-    this.#interrupts.context = "port";
-    try {
       this.function.bar1Write(offset, width, value);
-      if (offset === PORT_SHMSIGNAL || offset === PORT_EVENTQ) this.scheduler.runPending(HOOK_BUDGET_MS);
-    } finally {
-      this.#interrupts.context = "task";
-      this.#written();
-    }
-  }
-
-  /** Host work, where the guest is not running. */
-  #work(context: "task" | "hook"): void {
-    if (this.#closed) return; // the hook may be below somebody else's
-    this.#interrupts.context = context;
-    try {
-      this.#interrupts.catchUp();
-      this.#servePostponed();
-      this.scheduler.runPending(HOOK_BUDGET_MS);
-    } finally {
-      this.#interrupts.context = "task";
-      this.#written();
-    }
-  }
-
-  #servePostponed(): void {
-    if (this.#postponed.size === 0) return;
-    const handles = [...this.#postponed];
-    this.#postponed.clear();
-    for (const handle of handles) this.function.bar1Write(PORT_SHMSIGNAL, 4, handle);
-  }
-
-  readonly #invalidate = (gpa: number, length: number): void => {
-    this.#machine.written(gpa, length);
-  };
-
-  #written(): void {
-    if (this.#closed) return;
-    this.#counters.invalidated += this.memory.visitWrites(this.#invalidate);
+      if (offset === PORT_EVENTQ) machine.runTasks();
+    });
   }
 }
 
@@ -341,14 +279,5 @@ function check(options: V86Options): void {
  */
 export async function attachVbus(emulator: V86Emulator, options: V86Options): Promise<V86Host> {
   check(options);
-  const host = new Promise<V86Host>((resolve, reject) => {
-    whenReady(emulator, () => {
-      try {
-        resolve(new V86Host(new V86Internals(emulator), options));
-      } catch (error) {
-        reject(error instanceof Error ? error : new VbusError("EIO", "attaching failed", { cause: error }));
-      }
-    });
-  });
-  return host;
+  return V86Machine.attach(emulator, options, (machine) => new V86Host(machine, options));
 }

@@ -1,8 +1,15 @@
 /**
- * vbus in v86: the PCI bridge on the bus of an unmodified v86, and a port on its network.
+ * vbus in v86: the PCI bridge and virtio functions on the bus of an unmodified v86, and a port on its network.
  * @module
  */
 export { attachVbus, type V86Counters, type V86Device, type V86Host, type V86Options } from "./attach.js";
+export {
+  attachVirtio,
+  type V86VirtioCounters,
+  type V86VirtioHost,
+  type V86VirtioOptions,
+} from "./attach-virtio.js";
+export type { V86MachineOptions } from "./machine.js";
 export { V86NetworkPort, type V86NetworkOptions } from "./network-port.js";
 export { V86_VERSION, type V86Emulator } from "./internals.js";
 export type { V86InterruptCounters } from "./interrupts.js";

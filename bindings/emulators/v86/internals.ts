@@ -1,10 +1,10 @@
-import { PCI_OFF_BAR0 } from "../../../assembly/abi/pci.js";
 import { VbusError } from "../../errors.js";
+import { PCI_MEMBERS, PORT_MEMBERS, V86PciBus, type Pci, type Ports } from "./pci-internals.js";
 
 /*
- * Everything that this package knows of v86's internals. v86 has no interface for devices from outside; what is used here
- * was found to work in the release named below, whose property names survive minification, and is checked when it is
- * attached. Another release may have moved things: then the check says so, and nothing is touched.
+ * What this package knows of v86's internals, with pci-internals.ts. v86 has no interface for devices from outside; what is
+ * used here was found to work in the release named below, whose property names survive minification, and is checked when it
+ * is attached. Another release may have moved things: then the check says so, and nothing is touched.
  *
  * v86 hands control to JavaScript in three places, and they differ in what may be done there:
  *
@@ -18,39 +18,6 @@ import { VbusError } from "../../errors.js";
 
 /** The release of v86 that this adapter was tested with. */
 export const V86_VERSION = "0.5.462";
-
-type Read = (this: unknown, port: number) => number;
-type Write = (this: unknown, value: number) => void;
-
-interface Ports {
-  register_read(port: number, device: object, read8: Read, read16: Read, read32: Read): void;
-  register_write(port: number, device: object, write8: Write, write16: Write, write32: Write): void;
-  mmap_register(
-    address: number,
-    size: number,
-    read8: (address: number) => number,
-    write8: (address: number, value: number) => void,
-    read32: (address: number) => number,
-    write32: (address: number, value: number) => void,
-  ): void;
-}
-
-type ConfigWrite = (address: number, value: number) => void;
-
-interface Pci {
-  register_device(device: {
-    name: string;
-    pci_id: number;
-    pci_space: number[];
-    pci_bars: { size: number }[];
-  }): Int32Array;
-  raise_irq(devfn: number): void;
-  lower_irq(devfn: number): void;
-  device_spaces: (Int32Array | undefined)[];
-  pci_write8: ConfigWrite;
-  pci_write16: ConfigWrite;
-  pci_write32: ConfigWrite;
-}
 
 interface VirtQueue {
   is_configured(): boolean;
@@ -110,16 +77,6 @@ const CPU_MEMBERS = [
   "main_loop",
   "reboot_internal",
 ] as const;
-const PORT_MEMBERS = ["register_read", "register_write", "mmap_register"] as const;
-const PCI_MEMBERS = [
-  "register_device",
-  "raise_irq",
-  "lower_irq",
-  "device_spaces",
-  "pci_write8",
-  "pci_write16",
-  "pci_write32",
-] as const;
 
 /** Where VGA memory hides RAM from the guest. */
 const HOLE_START = 0xa0000;
@@ -137,11 +94,6 @@ const APIC_TMR = 32;
 const FIRST_VECTOR = 16;
 /** A vector that no system uses for a device, for the check of the layout. */
 const SPARE_VECTOR = 0x6f;
-/** Behind the last BAR of a configuration space. */
-export const PCI_BARS_END = 0x28;
-/** Smallest piece of the address space that v86 maps. */
-export const MMIO_GRANULE = 0x20000;
-
 function mismatch(what: string): VbusError {
   return new VbusError(
     "EOPNOTSUPP",
@@ -152,35 +104,6 @@ function mismatch(what: string): VbusError {
 function requireMembers(object: object, name: string, members: readonly string[]): void {
   const missing = members.find((member) => !(member in object));
   if (missing !== undefined) throw mismatch(`${name}.${missing} is missing`);
-}
-
-/** What a PCI function needs of v86: its place, and who answers for its registers. */
-export interface V86Function {
-  /** Name for v86's messages. */
-  readonly name: string;
-  /** Device number << 3. */
-  readonly devfn: number;
-  /** The 256 bytes of configuration space to begin with. */
-  readonly config: Uint8Array;
-  /** Sizes of BAR 0 (memory) and BAR 1 (ports). */
-  readonly barSizes: readonly [number, number];
-  /** Where BAR 0 lies; v86 cannot move it. */
-  readonly memory: number;
-  /** First port of BAR 1; firmware may move it, v86 keeps track. */
-  readonly port: number;
-  /** BAR 0. Must not raise or lower interrupts. */
-  memoryRead(offset: number, width: 1 | 2 | 4): number;
-  /** BAR 0. Must not raise or lower interrupts. */
-  memoryWrite(offset: number, width: 1 | 2 | 4, value: number): void;
-  /** BAR 1. */
-  portRead(offset: number, width: 1 | 2 | 4): number;
-  /** BAR 1. */
-  portWrite(offset: number, width: 1 | 2 | 4, value: number): void;
-  /**
-   * The guest wrote to configuration space; v86 has stored it in `space`, which is what the guest reads: put back what it
-   * must not have changed.
-   */
-  configWritten(space: Uint8Array, offset: number, width: number): void;
 }
 
 /** What runs when, of {@link V86Internals.hook}. */
@@ -253,7 +176,8 @@ export class V86Internals {
   readonly hasApic: boolean;
   readonly #cpu: Cpu;
   readonly #io: Ports;
-  readonly #pci: Pci;
+  /** PCI functions. */
+  readonly pci: V86PciBus;
   readonly #counterIndex: number;
   readonly #haltedAddress: number;
   #apic = new Uint32Array(0);
@@ -274,7 +198,7 @@ export class V86Internals {
     requireMembers(cpu.wm.exports, "cpu.wm.exports", ["v86_malloc", "v86_free"]);
     this.#cpu = cpu;
     this.#io = cpu.io;
-    this.#pci = cpu.devices.pci;
+    this.pci = new V86PciBus(cpu.io, cpu.devices.pci, this.#replace);
     this.ramSize = (cpu.memory_size[0] ?? 0) >>> 0;
     this.ramAddress = cpu.mem8.byteOffset;
     if (
@@ -330,88 +254,7 @@ export class V86Internals {
     this.#cpu.jit_dirty_cache(gpa, gpa + length);
   }
 
-  /**
-   * Registers a PCI function.
-   * @returns the configuration space that the guest reads, as bytes
-   * @throws VbusError EBUSY when the slot is taken
-   */
-  registerFunction(fn: V86Function): Uint8Array {
-    const { devfn, memory, port, config } = fn;
-    if (this.#pci.device_spaces[devfn] !== undefined)
-      throw new VbusError(
-        "EBUSY",
-        `slot 0x${(devfn >>> 3).toString(16)} of v86's PCI bus is taken; choose another`,
-      );
-    this.#io.mmap_register(
-      memory,
-      MMIO_GRANULE,
-      // addresses arrive as signed integers
-      (address) => fn.memoryRead((address - memory) >>> 0, 1),
-      (address, value) => {
-        fn.memoryWrite((address - memory) >>> 0, 1, value);
-      },
-      (address) => fn.memoryRead((address - memory) >>> 0, 4) | 0,
-      (address, value) => {
-        fn.memoryWrite((address - memory) >>> 0, 4, value);
-      },
-    );
-    for (let offset = 0; offset < fn.barSizes[1]; offset++) {
-      this.#io.register_read(
-        port + offset,
-        fn,
-        () => fn.portRead(offset, 1),
-        () => fn.portRead(offset, 2),
-        () => fn.portRead(offset, 4) | 0,
-      );
-      this.#io.register_write(
-        port + offset,
-        fn,
-        (value) => {
-          fn.portWrite(offset, 1, value);
-        },
-        (value) => {
-          fn.portWrite(offset, 2, value);
-        },
-        (value) => {
-          fn.portWrite(offset, 4, value);
-        },
-      );
-    }
-    // after the handlers: it looks up those that it will have to move
-    const words = this.#pci.register_device({
-      name: fn.name,
-      pci_id: devfn,
-      pci_space: [...config],
-      pci_bars: fn.barSizes.map((size) => ({ size })),
-    });
-    const space = new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
-    this.#watchConfig(fn, space);
-    return space;
-  }
-
-  /** Configuration space of v86's is plain storage; this tells its function of every write. */
-  #watchConfig(fn: V86Function, space: Uint8Array): void {
-    const pci = this.#pci;
-    for (const [name, width] of [
-      ["pci_write8", 1],
-      ["pci_write16", 2],
-      ["pci_write32", 4],
-    ] as const) {
-      const original = pci[name];
-      this.#replace(pci, name, (address: number, value: number) => {
-        // v86 itself throws, which nobody catches, when a guest writes 8 or 16 bits to a function that does not exist
-        const devfn = (address >> 8) & 0xffff;
-        const offset = address & 0xff & -width;
-        if (pci.device_spaces[devfn] === undefined) return;
-        // a BAR moves by 32-bit writes only; v86 ignores 16-bit ones, but stores bytes, and nothing moves
-        if (devfn === fn.devfn && width === 1 && offset >= PCI_OFF_BAR0 && offset < PCI_BARS_END) return;
-        original.call(pci, address, value);
-        if (devfn === fn.devfn) fn.configWritten(space, offset, width);
-      });
-    }
-  }
-
-  #replace<K extends string, F>(object: Record<K, F>, name: K, replacement: F): void {
+  readonly #replace = <K extends string, F>(object: Record<K, F>, name: K, replacement: F): void => {
     const original = object[name];
     const own = Object.hasOwn(object, name);
     object[name] = replacement;
@@ -420,10 +263,11 @@ export class V86Internals {
       if (own) object[name] = original;
       else Reflect.deleteProperty(object, name);
     });
-  }
+  };
 
   /** Runs `hooks` at the places where v86 hands over control. */
   hook(hooks: V86Hooks): void {
+    this.pci.cure();
     const cpu = this.#cpu;
     const timers = cpu.run_hardware_timers.bind(cpu);
     const mainLoop = cpu.main_loop.bind(cpu);
@@ -506,12 +350,6 @@ export class V86Internals {
     const { buffer } = this.#cpu.wasm_memory;
     if (this.#counter.buffer !== buffer) this.#counter = new Uint32Array(buffer);
     return this.#counter;
-  }
-
-  /** Sets the level of a function's interrupt line. Never from within a memory access. */
-  setLine(devfn: number, asserted: boolean): void {
-    if (asserted) this.#pci.raise_irq(devfn);
-    else this.#pci.lower_irq(devfn);
   }
 
   #apicWords(): Uint32Array {

@@ -1,14 +1,17 @@
 import type { PciInterruptSink } from "../../connectors/pci/function.js";
-import type { V86Internals } from "./internals.js";
+import type { V86Machine } from "./machine.js";
 
-/** What the adapter knows of where it is. */
-export type V86Context = "task" | "port" | "memory" | "hook";
+/** Messages go here: to the local APIC of a processor (of the only one). Bits 20 … of the address. */
+const APIC_MESSAGES = 0xfee;
+/** Delivery mode of a message: fixed, or to the processor of lowest priority, which is the same with one. Others are not for devices. */
+const DELIVERY_MODE = 0x700;
+const DELIVERY_LOWEST = 0x100;
 
 /** Counts of how interrupts reached the guest. */
 export interface V86InterruptCounters {
   /** Interrupts that were asked for in a memory access, and kept until the slice was over. */
   deferred: number;
-  /** Messages that nobody can take: the guest enabled MSI with a vector that does not exist, or without a local APIC. */
+  /** Messages that nobody can take: without a local APIC, to another address, for a vector that does not exist. */
   impossible: number;
 }
 
@@ -17,8 +20,6 @@ export interface V86InterruptCounters {
  * in memory accesses, by v86's own next look in its timer hook. Used by v86's thread.
  */
 export class V86Interrupts implements PciInterruptSink {
-  /** Where the thread is; kept by the adapter. */
-  context: V86Context = "task";
   #level = false;
   #lineDue = false;
   #messageDue = false;
@@ -31,29 +32,32 @@ export class V86Interrupts implements PciInterruptSink {
    * @param shown - told of the line's level before the guest can see it
    */
   constructor(
-    private readonly machine: V86Internals,
+    private readonly machine: V86Machine,
     private readonly devfn: number,
     private readonly shown: (asserted: boolean) => void,
   ) {}
 
   /** As `PciInterruptSink.msi` says. */
-  msi(_address: number, data: number): void {
-    // one CPU: every address that a guest may program means it
-    if (!this.machine.request(data & 0xff)) {
+  msi(address: number, data: number): void {
+    const { internals, context } = this.machine;
+    const mode = data & DELIVERY_MODE;
+    const addressed =
+      Math.floor(address / 2 ** 20) === APIC_MESSAGES && (mode === 0 || mode === DELIVERY_LOWEST);
+    if (!addressed || !internals.request(data & 0xff)) {
       this.#impossible++;
       return;
     }
-    switch (this.context) {
+    switch (context) {
       case "memory":
         this.#deferred++;
         this.#messageDue = true;
-        this.machine.endSlice();
+        internals.endSlice();
         return;
       case "hook": // v86 looks right after it
         return;
       case "port":
       case "task":
-        this.machine.deliver();
+        internals.deliver();
     }
   }
 
@@ -61,13 +65,14 @@ export class V86Interrupts implements PciInterruptSink {
   setLine(asserted: boolean): void {
     this.#level = asserted;
     this.shown(asserted);
-    if (this.context === "memory") {
+    const { internals, context } = this.machine;
+    if (context === "memory") {
       this.#deferred++;
       this.#lineDue = true;
-      this.machine.endSlice();
+      internals.endSlice();
     } else {
       this.#lineDue = false;
-      this.machine.setLine(this.devfn, asserted);
+      internals.pci.setLine(this.devfn, asserted);
     }
   }
 
@@ -75,11 +80,11 @@ export class V86Interrupts implements PciInterruptSink {
   catchUp(): void {
     if (this.#lineDue) {
       this.#lineDue = false;
-      this.machine.setLine(this.devfn, this.#level);
+      this.machine.internals.pci.setLine(this.devfn, this.#level);
     }
     if (this.#messageDue) {
       this.#messageDue = false;
-      if (this.context !== "hook") this.machine.deliver();
+      if (this.machine.context !== "hook") this.machine.internals.deliver();
     }
   }
 

@@ -1,0 +1,73 @@
+import type { V86Machine } from "./machine.js";
+
+/** A doorbell that comes so many instructions after the last is served at once … */
+const PAUSE_INSTRUCTIONS = 16_000;
+/** … unless the guest has had no pause for so many: it has more to say, and is not waiting for an answer. */
+const BUSY_INSTRUCTIONS = 500_000;
+/** A guest may ring any number, whether it means something or not. */
+const POSTPONED_MAX = 4096;
+
+/**
+ * When the doorbells of a function are served. One that comes after a pause, from a guest that has time, is served inside the
+ * port access that rang, which is what makes a round trip short. A guest that is busy has more to say: it is served at the end
+ * of its slice (some 100,000 instructions, or as soon as it idles). Until then it need not ring again.
+ */
+export class V86Doorbells {
+  /** When the last one rang, in instructions. */
+  #last: number;
+  readonly #postponed = new Set<number>();
+  #count = 0;
+
+  /**
+   * @param machine - the machine
+   * @param answer - serves a doorbell
+   * @param silence - a doorbell will be served later: the guest need not ring it until then
+   */
+  constructor(
+    private readonly machine: V86Machine,
+    private readonly answer: (doorbell: number) => void,
+    private readonly silence: (doorbell: number) => void,
+  ) {
+    this.#last = machine.internals.instructions - PAUSE_INSTRUCTIONS;
+  }
+
+  /** How many were postponed, several of one doorbell as one at last. */
+  get postponed(): number {
+    return this.#count;
+  }
+
+  /** The guest rang, by a port access. */
+  ring(doorbell: number): void {
+    const { machine } = this;
+    const now = machine.internals.instructions;
+    const pause = (now - this.#last) >>> 0;
+    this.#last = now;
+    if (pause < PAUSE_INSTRUCTIONS || (now - machine.lastIdle) >>> 0 > BUSY_INSTRUCTIONS) {
+      this.postpone(doorbell);
+      return;
+    }
+    this.answer(doorbell);
+    machine.runTasks();
+  }
+
+  /** Keeps a doorbell for the end of the slice. */
+  postpone(doorbell: number): void {
+    if (this.#postponed.size >= POSTPONED_MAX) this.serve();
+    this.#postponed.add(doorbell);
+    this.#count++;
+    this.silence(doorbell);
+  }
+
+  /** Serves what was postponed. */
+  serve(): void {
+    if (this.#postponed.size === 0) return;
+    const doorbells = [...this.#postponed];
+    this.#postponed.clear();
+    for (const doorbell of doorbells) this.answer(doorbell);
+  }
+
+  /** Forgets what was postponed. */
+  clear(): void {
+    this.#postponed.clear();
+  }
+}
