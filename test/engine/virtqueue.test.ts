@@ -225,6 +225,20 @@ for (const kind of KINDS) {
         expect(pair.driver.free).toBe(8);
       });
     } else {
+      it("tells the driver of the rest of a batch that it did not reap to the end", () => {
+        const pair = new VirtQueuePair(kind);
+        pair.add([0, 1, 2].map((i) => ({ cookie: i, readable: [{ gpa: at(pair, i), length: 4 }] })));
+        pair.device.release(pair.chains, pair.device.peek(pair.chains, 3));
+        expect(pair.reap(1)).toEqual([{ cookie: 0, length: 0 }]);
+        expect([pair.driver.hasWork, pair.driver.enable(), pair.driver.enableDelayed()]).toEqual([
+          true,
+          true,
+          true,
+        ]);
+        expect(pair.reap().map(({ cookie }) => cookie)).toEqual([1, 2]);
+        expect([pair.driver.hasWork, pair.driver.enable()]).toEqual([false, false]);
+      });
+
       it("refuses to complete out of order", () => {
         const pair = new VirtQueuePair(kind);
         pair.add([0, 1].map((i) => ({ cookie: i, readable: [{ gpa: at(pair, i), length: 4 }] })));
