@@ -28,7 +28,7 @@ beforeAll(async () => {
     progress: tell,
     earlyArchive: virtioMmioTables(DEVICES),
     prepare: async (emulator) => {
-      for (const [i, place] of DEVICES.entries()) {
+      const attaching = DEVICES.map((place, i) => {
         const next = generator(i + 1);
         const device = virtioEntropy({
           name: place.name,
@@ -38,15 +38,10 @@ beforeAll(async () => {
           },
         });
         devices.push(device);
-        hosts.push(
-          await attachVirtioMmio(emulator, {
-            ...place,
-            device,
-            scheduler,
-            onError: (error) => errors.push(error),
-          }),
-        );
-      }
+        const onError = (error: unknown): number => errors.push(error);
+        return attachVirtioMmio(emulator, { ...place, device, scheduler, onError });
+      });
+      hosts.push(...(await Promise.all(attaching)));
     },
   });
   await machine.check("insmod /lib/modules/virtio_mmio.ko && insmod /lib/modules/virtio-rng.ko");
