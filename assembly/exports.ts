@@ -35,6 +35,8 @@ export {
 export { coalesceBurst } from "./coalesce";
 export { checksumFinish, segmentBegin, segmentNext } from "./segment";
 export { vsgExtend, vsgFinish, vsgPeek, vsgReserve } from "./vsg";
+export { virtioNetDecode, virtioNetFinish, virtioNetPlace } from "./virtio-net";
+export { flowHashes } from "./flow-hash";
 export { ringExport, ringImport, ringRebase, signalRebase } from "./state";
 export { virtqViolate } from "./virtq";
 export {

@@ -117,6 +117,26 @@ export interface EngineExports {
   ): number;
   vsgExtend(entry: number, list: number, pages: number, count: number): void;
   vsgFinish(endpoint: number, table: number, n: number, pages: number): void;
+  virtioNetDecode(table: number, n: number, granted: number): void;
+  virtioNetPlace(
+    chains: number,
+    chainCount: number,
+    lengths: number,
+    frames: number,
+    targets: number,
+    lists: number,
+    room: number,
+    result: number,
+  ): number;
+  virtioNetFinish(
+    targets: number,
+    n: number,
+    chains: number,
+    flags: number,
+    regions: number,
+    scratch: number,
+  ): number;
+  flowHashes(table: number, n: number, out: number, scratch: number): void;
   ringExport(endpoint: number, out: number): void;
   ringImport(endpoint: number, regions: number, state: number): number;
   ringRebase(endpoint: number): number;

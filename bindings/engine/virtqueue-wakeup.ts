@@ -28,6 +28,8 @@ export class VirtQueueWakeups {
   #again = false;
   #closed = false;
   #enabled = false;
+  /** What the last peek left does not count as work. */
+  #pastPeeked = false;
   #toldBroken = false;
 
   constructor(
@@ -64,9 +66,9 @@ export class VirtQueueWakeups {
       queue.disable();
       this.options.notifier();
       if (this.#isOver()) return;
-      const more = queue.enable();
+      const more = queue.enable(this.#pastPeeked);
       this.#tellBroken();
-      if (!more && !this.#again) return;
+      if (!more && !this.#wasRung()) return;
     }
     this.schedule();
   }
@@ -79,6 +81,11 @@ export class VirtQueueWakeups {
   /** The notifier may have disabled it as well. */
   #isOver(): boolean {
     return this.#isGone() || !this.#enabled;
+  }
+
+  /** A notification that came while the notifier ran. */
+  #wasRung(): boolean {
+    return this.#again;
   }
 
   #tellBroken(): void {
@@ -99,12 +106,16 @@ export class VirtQueueWakeups {
     this.options.scheduler.post(this.wakeup);
   }
 
-  /** Asks for notifications; what is there already is served soon. Inside a notifier: when it returns. */
-  enable(): void {
+  /**
+   * Asks for notifications; what is there already is served soon. Inside a notifier: when it returns. `pastPeeked`: as in
+   * {@link DeviceVirtQueue.enable}.
+   */
+  enable(pastPeeked = false): void {
     if (this.#isGone()) return;
     this.#enabled = true;
+    this.#pastPeeked = pastPeeked;
     if (this.#running) return;
-    if (this.queue.enable()) this.schedule();
+    if (this.queue.enable(pastPeeked)) this.schedule();
     this.#tellBroken();
   }
 

@@ -22,6 +22,7 @@ export type DropReason =
   | "bad-descriptor" // a scatter-gather descriptor contradicts itself
   | "bad-offload" // checksum or segmentation data that contradicts itself, or was never negotiated
   | "buffer-too-small" // the posted buffer is shorter than the frame
+  | "filtered" // the guest does not want it: another station's, a group or a VLAN that it did not join
   | "no-link" // nobody is attached, or the link is down
   | "stalled" // the port made no progress for stallMs
   | "queue-full" // flooded frame, egress queue full

@@ -1,46 +1,16 @@
 /** A stock Linux kernel with v86's virtio-net as eth0 and venet as eth1, side by side. */
 import { EXT_ACCEPTED, EXT_LAZY_INDEXES, IOQ_MAGIC, IOQ_OFF_EXTENSION, IOQ_VERSION } from "vbus/abi";
 import { describe, expect, it } from "vitest";
-import type { Card, CardName, Lab } from "../../examples/linux/lab.js";
-import { PatternStream } from "../support/streams.js";
+import type { CardName, Lab } from "../../examples/linux/lab.js";
 import { expectNoErrors, linuxLab, probed, receiveDatagrams, tell, until } from "./fixture.js";
+import { both, freshPort } from "./streams.js";
 
 const SEED = 20090401;
 const MEGABYTE = 1_000_000;
 /** Extension word of a ring: lazily written indexes, accepted by south. */
 const GRANTED = (EXT_ACCEPTED | EXT_LAZY_INDEXES) >>> 0;
-let ports = 7100;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Verified streams both ways over a card: the guest's command, and what must be true once it ended. */
-function both(
-  card: Card,
-  out: number,
-  into: number,
-  six = false,
-): { command: string; judge(output: string): Promise<void> } {
-  const port = ports++;
-  const streams: PatternStream[] = [];
-  card.peer.tcp.listen(port, (context) => {
-    const stream = new PatternStream(context, { send: into, sendSeed: SEED, receiveSeed: SEED + 1 });
-    streams.push(stream);
-    return stream;
-  });
-  const address = six ? card.peerAddress6 : card.peerAddress;
-  return {
-    command: `netprobe tcp-both -h ${address} -p ${port} -n ${out} -s ${SEED + 1} -r ${SEED}`,
-    async judge(output) {
-      expect(probed(output, "sent").bytes).toBe(out);
-      expect(probed(output, "received")).toMatchObject({ bytes: into, errors: 0 });
-      expect(streams).toHaveLength(1);
-      // the guest's kernel may still have the end of it
-      await until("the end of the stream", () => streams[0]!.received >= out);
-      expect(streams[0]).toMatchObject({ received: out, patternErrors: 0 });
-      card.peer.tcp.release(port);
-    },
-  };
-}
 
 async function traffic(lab: Lab, name: CardName, bytes = 2 * MEGABYTE): Promise<void> {
   const { command, judge } = both(lab.card(name), bytes + 1, bytes + 3);
@@ -148,7 +118,7 @@ describe("venet beside virtio-net in a Linux guest", () => {
   it("carries datagrams of all sizes, odd ones too, both ways", async () => {
     const card = lab().card("eth1");
     const { machine } = lab();
-    const port = ports++;
+    const port = freshPort();
     const sink = card.peer.udp.sink(port, SEED);
     const count = 1469;
     const sent = await machine.check(
@@ -336,7 +306,7 @@ describe("UDP superframes into a Linux guest", () => {
 
   it("arrive untouched, and every datagram in them is right", async () => {
     const card = lab().card("eth1");
-    const port = ports++;
+    const port = freshPort();
     const before = statistics(lab());
     const received = await receiveDatagrams(lab(), `-p ${port} -n 320 -r ${SEED}`, () =>
       card.peer.udp.send(card.guestAddress, port, { count: 320, size: 1000, segments: 16, seed: SEED }),

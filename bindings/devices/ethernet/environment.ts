@@ -19,7 +19,7 @@ export interface NicEnvironment {
   readonly mtu: number;
   /** Merge segments for guests that take superframes. */
   readonly coalesce: boolean;
-  /** How long superframes wait for buffers of the guest before they are cut, in ms. */
+  /** How long superframes wait for buffers of the guest before they are cut, in ms; 0: not at all. */
   readonly bufferWaitMs: number;
   /** The guest broke the queue (EPROTO), or something of the host failed; told once for a queue that is broken. */
   failed(queue: "rx" | "tx", error: unknown): void;

@@ -136,7 +136,16 @@ export class ReceiveSide {
   /** A superframe finds too few buffers, and the sink asked for more: they wake the port at once; when none come, it is cut. */
   #starve(progress: boolean): void {
     if (progress) this.#fed(); // a guest that gives buffers, if too few at a time, does not starve
-    this.#waitTimer ??= this.environment.scheduler.after(this.environment.bufferWaitMs, () => {
+    const { scheduler, bufferWaitMs } = this.environment;
+    if (bufferWaitMs === 0) {
+      if (this.#starved) return;
+      this.#starved = true;
+      scheduler.post(() => {
+        this.environment.port?.ready();
+      });
+      return;
+    }
+    this.#waitTimer ??= scheduler.after(bufferWaitMs, () => {
       this.#waitTimer = null;
       this.#starved = true;
       this.environment.port?.ready();
