@@ -34,7 +34,7 @@ beforeAll(async () => {
           name: place.name,
           source: (into) => {
             for (let at = 0; at < into.length; at++) into[at] = next();
-            given[i] += Buffer.from(into).toString("hex");
+            given[i] = `${given[i]}${Buffer.from(into).toString("hex")}`;
           },
         });
         devices.push(device);
