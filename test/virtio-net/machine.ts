@@ -258,9 +258,10 @@ export class NetMachine {
     return queue.add(this.place(...parts), []);
   }
 
-  /** Posts `n` receive buffers, each of pieces of these lengths. */
+  /** Posts `n` receive buffers, each of pieces of these lengths; a kick arrives while nothing else happens. */
   post(n: number, ...lengths: number[]): void {
     for (let i = 0; i < n; i++) this.rx.add([], this.room(...lengths));
+    this.scheduler.run();
   }
 
   /** Frames that the driver received on a queue, as it would put them together. */

@@ -93,6 +93,7 @@ export class ReceiveQueue implements FrameSink {
       },
     });
     queue.onKick = this.#wakeups.wakeup;
+    ring.disable(); // buffers are looked for when there is a frame
   }
 
   /** {@inheritDoc FrameSink.listen} */
@@ -139,9 +140,13 @@ export class ReceiveQueue implements FrameSink {
     this.#placed = this.options.mergeable
       ? this.#reserveMergeable(batch, from, from + max)
       : this.#place(max, max);
-    if (this.#placed > 0 || !this.#short) return this.#placed;
-    // one frame, which fill will judge, though there is no place for it
-    return (batch.table.flags(from) & FRAME_GSO) !== 0 || this.#hopeless ? 1 : 0;
+    return this.#placed > 0 ? this.#placed : this.#judged(batch, from);
+  }
+
+  /** No frame has a place. 1: fill is to judge the first one nonetheless, for waiting will not help it. */
+  #judged(batch: Batch, i: number): number {
+    if (!this.#short) return 0;
+    return this.#hopeless || (batch.table.flags(i) & FRAME_GSO) !== 0 ? 1 : 0;
   }
 
   #reserveMergeable(batch: Batch, from: number, to: number): number {
