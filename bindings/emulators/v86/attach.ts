@@ -6,7 +6,7 @@ import { Vbus } from "../../bus/vbus.js";
 import { PciBridge, type PciBridgeCounters } from "../../connectors/pci/function.js";
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
-import { EventLoopScheduler } from "../../scheduler.js";
+import type { EventLoopScheduler } from "../../scheduler.js";
 import { V86Doorbells } from "./doorbells.js";
 import { type V86Emulator } from "./internals.js";
 import { V86Interrupts, type V86InterruptCounters } from "./interrupts.js";
