@@ -108,7 +108,13 @@ export class V86Host {
     try {
       ({ vbus, bus: this.bus } = busFor(options, scheduler));
       this.vbus = vbus;
-      this.#interrupts = new V86Interrupts(machine, slot << 3, space.showInterrupt);
+      this.#interrupts = new V86Interrupts(
+        machine,
+        (asserted) => {
+          machine.internals.pci.setLine(slot << 3, asserted);
+        },
+        space.showInterrupt,
+      );
       this.function = fn = new PciBridge({
         bus: this.bus,
         member: options.member ?? "v86",
