@@ -11,6 +11,7 @@ export * from "../assembly/abi/venet.js";
 export * from "../assembly/abi/vconsole.js";
 export * from "../assembly/abi/vblk.js";
 export * from "../assembly/abi/virtio-net.js";
+export * from "../assembly/abi/virtio-blk.js";
 export * from "../assembly/abi/virtio.js";
 export * from "../assembly/abi/errno.js";
 export * from "../assembly/abi/worker-wire.js";
