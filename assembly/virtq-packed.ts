@@ -7,7 +7,7 @@
  * take them in ring order, so nobody sees descriptor i of a burst before its first one. All are written with plain
  * stores, the flags of the first come last and publish the burst:
  *   driver   descriptors, flags of all but the first    plain     device   used descriptors, the same   plain
- *            [A1] flags of the first                    ordered            [U1] flags of the first      ordered
+ *            [A1] flags of the first, once more         ordered            [U1] the same                ordered
  *            [A2] device's event area                   load               [U2] driver's event area     load
  *
  * Why no wake-up is lost
@@ -90,7 +90,6 @@ import {
   PACKED_DESC_F_AVAIL,
   PACKED_DESC_F_USED,
   PACKED_DESC_OFF_FLAGS,
-  PACKED_DESC_OFF_ID,
   PACKED_EVENT_AREA_SIZE,
   PACKED_EVENT_DESC,
   PACKED_EVENT_DISABLE,
@@ -335,15 +334,21 @@ function usedFlags(wrap: u32, written: u32): u32 {
   return usedBits(wrap) | (written != 0 ? VIRTQ_DESC_F_WRITE : 0);
 }
 
-/** Length, id and flags of a used descriptor as one word. */
-function usedWord(id: u32, written: u32, flags: u32): u64 {
-  return (<u64>written) | ((<u64>id) << ID_SHIFT) | ((<u64>flags) << FLAGS_SHIFT);
+/** Length, id and flags of a descriptor as one word. */
+function descriptorWord(id: u32, length: u32, flags: u32): u64 {
+  return (<u64>length) | ((<u64>id) << ID_SHIFT) | ((<u64>flags) << FLAGS_SHIFT);
 }
 
-/** The first used descriptor of a burst: all but its flags. */
-function putFirst(descriptor: usize, id: u32, written: u32): void {
-  store<u32>(descriptor, written, VIRTQ_DESC_OFF_LEN);
-  store<u16>(descriptor, <u16>id, PACKED_DESC_OFF_ID);
+/**
+ * State bits of the first descriptor of a burst while the others are written: those that it has anyway, so that nobody
+ * takes it for what it is before its flags are stored once more, by the ordered store that publishes the burst.
+ */
+function hiddenFromDriver(wrap: u32): u32 {
+  return availableBits(wrap);
+}
+
+function hiddenFromDevice(wrap: u32): u32 {
+  return usedBits(wrap ^ 1);
 }
 
 /** Device: completes n chains, from `table` on, with one publication. 1: interrupt; 0; -EINVAL: entries that are not in flight, or not in order. */
@@ -352,37 +357,35 @@ export function packedComplete(vq: usize, table: usize, n: u32): i32 {
   const size = load<u32>(vq, VQ_OFF_SIZE);
   const flying = load<u32>(vq, VQ_OFF_SLOTS);
   const ring = <usize>load<u32>(vq, VQ_OFF_DESC);
-  let position = load<u32>(vq, VQ_OFF_USED);
-  let wrap = load<u32>(vq, VQ_OFF_USED_WRAP);
-  let slots = load<u32>(table, CHAIN_OFF_SLOTS);
-  let written = load<u32>(table, CHAIN_OFF_USED);
-  if (slots == 0 || slots > flying) return -EINVAL;
-  const first = ring + <usize>position * VIRTQ_DESC_SIZE;
-  const flags = usedFlags(wrap, written);
-  putFirst(first, load<u32>(table, CHAIN_OFF_ID), written);
-  let bytes: u64 = written;
-  let entry = table + ENTRY_SIZE;
   const end = table + <usize>n * ENTRY_SIZE;
-  let total = slots;
-  while (entry != end) {
+  let wrap = load<u32>(vq, VQ_OFF_USED_WRAP);
+  let position = load<u32>(vq, VQ_OFF_USED);
+  let state = hiddenFromDriver(wrap);
+  let left = flying;
+  let bytes: u64 = 0;
+  const first = ring + <usize>position * VIRTQ_DESC_SIZE;
+  const flags = usedFlags(wrap, load<u32>(table, CHAIN_OFF_USED));
+  for (let entry = table; entry != end; entry += ENTRY_SIZE) {
+    const result = load<u64>(entry, CHAIN_OFF_SLOTS); // slots, bytes written
+    const slots = <u32>result;
+    const written = <u32>(result >> 32);
+    if (slots - 1 >= left) return -EINVAL; // none, or more than there are: nothing has been published
+    const more = state | (written != 0 ? VIRTQ_DESC_F_WRITE : 0);
+    store<u64>(
+      ring + <usize>position * VIRTQ_DESC_SIZE,
+      descriptorWord(load<u32>(entry, CHAIN_OFF_ID), written, more),
+      VIRTQ_DESC_OFF_LEN,
+    );
+    left -= slots;
+    bytes += written;
     position += slots;
     if (position >= size) {
       position -= size;
       wrap ^= 1;
     }
-    slots = load<u32>(entry, CHAIN_OFF_SLOTS);
-    written = load<u32>(entry, CHAIN_OFF_USED);
-    if (slots == 0 || slots > flying - total) return -EINVAL;
-    store<u64>(
-      ring + <usize>position * VIRTQ_DESC_SIZE,
-      usedWord(load<u32>(entry, CHAIN_OFF_ID), written, usedFlags(wrap, written)),
-      VIRTQ_DESC_OFF_LEN,
-    );
-    total += slots;
-    bytes += written;
-    entry += ENTRY_SIZE;
+    state = usedBits(wrap);
   }
-  return publishUsed(vq, first, flags, n, total, bytes);
+  return publishUsed(vq, first, flags, n, flying - left, bytes);
 }
 
 /**
@@ -424,12 +427,10 @@ function completeInOrder(vq: usize, table: usize, n: u32): i32 {
       wrap ^= 1;
     }
     if (i + 1 == n || written != capacity) {
-      if (batch == first) {
-        flags = usedFlags(batchWrap, written);
-        putFirst(batch, id, written);
-      } else {
-        store<u64>(batch, usedWord(id, written, usedFlags(batchWrap, written)), VIRTQ_DESC_OFF_LEN);
-      }
+      const now = usedFlags(batchWrap, written);
+      if (batch == first) flags = now;
+      const hidden = batch == first ? hiddenFromDriver(batchWrap) : now;
+      store<u64>(batch, descriptorWord(id, written, hidden), VIRTQ_DESC_OFF_LEN);
       batch = descriptorAt(vq, position);
       batchWrap = wrap;
     }
@@ -447,8 +448,9 @@ export function packedCompleteOne(vq: usize, id: u32, slots: u32, written: u32):
   )
     return -EINVAL;
   const first = descriptorAt(vq, position);
-  putFirst(first, id, written);
-  return publishUsed(vq, first, usedFlags(load<u32>(vq, VQ_OFF_USED_WRAP), written), 1, slots, written);
+  const wrap = load<u32>(vq, VQ_OFF_USED_WRAP);
+  store<u64>(first, descriptorWord(id, written, hiddenFromDriver(wrap)), VIRTQ_DESC_OFF_LEN);
+  return publishUsed(vq, first, usedFlags(wrap, written), 1, slots, written);
 }
 
 /** Publishes a burst by the flags of its first used descriptor, and decides whether the driver is to be interrupted. */
@@ -580,80 +582,67 @@ export function packedAdd(vq: usize, table: usize, n: u32): i32 {
   const inOrder = has(vq, VQ_IN_ORDER);
   const from = load<u32>(vq, VQ_OFF_AVAIL);
   const free = size - load<u32>(vq, VQ_OFF_SLOTS);
-  const first = ring + <usize>from * VIRTQ_DESC_SIZE;
-  let position = from;
+  const end = table + <usize>n * ENTRY_SIZE;
   let wrap = load<u32>(vq, VQ_OFF_AVAIL_WRAP);
+  let state = hiddenFromDevice(wrap);
+  let position = from;
   let next = load<u32>(vq, VQ_OFF_FREE_HEAD);
-  let firstFlags: u32 = 0;
-  let taken: u32 = 0;
+  let left = free;
   let bad: i32 = 0;
   let entry = table;
-  const end = table + <usize>n * ENTRY_SIZE;
   while (entry != end) {
-    const pieces = chainPieces(entry);
-    const indirect = usesIndirect(vq, pieces);
-    const slots: u32 = indirect ? 1 : pieces;
     const id = inOrder ? position : next;
     const record = pool + <usize>id * VQ_RECORD_SIZE;
-    const listed = pieces != 1;
-    const room = listed ? chainCapacity(entry, pieces) : <i64>load<u32>(entry, ENTRY_OFF_LENGTH) - 1;
-    if (room < 0 || slots > size) bad = -EINVAL;
-    else if (slots > free - taken) bad = -ENOSPC;
-    if (bad != 0) break;
-    const link = load<u16>(record, VQ_RECORD_OFF_NEXT);
-    const writable = listed
-      ? writablePieces(entry, pieces)
-      : load<u32>(entry, ENTRY_OFF_FLAGS) & CHAIN_WRITABLE;
-    const capacity = listed ? <u32>room : writable != 0 ? <u32>room + 1 : 0;
-    const readable = listed ? pieces - writable : 0;
-    let piece = listed ? <usize>load<u32>(entry, ENTRY_OFF_FRAGMENT_LIST) : 0;
-    for (let i: u32 = 0; i < slots; i++) {
+    const link = load<u64>(record, VQ_RECORD_OFF_CAPACITY) >> FLAGS_SHIFT;
+    const pieces = chainPieces(entry);
+    let slots: u32 = 1;
+    let capacity: u32 = 0;
+    if (pieces == 1) {
+      const length = load<u32>(entry, ENTRY_OFF_LENGTH);
+      if (length == 0) bad = -EINVAL;
+      else if (left == 0) bad = -ENOSPC;
+      if (bad != 0) break;
+      let flags = state;
+      if ((load<u32>(entry, ENTRY_OFF_FLAGS) & CHAIN_WRITABLE) != 0) {
+        flags |= VIRTQ_DESC_F_WRITE;
+        capacity = length;
+      }
       const descriptor = ring + <usize>position * VIRTQ_DESC_SIZE;
-      let gpa: u64 = 0;
-      let length: u32 = 0;
-      let flags = availableBits(wrap);
-      if (indirect) {
-        gpa = fillIndirect(vq, entry, pieces, id, false);
-        length = pieces * VIRTQ_DESC_SIZE;
-        flags |= VIRTQ_DESC_F_INDIRECT;
-      } else if (listed) {
-        gpa = load<u64>(piece, PIECE_OFF_GPA);
-        length = load<u32>(piece, PIECE_OFF_LENGTH);
-        if (i >= readable) flags |= VIRTQ_DESC_F_WRITE;
-        if (i + 1 < slots) flags |= VIRTQ_DESC_F_NEXT;
-        piece += PIECE_SIZE;
-      } else {
-        gpa = load<u64>(entry, ENTRY_OFF_GPA);
-        length = load<u32>(entry, ENTRY_OFF_LENGTH);
-        if (writable != 0) flags |= VIRTQ_DESC_F_WRITE;
-      }
-      store<u64>(descriptor, gpa);
-      if (descriptor == first) {
-        putFirst(descriptor, id, length);
-        firstFlags = flags;
-      } else {
-        store<u64>(descriptor, usedWord(id, length, flags), VIRTQ_DESC_OFF_LEN);
-      }
-      if (++position == size) {
-        position = 0;
-        wrap ^= 1;
-      }
+      store<u64>(descriptor, load<u64>(entry, ENTRY_OFF_GPA));
+      store<u64>(descriptor, descriptorWord(id, length, flags), VIRTQ_DESC_OFF_LEN);
+    } else {
+      slots = usesIndirect(vq, pieces) ? 1 : pieces;
+      const room = chainCapacity(entry, pieces);
+      if (room < 0 || slots > size) bad = -EINVAL;
+      else if (slots > left) bad = -ENOSPC;
+      if (bad != 0) break;
+      capacity = <u32>room;
+      putList(vq, entry, pieces, slots, id, position, wrap, state);
     }
     store<u64>(record, load<u64>(entry, ENTRY_OFF_COOKIE));
     store<u64>(
       record,
-      (<u64>capacity) | ((<u64>slots) << 32) | ((<u64>link) << FLAGS_SHIFT),
+      (<u64>capacity) | ((<u64>slots) << ID_SHIFT) | (link << FLAGS_SHIFT),
       VQ_RECORD_OFF_CAPACITY,
     );
-    next = link;
-    taken += slots;
+    next = <u32>link;
+    left -= slots;
+    position += slots;
+    if (position >= size) {
+      position -= size;
+      wrap ^= 1;
+    }
+    state = availableBits(wrap);
     entry += ENTRY_SIZE;
   }
+  const taken = free - left;
   if (bad != 0) {
     undo(vq, taken, <u32>((entry - table) / ENTRY_SIZE));
     return bad;
   }
-  storeHalf(first + PACKED_DESC_OFF_FLAGS, firstFlags); // [A1]
+  const first = ring + <usize>from * VIRTQ_DESC_SIZE + PACKED_DESC_OFF_FLAGS;
+  const flags = (<u32>load<u16>(first)) & ~STATE; // private still: what was stored above
+  storeHalf(first, flags | availableBits(load<u32>(vq, VQ_OFF_AVAIL_WRAP))); // [A1]
   store<u32>(vq, position, VQ_OFF_AVAIL);
   store<u32>(vq, wrap, VQ_OFF_AVAIL_WRAP);
   store<u32>(vq, next, VQ_OFF_FREE_HEAD);
@@ -662,6 +651,46 @@ export function packedAdd(vq: usize, table: usize, n: u32): i32 {
   if (isLogging(vq)) logSlots(vq, from, taken);
   const event = loadWord(load<u32>(vq, VQ_OFF_DEVICE)); // [A2]
   return countNotification(vq, wanted(vq, event, position, wrap, taken));
+}
+
+/** Driver: writes the descriptors of a chain in several pieces, or the one of its indirect table. `state`: of the first. */
+function putList(
+  vq: usize,
+  entry: usize,
+  pieces: u32,
+  slots: u32,
+  id: u32,
+  position: u32,
+  wrap: u32,
+  state: u32,
+): void {
+  if (slots != pieces) {
+    const descriptor = descriptorAt(vq, position);
+    store<u64>(descriptor, fillIndirect(vq, entry, pieces, id, false));
+    store<u64>(
+      descriptor,
+      descriptorWord(id, pieces * VIRTQ_DESC_SIZE, state | VIRTQ_DESC_F_INDIRECT),
+      VIRTQ_DESC_OFF_LEN,
+    );
+    return;
+  }
+  const size = load<u32>(vq, VQ_OFF_SIZE);
+  const readable = pieces - writablePieces(entry, pieces);
+  let piece = <usize>load<u32>(entry, ENTRY_OFF_FRAGMENT_LIST);
+  for (let i: u32 = 0; i < pieces; i++) {
+    const descriptor = descriptorAt(vq, position);
+    let flags = state;
+    if (i >= readable) flags |= VIRTQ_DESC_F_WRITE;
+    if (i + 1 < pieces) flags |= VIRTQ_DESC_F_NEXT;
+    store<u64>(descriptor, load<u64>(piece, PIECE_OFF_GPA));
+    store<u64>(descriptor, descriptorWord(id, load<u32>(piece, PIECE_OFF_LENGTH), flags), VIRTQ_DESC_OFF_LEN);
+    piece += PIECE_SIZE;
+    if (++position == size) {
+      position = 0;
+      wrap ^= 1;
+    }
+    state = availableBits(wrap);
+  }
 }
 
 /**
@@ -676,7 +705,7 @@ function undo(vq: usize, slots: u32, chains: u32): void {
   let next = load<u32>(vq, VQ_OFF_FREE_HEAD);
   for (let i: u32 = 0; i < slots; i++) {
     const descriptor = descriptorAt(vq, position);
-    if (i != 0) store<u16>(descriptor, <u16>usedBits(wrap ^ 1), PACKED_DESC_OFF_FLAGS);
+    store<u16>(descriptor, <u16>hiddenFromDevice(wrap), PACKED_DESC_OFF_FLAGS);
     if (inOrder) store<u16>(recordOf(vq, position), 0, VQ_RECORD_OFF_SLOTS);
     if (++position == size) {
       position = 0;
@@ -692,70 +721,107 @@ function undo(vq: usize, slots: u32, chains: u32): void {
 
 /** Driver: fills the table with up to `max` chains that the device has used, and frees their descriptors. Number, or -EPROTO. */
 export function packedReap(vq: usize, table: usize, max: u32): i32 {
+  const flying = load<u32>(vq, VQ_OFF_IN_FLIGHT);
+  const limit = max < flying ? max : flying;
+  const slots = load<u32>(vq, VQ_OFF_SLOTS);
+  const n = has(vq, VQ_IN_ORDER) ? reapInOrder(vq, table, limit) : reapAny(vq, table, limit);
+  if (n < 0) return n;
+  move(vq, VQ_OFF_USED, VQ_OFF_USED_WRAP, slots - load<u32>(vq, VQ_OFF_SLOTS));
+  store<u32>(vq, flying - n, VQ_OFF_IN_FLIGHT);
+  addCounter(vq + VQ_OFF_CHAINS, n);
+  return n;
+}
+
+/** Reaps used descriptors, whose ids may come in any order. Number, or -EPROTO. */
+function reapAny(vq: usize, table: usize, limit: u32): i32 {
   const size = load<u32>(vq, VQ_OFF_SIZE);
   const pool = <usize>load<u32>(vq, VQ_OFF_POOL);
   const ring = <usize>load<u32>(vq, VQ_OFF_DESC);
-  const inOrder = has(vq, VQ_IN_ORDER);
-  const flying = load<u32>(vq, VQ_OFF_IN_FLIGHT);
+  const end = table + <usize>limit * ENTRY_SIZE;
   let position = load<u32>(vq, VQ_OFF_USED);
-  let wrap = load<u32>(vq, VQ_OFF_USED_WRAP);
-  let freeHead = load<u32>(vq, VQ_OFF_FREE_HEAD);
-  let batch = load<u32>(vq, VQ_OFF_BATCH_ID);
-  let batchLength = load<u32>(vq, VQ_OFF_BATCH_LENGTH);
+  let state = usedBits(load<u32>(vq, VQ_OFF_USED_WRAP));
+  let free = load<u32>(vq, VQ_OFF_FREE_HEAD);
   let freed: u32 = 0;
   let bytes: u64 = 0;
-  let n: u32 = 0;
   let entry = table;
-  while (n < max && n < flying) {
-    let id = batch;
-    let length = batchLength;
-    if (batch == VQ_NO_BATCH) {
-      const descriptor = ring + <usize>position * VIRTQ_DESC_SIZE;
-      const flags = loadHalf(descriptor + PACKED_DESC_OFF_FLAGS); // pairs with [U1]
-      if ((flags & STATE) != usedBits(wrap)) break;
-      const rest = load<u64>(descriptor, VIRTQ_DESC_OFF_LEN); // double fetch: once, `flags` above are those that count
-      id = (<u32>(rest >> ID_SHIFT)) & 0xffff;
-      length = (flags & VIRTQ_DESC_F_WRITE) != 0 ? <u32>rest : 0; // without WRITE it means nothing (2.8.4)
-      if (id >= size) return virtqViolate(vq, VQ_VIOLATION_HEAD);
-    }
-    if (inOrder) {
-      // a descriptor stands for all chains up to the one that it names (2.8.20)
-      if (load<u16>(recordOf(vq, id), VQ_RECORD_OFF_SLOTS) == 0) return virtqViolate(vq, VQ_VIOLATION_HEAD);
-      if (id != position) {
-        batch = id;
-        batchLength = length;
-        id = position;
-        length = load<u32>(recordOf(vq, id), VQ_RECORD_OFF_CAPACITY);
-      } else {
-        batch = VQ_NO_BATCH;
-      }
-    }
+  while (entry != end) {
+    const descriptor = ring + <usize>position * VIRTQ_DESC_SIZE;
+    const flags = loadHalf(descriptor + PACKED_DESC_OFF_FLAGS); // pairs with [U1]
+    if ((flags & STATE) != state) break;
+    const rest = load<u64>(descriptor, VIRTQ_DESC_OFF_LEN); // double fetch: once, `flags` above are those that count
+    const id = (<u32>(rest >> ID_SHIFT)) & 0xffff;
+    if (id >= size) return virtqViolate(vq, VQ_VIOLATION_HEAD);
     const record = pool + <usize>id * VQ_RECORD_SIZE;
-    const slots = <u32>load<u16>(record, VQ_RECORD_OFF_SLOTS);
+    const meta = load<u64>(record, VQ_RECORD_OFF_CAPACITY);
+    const slots = (<u32>(meta >> ID_SHIFT)) & 0xffff;
+    const length = (flags & VIRTQ_DESC_F_WRITE) != 0 ? <u32>rest : 0; // without WRITE it means nothing (2.8.4)
     if (slots == 0) return virtqViolate(vq, VQ_VIOLATION_HEAD);
-    if (length > load<u32>(record, VQ_RECORD_OFF_CAPACITY)) return virtqViolate(vq, VQ_VIOLATION_LENGTH);
+    if (length > <u32>meta) return virtqViolate(vq, VQ_VIOLATION_LENGTH);
     putReaped(entry, record, length);
-    store<u64>(record, (<u64>freeHead) << FLAGS_SHIFT, VQ_RECORD_OFF_CAPACITY);
-    freeHead = id;
+    store<u64>(record, (<u64>free) << FLAGS_SHIFT, VQ_RECORD_OFF_CAPACITY);
+    free = id;
     freed += slots;
     bytes += length;
     position += slots;
     if (position >= size) {
       position -= size;
-      wrap ^= 1;
+      state ^= STATE;
     }
-    n++;
     entry += ENTRY_SIZE;
   }
-  if (batch != VQ_NO_BATCH && n == flying) return virtqViolate(vq, VQ_VIOLATION_HEAD); // it ends with none that is in flight
-  store<u32>(vq, position, VQ_OFF_USED);
-  store<u32>(vq, wrap, VQ_OFF_USED_WRAP);
-  store<u32>(vq, freeHead, VQ_OFF_FREE_HEAD);
+  store<u32>(vq, free, VQ_OFF_FREE_HEAD);
+  store<u32>(vq, load<u32>(vq, VQ_OFF_SLOTS) - freed, VQ_OFF_SLOTS);
+  addCounter(vq + VQ_OFF_BYTES, bytes);
+  return <i32>((entry - table) / ENTRY_SIZE);
+}
+
+/** Reaps chains in order (2.8.20): a used descriptor stands for all chains up to the one that it names. Number, or -EPROTO. */
+function reapInOrder(vq: usize, table: usize, limit: u32): i32 {
+  const size = load<u32>(vq, VQ_OFF_SIZE);
+  const pool = <usize>load<u32>(vq, VQ_OFF_POOL);
+  const ring = <usize>load<u32>(vq, VQ_OFF_DESC);
+  let position = load<u32>(vq, VQ_OFF_USED);
+  let state = usedBits(load<u32>(vq, VQ_OFF_USED_WRAP));
+  let batch = load<u32>(vq, VQ_OFF_BATCH_ID);
+  let batchLength = load<u32>(vq, VQ_OFF_BATCH_LENGTH);
+  let held = load<u32>(vq, VQ_OFF_SLOTS);
+  let bytes: u64 = 0;
+  let n: u32 = 0;
+  while (n < limit) {
+    if (batch == VQ_NO_BATCH) {
+      const descriptor = ring + <usize>position * VIRTQ_DESC_SIZE;
+      const flags = loadHalf(descriptor + PACKED_DESC_OFF_FLAGS); // pairs with [U1]
+      if ((flags & STATE) != state) break;
+      const rest = load<u64>(descriptor, VIRTQ_DESC_OFF_LEN); // double fetch: once, as in reapAny
+      batch = (<u32>(rest >> ID_SHIFT)) & 0xffff;
+      batchLength = (flags & VIRTQ_DESC_F_WRITE) != 0 ? <u32>rest : 0;
+      if (batch >= size || load<u16>(recordOf(vq, batch), VQ_RECORD_OFF_SLOTS) == 0)
+        return virtqViolate(vq, VQ_VIOLATION_HEAD);
+    }
+    const record = pool + <usize>position * VQ_RECORD_SIZE;
+    const meta = load<u64>(record, VQ_RECORD_OFF_CAPACITY);
+    const slots = (<u32>(meta >> ID_SHIFT)) & 0xffff;
+    let length = <u32>meta;
+    if (position == batch) {
+      if (batchLength > length) return virtqViolate(vq, VQ_VIOLATION_LENGTH);
+      length = batchLength;
+      batch = VQ_NO_BATCH;
+    }
+    putReaped(table + <usize>n * ENTRY_SIZE, record, length);
+    store<u16>(record, 0, VQ_RECORD_OFF_SLOTS);
+    held -= slots;
+    bytes += length;
+    position += slots;
+    if (position >= size) {
+      position -= size;
+      state ^= STATE;
+    }
+    n++;
+  }
+  if (batch != VQ_NO_BATCH && held == 0) return virtqViolate(vq, VQ_VIOLATION_HEAD); // it ends with none in flight
   store<u32>(vq, batch, VQ_OFF_BATCH_ID);
   store<u32>(vq, batchLength, VQ_OFF_BATCH_LENGTH);
-  store<u32>(vq, flying - n, VQ_OFF_IN_FLIGHT);
-  store<u32>(vq, load<u32>(vq, VQ_OFF_SLOTS) - freed, VQ_OFF_SLOTS);
-  addCounter(vq + VQ_OFF_CHAINS, n);
+  store<u32>(vq, held, VQ_OFF_SLOTS);
   addCounter(vq + VQ_OFF_BYTES, bytes);
   return <i32>n;
 }

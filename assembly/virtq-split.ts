@@ -589,13 +589,11 @@ export function splitAdd(vq: usize, table: usize, n: u32): i32 {
   return countNotification(vq, needed);
 }
 
-/** Driver: puts the descriptors of a reaped chain back on the free list. */
-function freeChain(vq: usize, record: usize, id: u32, slots: u32): void {
+/** The last record of a chain of several descriptors. */
+function lastRecord(vq: usize, record: usize, slots: u32): usize {
   let last = record;
   for (let i: u32 = 1; i < slots; i++) last = recordOf(vq, load<u16>(last, VQ_RECORD_OFF_NEXT));
-  store<u16>(record, 0, VQ_RECORD_OFF_SLOTS);
-  store<u16>(last, <u16>load<u32>(vq, VQ_OFF_FREE_HEAD), VQ_RECORD_OFF_NEXT);
-  store<u32>(vq, id, VQ_OFF_FREE_HEAD);
+  return last;
 }
 
 /** Driver: fills the table with up to `max` chains that the device has used, and frees their descriptors. Number, or -EPROTO. */
@@ -624,21 +622,30 @@ function reapAny(vq: usize, from: u32, table: usize, n: u32): i64 {
   let entry = table;
   let bytes: i64 = 0;
   let freed: u32 = 0;
+  let free = load<u32>(vq, VQ_OFF_FREE_HEAD);
   for (let i: u32 = 0; i < n; i++) {
     const element = load<u64>(ring + <usize>((from + i) & mask) * SPLIT_USED_ENTRY_SIZE); // double fetch: once
     const id = <u32>element;
     const length = <u32>(element >> 32);
     if (id >= size) return virtqViolate(vq, VQ_VIOLATION_HEAD);
     const record = pool + <usize>id * VQ_RECORD_SIZE;
-    const slots = <u32>load<u16>(record, VQ_RECORD_OFF_SLOTS);
+    const meta = load<u64>(record, VQ_RECORD_OFF_CAPACITY);
+    const slots = (<u32>(meta >> 32)) & 0xffff;
     if (slots == 0) return virtqViolate(vq, VQ_VIOLATION_HEAD);
-    if (length > load<u32>(record, VQ_RECORD_OFF_CAPACITY)) return virtqViolate(vq, VQ_VIOLATION_LENGTH);
+    if (length > <u32>meta) return virtqViolate(vq, VQ_VIOLATION_LENGTH);
     putReaped(entry, record, length);
-    freeChain(vq, record, id, slots);
+    if (slots == 1) {
+      store<u64>(record, (<u64>free) << NEXT_SHIFT, VQ_RECORD_OFF_CAPACITY);
+    } else {
+      store<u16>(lastRecord(vq, record, slots), <u16>free, VQ_RECORD_OFF_NEXT);
+      store<u16>(record, 0, VQ_RECORD_OFF_SLOTS);
+    }
+    free = id;
     freed += slots;
     bytes += length;
     entry += ENTRY_SIZE;
   }
+  store<u32>(vq, free, VQ_OFF_FREE_HEAD);
   store<u32>(vq, load<u32>(vq, VQ_OFF_SLOTS) - freed, VQ_OFF_SLOTS);
   return bytes;
 }

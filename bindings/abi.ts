@@ -15,3 +15,5 @@ export * from "../assembly/abi/virtio-blk.js";
 export * from "../assembly/abi/virtio.js";
 export * from "../assembly/abi/errno.js";
 export * from "../assembly/abi/worker-wire.js";
+export * from "../assembly/abi/virtio-status.js";
+export * from "../assembly/abi/virtio-vbus.js";

@@ -18,9 +18,10 @@ import {
   ENTRY_OFF_GPA,
   ENTRY_OFF_LENGTH,
   ENTRY_SIZE,
+  EP_OFF_OWNER,
   SIG_OFF_LOCALE,
 } from "../../assembly/abi/arena";
-import { DESC_OFF_SOWN, IDX_BOTH, IDX_INUSE, IDX_VALID } from "../../assembly/abi/ioq";
+import { IDX_BOTH, IDX_INUSE, IDX_VALID } from "../../assembly/abi/ioq";
 import { popPeek, popRelease, pushCommit, pushReserve } from "../../assembly/burst";
 import { loadByte } from "../../assembly/memory-order";
 import { descriptorAt, privateIndex } from "../../assembly/ring";
@@ -35,7 +36,7 @@ const FRAME_LENGTH: u32 = 1514;
  * instructions sees a change sooner than one that prepares to use what it has not got yet. 1 when it is owned here.
  */
 export function poll(endpoint: usize, index: u32, polls: u32): u32 {
-  const owner = descriptorAt(endpoint, load<u32>(privateIndex(endpoint, index, 0))) + DESC_OFF_SOWN;
+  const owner = descriptorAt(endpoint, load<u32>(privateIndex(endpoint, index, 0))) + <usize>load<u32>(endpoint, EP_OFF_OWNER);
   const locale = load<u32>(endpoint, SIG_OFF_LOCALE);
   for (let left = polls; left != 0; left--) {
     if (loadByte(owner) == locale) return 1;
@@ -57,8 +58,10 @@ export function prepare(endpoint: usize, table: usize, n: u32, buffers: u64): i3
   return granted;
 }
 
-/** What a driver writes that describes a new buffer each time, and signals. */
-export const NEW_BUFFERS: u32 = BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID | BURST_SIGNAL;
+/** What a driver writes that describes a new buffer each time. */
+export const WHOLE_DESCRIPTOR: u32 = BURST_POINTER | BURST_COOKIE | BURST_LENGTH | BURST_SET_VALID;
+/** … and signals. */
+export const NEW_BUFFERS: u32 = WHOLE_DESCRIPTOR | BURST_SIGNAL;
 /** A driver whose descriptors keep their buffers: nothing to write, only to publish and signal. */
 export const SAME_BUFFERS: u32 = BURST_SIGNAL;
 

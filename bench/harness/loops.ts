@@ -133,3 +133,21 @@ export function linkUnsharedLoops(memory: WebAssembly.Memory): OneThreadLoops {
 export function linkSharedLoops(memory: WebAssembly.Memory): TwoThreadLoops {
   return instantiate("loops-shared", memory) as unknown as TwoThreadLoops;
 }
+
+/** What `bench/assembly/contestants.ts` exports: loops by name, as its head says. */
+export type Contestants = Readonly<Record<string, unknown>>;
+/** One of them. Results are signed. */
+export type ContestLoop = (...args: number[]) => number;
+
+/** Links the contestants of the shoot-out onto a memory, in the flavour that it needs. */
+export function linkContestants(memory: WebAssembly.Memory): Contestants {
+  const shared = typeof SharedArrayBuffer !== "undefined" && memory.buffer instanceof SharedArrayBuffer;
+  return instantiate(shared ? "contestants-shared" : "contestants", memory);
+}
+
+/** The loop of that name. @throws Error when there is none */
+export function loopOf(contestants: Contestants, name: string): ContestLoop {
+  const loop = contestants[name];
+  if (typeof loop !== "function") throw new Error(`the contestants have no loop ${name}`);
+  return loop as ContestLoop;
+}

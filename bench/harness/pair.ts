@@ -1,5 +1,6 @@
-import { Worker } from "node:worker_threads";
-import type { PairAnswer, PairJob, PairWorkerData } from "./jobs.js";
+import { MessageChannel, Worker } from "node:worker_threads";
+import { Doorbell } from "./doorbell.js";
+import type { LatencyQuantiles, PairAnswer, PairJob, PairWorkerData } from "./jobs.js";
 import { linkSharedLoops, type TwoThreadLoops } from "./loops.js";
 import type { BracketedSample } from "./placement.js";
 import { idleReceiver, setStage, STAGE_PAGES, type RingPlan } from "./stage.js";
@@ -12,6 +13,10 @@ export interface PairSample extends BracketedSample {
   doorbells: number;
   /** Times the receiver went to sleep. */
   sleeps: number;
+  /** Nanoseconds of processor time during the job, of the whole process. */
+  cpu: number;
+  /** Quantiles of timed round trips. */
+  latency: LatencyQuantiles | null;
 }
 
 /**
@@ -31,14 +36,15 @@ export class ThreadPair {
     this.#workers = workers;
   }
 
-  /** Starts both threads. */
-  static start(): ThreadPair {
-    const memory = new WebAssembly.Memory({ initial: STAGE_PAGES, maximum: STAGE_PAGES, shared: true });
-    const start = (side: 0 | 1): Worker => {
-      const workerData: PairWorkerData = { memory, side };
-      return new Worker(new URL("./pair-worker.js", import.meta.url), { workerData });
+  /** Starts both threads over a memory of so many pages; the first ones are the stage's. */
+  static start(pages: number = STAGE_PAGES): ThreadPair {
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    const { port1, port2 } = new MessageChannel();
+    const start = (side: 0 | 1, port: PairWorkerData["port"]): Worker => {
+      const workerData: PairWorkerData = { memory, side, port };
+      return new Worker(new URL("./pair-worker.js", import.meta.url), { workerData, transferList: [port] });
     };
-    return new ThreadPair(memory, linkSharedLoops(memory), [start(0), start(1)]);
+    return new ThreadPair(memory, linkSharedLoops(memory), [start(0, port1), start(1, port2)]);
   }
 
   /** A fresh ring; both threads must be idle. */
@@ -49,6 +55,7 @@ export class ThreadPair {
   /** Leaves the receiver of a fresh ring unmasked and idle, so that the first frame rings the doorbell. */
   settle(): void {
     idleReceiver(this.memory);
+    Doorbell.reset(this.memory);
   }
 
   /** Runs one job on both threads. `per` divides the time: descriptors, frames, round trips. @throws Error on failure */
@@ -67,6 +74,8 @@ export class ThreadPair {
       after: Math.max(north.after, south.after),
       doorbells: north.doorbells + south.doorbells,
       sleeps: north.sleeps + south.sleeps,
+      cpu: north.cpu,
+      latency: north.latency,
     };
   }
 

@@ -125,5 +125,4 @@ export function idleReceiver(memory: WebAssembly.Memory): void {
   const ring = STAGE.ram + RING_GPA - RAM_GPA;
   bytes.fill(0, ring + 16, ring + 22);
   bytes[ring + 19] = 1;
-  new Uint32Array(memory.buffer).fill(0, STAGE.gate / 4 + 16, STAGE.gate / 4 + 64);
 }

@@ -3,6 +3,7 @@ import { IOQ_OFF_SIGNAL } from "../../assembly/abi/ioq.js";
 import { Queue, queueSegmentLength, type QueueRole } from "../engine/queue.js";
 import { QueueWakeups } from "../engine/wakeup.js";
 import { VbusError } from "../errors.js";
+import { ProxySignal, type ProxySignalOptions, type SignalSink } from "./proxy-signal.js";
 import type { DeviceHandle, GuestEvent, GuestTransport } from "./transport.js";
 
 /** A driver for one type of device (`docs/abi/vbus-bus.md` section 8). */
@@ -34,7 +35,7 @@ export interface ProxyQueueOptions {
 }
 
 /** A queue of an opened device: the ring, its wake-ups, and its doorbell. */
-export class ProxyQueue {
+export class ProxyQueue implements SignalSink {
   /** Drives notifications. */
   readonly wakeups: QueueWakeups;
   /** Handle to ring, once the host accepted the segment. */
@@ -61,6 +62,11 @@ export class ProxyQueue {
     });
   }
 
+  /** @internal */
+  woken(): void {
+    this.wakeups.wakeup();
+  }
+
   /** The host released the signal of a queue that the driver still has: it never wakes up again. @internal */
   released(): void {
     this.wakeups.close();
@@ -75,6 +81,7 @@ export class ProxyDevice {
   #handle: DeviceHandle | null = null;
   #opening = false;
   #queues = new Set<ProxyQueue>();
+  #signals = new Set<ProxySignal>();
   /** Guest memory that the host may use until the device is closed. */
   #lent: number[] = [];
   /** Told when the device was unplugged on the host; the driver's `remove` follows. */
@@ -226,7 +233,34 @@ export class ProxyDevice {
   }
 
   /**
-   * Closes the device on the host, then gives its queues, pools and lent memory back. Twice is harmless; a host that is
+   * Allocates a signal and shares it as segment `id` (masked until the driver enables it). The device owns it: close() gives it
+   * back. @throws VbusError as the device refuses, ENOMEM
+   */
+  async createSignal(id: number, options: ProxySignalOptions): Promise<ProxySignal> {
+    const handle = this.#opened();
+    const { transport } = this.bus;
+    const { ram } = transport.memory;
+    const gpa = ram.allocate(ProxySignal.length, 64);
+    let signal: ProxySignal | undefined;
+    try {
+      signal = new ProxySignal(transport, gpa, this.bus.nextCookie(), options);
+      this.bus.register(signal); // before the call: an event may arrive before its answer
+      const record = { offset: 0, prio: 0, cookie: signal.cookie };
+      signal.signalHandle = await transport.shm(handle, id, gpa, ProxySignal.length, record, 0);
+    } catch (error) {
+      if (signal !== undefined) {
+        signal.wakeups.close();
+        this.bus.unregister(signal);
+      }
+      if (!(error instanceof VbusError) || error.code !== "ETIMEDOUT") ram.free(gpa);
+      throw error;
+    }
+    this.#signals.add(signal);
+    return signal;
+  }
+
+  /**
+   * Closes the device on the host, then gives its queues, signals, pools and lent memory back. Twice is harmless; a host that is
    * gone is no error. Resolves with false when the host did not answer: it may still use what it was given, so memory that was shared with
    * it must not be used again.
    */
@@ -237,6 +271,10 @@ export class ProxyDevice {
     for (const proxy of this.#queues) {
       proxy.wakeups.close();
       this.bus.unregister(proxy); // so that its SHMCLOSE is nobody's surprise
+    }
+    for (const signal of this.#signals) {
+      signal.wakeups.close();
+      this.bus.unregister(signal);
     }
     let answered = true;
     try {
@@ -251,6 +289,8 @@ export class ProxyDevice {
       if (answered) this.bus.transport.memory.ram.free(proxy.gpa);
     }
     this.#queues.clear();
+    if (answered) for (const { gpa } of this.#signals) this.bus.transport.memory.ram.free(gpa);
+    this.#signals.clear();
     if (answered) for (const gpa of this.#lent) this.bus.transport.memory.ram.free(gpa);
     this.#lent = [];
     return answered;
@@ -286,7 +326,7 @@ export class ProxyBus {
   readonly name = "vbus-proxy";
   #bindings = new Map<number, Binding>();
   #drivers = new Map<string, Driver>();
-  #queues = new Map<number, ProxyQueue>();
+  #signals = new Map<number, SignalSink>();
   #cookie = 0;
   #closed = false;
   /** Removes in progress of devices that are gone already. */
@@ -427,13 +467,13 @@ export class ProxyBus {
         return;
       }
       case "shmsignal":
-        this.#queues.get(event.cookie)?.wakeups.wakeup();
+        this.#signals.get(event.cookie)?.woken();
         return;
       case "shmclose": {
-        const queue = this.#queues.get(event.cookie);
-        if (queue === undefined) return; // closed by its driver, as usual
-        this.#queues.delete(event.cookie);
-        this.#tell(() => queue.released());
+        const signal = this.#signals.get(event.cookie);
+        if (signal === undefined) return; // closed by its driver, as usual
+        this.#signals.delete(event.cookie);
+        this.#tell(() => signal.released());
         return;
       }
     }
@@ -455,16 +495,16 @@ export class ProxyBus {
   /** @internal */
   nextCookie(): number {
     this.#cookie = this.#cookie === NO_SIGNAL ? 1 : this.#cookie + 1;
-    return this.#queues.has(this.#cookie) ? this.nextCookie() : this.#cookie;
+    return this.#signals.has(this.#cookie) ? this.nextCookie() : this.#cookie;
   }
 
   /** @internal */
-  register(queue: ProxyQueue): void {
-    this.#queues.set(queue.cookie, queue);
+  register(signal: SignalSink): void {
+    this.#signals.set(signal.cookie, signal);
   }
 
   /** @internal */
-  unregister(queue: ProxyQueue): void {
-    this.#queues.delete(queue.cookie);
+  unregister(signal: SignalSink): void {
+    this.#signals.delete(signal.cookie);
   }
 }

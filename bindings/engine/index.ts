@@ -24,6 +24,7 @@ export { Signal, type SignalCounters } from "./signal.js";
 export { BurstTable } from "./table.js";
 export { copyOffload, moveFrames, type Moved } from "./transfer.js";
 export { QueueWakeups, type QueueWakeupOptions } from "./wakeup.js";
+export { SignalWakeups, type SignalWakeupOptions } from "./signal-wakeup.js";
 export { VsgReader, VsgWriter, type DescriptorPool } from "./vsg.js";
 export { Checksum } from "./checksum.js";
 export { ChecksumFinisher, Coalescer, Segmenter, type CoalescerOptions } from "./offload.js";

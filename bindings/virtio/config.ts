@@ -45,7 +45,14 @@ export class VirtioConfig {
   write(offset: number, width: 1 | 2 | 4, value: number): void {
     const inside = Math.min(width, this.size - offset);
     if (offset < 0 || inside <= 0) return;
-    const bytes = Uint8Array.from({ length: inside }, (_, i) => value >>> (8 * i));
+    this.writeBytes(
+      offset,
+      Uint8Array.from({ length: inside }, (_, i) => value >>> (8 * i)),
+    );
+  }
+
+  /** Hands the device any number of bytes, all of which lie inside. They are its own. */
+  writeBytes(offset: number, bytes: Uint8Array): void {
     try {
       this.face.writeConfig(offset, bytes, this.features());
     } catch (error) {

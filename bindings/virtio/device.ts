@@ -100,6 +100,26 @@ class Session implements VirtioSessionContext {
 }
 
 /**
+ * Whether a face can be carried at all.
+ * @throws VbusError EINVAL for a face with queues or a configuration that no transport can carry
+ */
+export function checkFace(face: VirtioFace): void {
+  if (face.configSize < 0 || face.configSize > CONFIG_MAX || !Number.isInteger(face.configSize))
+    throw new VbusError(
+      "EINVAL",
+      `${face.name} has ${face.configSize} bytes of configuration; 0 to ${CONFIG_MAX} can be`,
+    );
+  const odd = face.queueSizes.find(
+    (size) => !(size >= 1 && size <= VIRTQ_MAX_SIZE && Number.isInteger(Math.log2(size))),
+  );
+  if (odd !== undefined)
+    throw new VbusError(
+      "EINVAL",
+      `${face.name} has a queue of ${odd}; give powers of two from 1 to ${VIRTQ_MAX_SIZE}`,
+    );
+}
+
+/**
  * The device side of virtio that is the same whatever carries it (virtio 1.2: 2.1 … 2.6, 3.1): status, feature negotiation,
  * configuration, queues. A transport lays registers over it; accesses come from a guest and never throw.
  *
@@ -144,19 +164,7 @@ export class VirtioDevice {
   /** @throws VbusError EINVAL for a face with queues or a configuration that no transport can carry */
   constructor(options: VirtioDeviceOptions) {
     const { face, rings = {} } = options;
-    if (face.configSize < 0 || face.configSize > CONFIG_MAX || !Number.isInteger(face.configSize))
-      throw new VbusError(
-        "EINVAL",
-        `${face.name} has ${face.configSize} bytes of configuration; 0 to ${CONFIG_MAX} can be`,
-      );
-    const odd = face.queueSizes.find(
-      (size) => !(size >= 1 && size <= VIRTQ_MAX_SIZE && Number.isInteger(Math.log2(size))),
-    );
-    if (odd !== undefined)
-      throw new VbusError(
-        "EINVAL",
-        `${face.name} has a queue of ${odd}; give powers of two from 1 to ${VIRTQ_MAX_SIZE}`,
-      );
+    checkFace(face);
     this.face = face;
     this.#options = options;
     this.#rings = rings;
@@ -215,6 +223,18 @@ export class VirtioDevice {
     }
     if (word < FEATURE_WORDS) this.#chosen[word] = value;
     else if (value !== 0) this.#excess = true;
+  }
+
+  /** The driver chooses all bits at once. False, and nothing done, when that comes too late. */
+  choose(features: bigint): boolean {
+    if (this.#closed || (this.#status & (VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK)) !== 0) {
+      this.ignoreWrite();
+      return false;
+    }
+    for (let word = 0; word < FEATURE_WORDS; word++)
+      this.#chosen[word] = Number((features >> BigInt(32 * word)) & 0xffffffffn);
+    this.#excess = features >> BigInt(32 * FEATURE_WORDS) !== 0n;
+    return true;
   }
 
   get #choice(): bigint {
@@ -320,17 +340,50 @@ export class VirtioDevice {
       );
       return;
     }
+    try {
+      this.#enable(setup);
+    } catch (error) {
+      this.#needsReset(error);
+    }
+  }
+
+  #enable(setup: VirtioQueueSetup): void {
     let queue: VirtioQueue;
     try {
       queue = setup.enable(this.#options.memory, ringFormat(this.negotiated, this.#rings));
     } catch (error) {
       this.#counters.badQueues++;
-      this.#needsReset(error);
-      return;
+      throw error;
     }
-    const session = this.#session;
-    if (session?.face == null) return;
-    this.#guard(() => session.face?.queueStarted?.(queue), undefined);
+    const face = this.#session?.face ?? null;
+    if (face !== null) this.#guard(() => face.queueStarted?.(queue), undefined);
+  }
+
+  /**
+   * The driver sets a queue up and enables it in one step: for transports that can say no. Refused, the queue is as it was.
+   * @param areas - guest-physical addresses
+   * @throws VbusError EINVAL (no such queue, no FEATURES_OK, FAILED, size, alignment), EEXIST, EFAULT, ENOMEM
+   */
+  openQueue(index: number, size: number, areas: Readonly<Record<VirtioQueueArea, number>>): void {
+    const setup = this.queues[index];
+    if (this.#closed || setup === undefined)
+      throw new VbusError("EINVAL", `${this.face.name} has no queue ${index}; it has ${this.queues.length}`);
+    const state = this.#status & (VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_FAILED);
+    if (state !== VIRTIO_STATUS_FEATURES_OK)
+      throw new VbusError("EINVAL", `queues of ${this.face.name} can be enabled after FEATURES_OK only`);
+    if (setup.enabled)
+      throw new VbusError("EEXIST", `queue ${index} of ${this.face.name} is enabled; reset it first`);
+    setup.setSize(size);
+    for (const area of ["descriptors", "driver", "device"] as const) {
+      setup.setAddress(area, false, areas[area] % 2 ** 32);
+      setup.setAddress(area, true, Math.floor(areas[area] / 2 ** 32));
+    }
+    try {
+      this.#enable(setup);
+    } catch (error) {
+      setup.stop();
+      throw error;
+    }
   }
 
   /**
@@ -373,7 +426,7 @@ export class VirtioDevice {
    */
   postpone(index: number): boolean {
     const queue = this.#session === null ? null : (this.queues[index]?.queue ?? null);
-    if (queue?.onKick == null) return false;
+    if (queue === null || queue.onKick === null) return false;
     this.#guard(() => {
       queue.ring.disable();
     }, undefined);

@@ -14,9 +14,12 @@ export function nextPort(): number {
   return ports++;
 }
 
+/** What of a card streams need. */
+export type StreamPlace = Pick<Card, "peer" | "peerAddress" | "peerAddress6">;
+
 /** Verified streams both ways over a card: the guest's command, and what must be true once it ended. */
 export function both(
-  card: Card,
+  card: StreamPlace,
   out: number,
   into: number,
   six = false,

@@ -8,7 +8,7 @@ import { Machine } from "../../examples/linux/machine.js";
 import { readPieces } from "../../examples/linux/pieces.js";
 import { generator } from "../engine/seed.js";
 import { tell } from "./fixture.js";
-import { abandonFunction, adoptFunction, interruptsOf } from "./virtio-function.js";
+import { abandonFunction, adoptFunction, interruptsOf } from "../../examples/linux/virtio-function.js";
 
 interface Function {
   name: string;
@@ -47,8 +47,8 @@ class Sequence {
   }
 }
 
-let machine: Machine;
-let bridge: V86Host;
+let machine: Machine | undefined;
+let bridge: V86Host | undefined;
 const hosts = new Map<number, V86VirtioHost>();
 const devices = new Map<number, { device: VirtioEntropy; sequence: Sequence }>();
 const errors: unknown[] = [];
@@ -81,8 +81,8 @@ beforeAll(async () => {
 
 afterAll(async () => {
   for (const host of hosts.values()) host.close();
-  bridge.close();
-  await machine.close();
+  bridge?.close();
+  await machine?.close();
   expect(errors).toEqual([]);
 });
 
@@ -90,21 +90,22 @@ describe.each(FUNCTIONS)("entropy for Debian's virtio_rng by $name", ({ slot, in
   it("reaches /dev/hwrng byte for byte, in interrupts of the kind that was offered", async () => {
     const { device, sequence } = devices.get(slot)!;
     const host = hosts.get(slot)!;
-    const name = await adoptFunction(machine, slot);
-    await machine.check(
+    const guest = machine!;
+    const name = await adoptFunction(guest, slot);
+    await guest.check(
       `echo virtio_rng.0 >/sys/class/misc/hw_random/rng_current; grep -q virtio_rng /sys/class/misc/hw_random/rng_current`,
     );
-    const got = await machine.check("head -c 512 /dev/hwrng | hexdump -v -e '/1 \"%02x\"'");
+    const got = await guest.check("head -c 512 /dev/hwrng | hexdump -v -e '/1 \"%02x\"'");
     expect(got.trim()).toHaveLength(1024);
     expect(sequence.hex()).toContain(got.trim());
     expect(device.counters().requests).toBeGreaterThan(0);
-    const lines = await interruptsOf(machine, name);
+    const lines = await interruptsOf(guest, name);
     expect(lines.map(({ how }) => how).join()).toMatch(interrupts);
     expect(lines.reduce((sum, { count }) => sum + count, 0)).toBeGreaterThan(0);
     const counters = host.counters();
     expect(counters).toMatchObject({ starts: 1, needsReset: 0, badQueues: 0, strayKicks: 0, impossible: 0 });
     expect(counters.kicks).toBeGreaterThan(0);
-    await abandonFunction(machine, slot);
+    await abandonFunction(guest, slot);
     expect(host.function.device.status).toBe(0);
   });
 });

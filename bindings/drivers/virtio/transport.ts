@@ -7,6 +7,11 @@ export interface VirtioDriverQueueOptions {
   /** Descriptors wanted; the most is {@link VirtioDriverTransport.queueSizeMax}. Default: as many as the device takes. */
   size?: number;
   /**
+   * Longest chain that goes into an indirect table, where these were negotiated. Default: all chains are direct, and take a
+   * descriptor for each piece.
+   */
+  indirectPieces?: number;
+  /**
    * The device used buffers (or may have: it can find nothing). Usually the `wakeup` of a `VirtQueueWakeups`. Never called
    * from within {@link VirtioDriverQueue.kick}. Masked at first, like the ring: `ring.enable()` asks for interrupts.
    */

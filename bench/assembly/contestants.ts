@@ -1,0 +1,256 @@
+/**
+ * The contestants of the shoot-out that run in wasm: their loops by name, `CONTESTANT` + `Rounds`, `Stream`, `Request`,
+ * `Respond`, `Trip`, `Answer`, `Feed`, `Take`, `Woken`, and `CONTESTANT` + `Side`, which lays out one side.
+ */
+import { BURST_SIGNAL } from "../../assembly/abi/arena";
+import { Ioq2009Side } from "./contest/ioq-2009";
+import { IoqSide } from "./contest/ioq";
+import { SpscSide } from "./contest/spsc";
+import {
+  answerLoop,
+  feedLoop,
+  requestLoop,
+  respondLoop,
+  roundsLoop,
+  streamLoop,
+  takeLoop,
+  tripLoop,
+  wokenLoop,
+} from "./contest/loops";
+
+export { ringAttach, ringCreate, ringNegotiated } from "../../assembly/ring";
+
+/** Lays out one side of an IOQ in zeroed memory of {@link SIDE_SIZE} bytes. */
+export function ioqSide(
+  at: usize,
+  endpoint: usize,
+  table: usize,
+  buffersGpa: u32,
+  buffers: usize,
+  slot: u32,
+  signal: u32,
+): void {
+  const side = changetype<IoqSide>(at);
+  side.endpoint = endpoint;
+  side.table = table;
+  side.buffersGpa = buffersGpa;
+  side.buffers = buffers;
+  side.slot = slot;
+  side.signal = signal != 0 ? BURST_SIGNAL : 0;
+}
+
+/** … of an IOQ as in 2009; `locale` 0 north, 1 south. */
+export function ioq2009Side(
+  at: usize,
+  ring: usize,
+  regions: usize,
+  locale: u32,
+  count: u32,
+  buffersGpa: u32,
+  buffers: usize,
+  slot: u32,
+  signal: u32,
+): void {
+  const side = changetype<Ioq2009Side>(at);
+  side.ring = ring;
+  side.regions = regions;
+  side.locale = locale;
+  side.count = count;
+  side.buffersGpa = buffersGpa;
+  side.buffers = buffers;
+  side.slot = slot;
+  side.signal = signal;
+}
+
+/** … of a pair of rings. */
+export function spscSide(
+  at: usize,
+  output: usize,
+  input: usize,
+  size: u32,
+  buffers: usize,
+  slot: u32,
+  signal: u32,
+): void {
+  const side = changetype<SpscSide>(at);
+  side.output = output;
+  side.input = input;
+  side.size = size;
+  side.buffers = buffers;
+  side.slot = slot;
+  side.signal = signal;
+}
+
+/** Notifications that a side had to send. The first members of all sides are the same. */
+export function doorbellsOf(at: usize): u32 {
+  return changetype<IoqSide>(at).doorbells;
+}
+
+/* ---- IoqSide ---- */
+
+export function ioqRounds(norths: usize, souths: usize, rings: u32, first: u32, n: u32, rounds: u32): i32 {
+  return roundsLoop<IoqSide>(norths, souths, rings, first, n, rounds);
+}
+
+export function ioqStream(
+  north: usize,
+  south: usize,
+  n: u32,
+  rounds: u32,
+  source: usize,
+  sink: usize,
+  length: u32,
+): i32 {
+  return streamLoop<IoqSide>(
+    changetype<IoqSide>(north),
+    changetype<IoqSide>(south),
+    n,
+    rounds,
+    source,
+    sink,
+    length,
+  );
+}
+
+export function ioqRequest(side: usize, n: u32, window: u32, target: u32, polls: u32): i32 {
+  return requestLoop<IoqSide>(changetype<IoqSide>(side), n, window, target, polls);
+}
+
+export function ioqRespond(side: usize, n: u32, target: u32, polls: u32): i32 {
+  return respondLoop<IoqSide>(changetype<IoqSide>(side), n, target, polls);
+}
+
+export function ioqTrip(side: usize, target: u32, polls: u32): i32 {
+  return tripLoop<IoqSide>(changetype<IoqSide>(side), target, polls);
+}
+
+export function ioqAnswer(side: usize, target: u32, polls: u32): i32 {
+  return answerLoop<IoqSide>(changetype<IoqSide>(side), target, polls);
+}
+
+export function ioqFeed(side: usize, n: u32, target: u32, source: usize, length: u32, polls: u32): i32 {
+  return feedLoop<IoqSide>(changetype<IoqSide>(side), n, target, source, length, polls);
+}
+
+export function ioqTake(side: usize, n: u32, target: u32, sink: usize, polls: u32): i32 {
+  return takeLoop<IoqSide>(changetype<IoqSide>(side), n, target, sink, polls);
+}
+
+export function ioqWoken(side: usize, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
+  return wokenLoop<IoqSide>(changetype<IoqSide>(side), n, target, sink, polls, budget);
+}
+
+/* ---- Ioq2009Side ---- */
+
+export function ioq2009Rounds(
+  norths: usize,
+  souths: usize,
+  rings: u32,
+  first: u32,
+  n: u32,
+  rounds: u32,
+): i32 {
+  return roundsLoop<Ioq2009Side>(norths, souths, rings, first, n, rounds);
+}
+
+export function ioq2009Stream(
+  north: usize,
+  south: usize,
+  n: u32,
+  rounds: u32,
+  source: usize,
+  sink: usize,
+  length: u32,
+): i32 {
+  return streamLoop<Ioq2009Side>(
+    changetype<Ioq2009Side>(north),
+    changetype<Ioq2009Side>(south),
+    n,
+    rounds,
+    source,
+    sink,
+    length,
+  );
+}
+
+export function ioq2009Request(side: usize, n: u32, window: u32, target: u32, polls: u32): i32 {
+  return requestLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), n, window, target, polls);
+}
+
+export function ioq2009Respond(side: usize, n: u32, target: u32, polls: u32): i32 {
+  return respondLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), n, target, polls);
+}
+
+export function ioq2009Trip(side: usize, target: u32, polls: u32): i32 {
+  return tripLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), target, polls);
+}
+
+export function ioq2009Answer(side: usize, target: u32, polls: u32): i32 {
+  return answerLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), target, polls);
+}
+
+export function ioq2009Feed(side: usize, n: u32, target: u32, source: usize, length: u32, polls: u32): i32 {
+  return feedLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), n, target, source, length, polls);
+}
+
+export function ioq2009Take(side: usize, n: u32, target: u32, sink: usize, polls: u32): i32 {
+  return takeLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), n, target, sink, polls);
+}
+
+export function ioq2009Woken(side: usize, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
+  return wokenLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), n, target, sink, polls, budget);
+}
+
+/* ---- SpscSide ---- */
+
+export function spscRounds(norths: usize, souths: usize, rings: u32, first: u32, n: u32, rounds: u32): i32 {
+  return roundsLoop<SpscSide>(norths, souths, rings, first, n, rounds);
+}
+
+export function spscStream(
+  north: usize,
+  south: usize,
+  n: u32,
+  rounds: u32,
+  source: usize,
+  sink: usize,
+  length: u32,
+): i32 {
+  return streamLoop<SpscSide>(
+    changetype<SpscSide>(north),
+    changetype<SpscSide>(south),
+    n,
+    rounds,
+    source,
+    sink,
+    length,
+  );
+}
+
+export function spscRequest(side: usize, n: u32, window: u32, target: u32, polls: u32): i32 {
+  return requestLoop<SpscSide>(changetype<SpscSide>(side), n, window, target, polls);
+}
+
+export function spscRespond(side: usize, n: u32, target: u32, polls: u32): i32 {
+  return respondLoop<SpscSide>(changetype<SpscSide>(side), n, target, polls);
+}
+
+export function spscTrip(side: usize, target: u32, polls: u32): i32 {
+  return tripLoop<SpscSide>(changetype<SpscSide>(side), target, polls);
+}
+
+export function spscAnswer(side: usize, target: u32, polls: u32): i32 {
+  return answerLoop<SpscSide>(changetype<SpscSide>(side), target, polls);
+}
+
+export function spscFeed(side: usize, n: u32, target: u32, source: usize, length: u32, polls: u32): i32 {
+  return feedLoop<SpscSide>(changetype<SpscSide>(side), n, target, source, length, polls);
+}
+
+export function spscTake(side: usize, n: u32, target: u32, sink: usize, polls: u32): i32 {
+  return takeLoop<SpscSide>(changetype<SpscSide>(side), n, target, sink, polls);
+}
+
+export function spscWoken(side: usize, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
+  return wokenLoop<SpscSide>(changetype<SpscSide>(side), n, target, sink, polls, budget);
+}

@@ -1,0 +1,170 @@
+/** Contestants in JavaScript: ringbuf.js, and the MessageChannel that everybody has. */
+import { MessageChannel } from "node:worker_threads";
+import { RingBuffer } from "ringbuf.js";
+import { answerMessages, askByMessages } from "../../harness/message-halves.js";
+import { latencyExtras, type Contestant } from "../model.js";
+import {
+  itemsOf,
+  payloadExtras,
+  type Measured,
+  type RingContestant,
+  type RingContext,
+  type RingSetting,
+  type Sampler,
+} from "./setting.js";
+import type { PairSample } from "../../harness/pair.js";
+
+const TRIPS = 2000;
+const MESSAGE_TRIPS = 150;
+/** Bytes and words of what stands for a descriptor. */
+const RECORD_BYTES = 16;
+const RECORD_WORDS = RECORD_BYTES / 4;
+const RINGBUF_SLOWNESS = 4;
+/** Messages of a sample. */
+const MESSAGES = 120;
+
+/** Storage for as many records as the ring has descriptors; 32-bit words, for ringbuf.js pops element by element. */
+const storageFor = (size: number, bytes: number): SharedArrayBuffer =>
+  RingBuffer.getStorageForCapacity((size * bytes) / 4, Uint32Array);
+
+function measured(
+  setting: RingSetting,
+  items: number,
+  sample: PairSample,
+  signals: Measured["extras"] = {},
+): Measured {
+  const payload =
+    setting.work === "payload" ? payloadExtras(setting.length, items, sample.ns, sample.cpu) : {};
+  const latency = sample.latency === null ? {} : latencyExtras(sample.latency);
+  return { ns: sample.ns, probes: sample, extras: { ...payload, ...latency, ...signals } };
+}
+
+function ringbufAlone(setting: RingSetting): Sampler {
+  const { burst, length, size } = setting;
+  const items = itemsOf(setting, RINGBUF_SLOWNESS);
+  const payload = setting.work === "payload";
+  const there = new RingBuffer(storageFor(size, payload ? length : RECORD_BYTES), Uint32Array);
+  const back = new RingBuffer(storageFor(size, RECORD_BYTES), Uint32Array);
+  const chunk = new Uint32Array(payload ? (burst * length) / 4 : burst * RECORD_WORDS);
+  return () => {
+    const begin = performance.now();
+    for (let done = 0; done < items; done += burst) {
+      let moved = there.push(chunk, chunk.length, 0);
+      moved += there.pop(chunk, chunk.length, 0);
+      if (!payload) {
+        moved += back.push(chunk, chunk.length, 0);
+        moved += back.pop(chunk, chunk.length, 0);
+      }
+      if (moved !== chunk.length * (payload ? 2 : 4)) throw new Error("a burst did not fit the ring");
+    }
+    const ns = ((performance.now() - begin) * 1e6) / items;
+    return { ns, probes: null, extras: payload ? payloadExtras(length, items, ns, null) : {} };
+  };
+}
+
+function ringbufPair(setting: RingSetting, context: RingContext): Sampler {
+  const { burst, length, size } = setting;
+  const words = RECORD_WORDS;
+  if (setting.work === "payload") {
+    const storage = storageFor(size, length);
+    const target = itemsOf(setting, RINGBUF_SLOWNESS);
+    return async () =>
+      measured(
+        setting,
+        target,
+        await context.pair.sample({ kind: "ringbuf", burst, target, length, storage }, target),
+      );
+  }
+  const requests = storageFor(size, RECORD_BYTES);
+  const completions = storageFor(size, RECORD_BYTES);
+  if (setting.work === "trips")
+    return async () =>
+      measured(
+        setting,
+        TRIPS,
+        await context.pair.sample(
+          { kind: "ringbuf-trips", trips: TRIPS, words, requests, completions },
+          TRIPS,
+        ),
+      );
+  const target = itemsOf(setting, RINGBUF_SLOWNESS);
+  return async () =>
+    measured(
+      setting,
+      target,
+      await context.pair.sample(
+        { kind: "ringbuf-requests", burst, target, words, requests, completions },
+        target,
+      ),
+    );
+}
+
+/** ringbuf.js from npm. */
+export function ringbufRing(about: Contestant): RingContestant {
+  return {
+    ...about,
+    enter(setting, context) {
+      if (setting.work === "woken") return "it has no notifications: a consumer can only poll";
+      if (setting.rings !== 1) return "it is left out where many rings are compared";
+      return setting.threads === 1 ? ringbufAlone(setting) : ringbufPair(setting, context);
+    },
+  };
+}
+
+function messagesAlone(setting: RingSetting): Sampler {
+  const { burst, length, size } = setting;
+  const payload = setting.work === "payload";
+  const items = MESSAGES * burst;
+  const data = new Uint8Array(burst * (payload ? length : RECORD_BYTES));
+  return async () => {
+    const { port1, port2 } = new MessageChannel();
+    try {
+      const begin = performance.now();
+      const answering = answerMessages(port2, payload ? new Uint8Array(1) : null, MESSAGES);
+      await askByMessages(port1, data, MESSAGES, Math.max(1, size / burst));
+      await answering;
+      const ns = ((performance.now() - begin) * 1e6) / items;
+      return { ns, probes: null, extras: payload ? payloadExtras(length, items, ns, null) : {} };
+    } finally {
+      port1.close();
+    }
+  };
+}
+
+function messagesPair(setting: RingSetting, context: RingContext): Sampler {
+  const { burst, length, size, work } = setting;
+  const window = Math.max(1, size / burst);
+  if (work === "trips")
+    return async () =>
+      measured(
+        setting,
+        MESSAGE_TRIPS,
+        await context.pair.sample(
+          { kind: "message-trips", trips: MESSAGE_TRIPS, length: RECORD_BYTES },
+          MESSAGE_TRIPS,
+        ),
+      );
+  const target = MESSAGES * burst;
+  const kind = work === "descriptors" ? "message-requests" : "messages";
+  const bytes = work === "descriptors" ? RECORD_BYTES : length;
+  const perBurst = 1000 / burst; // each message is a wake-up of its receiver, there and back
+  return async () =>
+    measured(
+      setting,
+      target,
+      await context.pair.sample({ kind, burst, target, length: bytes, window }, target),
+      { doorbells: perBurst, interrupts: perBurst },
+    );
+}
+
+/** A MessageChannel: each burst is one message, and each message wakes its receiver. */
+export function messageRing(about: Contestant): RingContestant {
+  return {
+    ...about,
+    enter(setting, context) {
+      if (setting.rings !== 1) return "it is left out where many rings are compared";
+      if (!setting.notify) return "it cannot do without notifications: each message is one";
+      return setting.threads === 1 ? messagesAlone(setting) : messagesPair(setting, context);
+    },
+  };
+}
