@@ -13,6 +13,8 @@ export * from "../assembly/abi/vblk.js";
 export * from "../assembly/abi/virtio-net.js";
 export * from "../assembly/abi/virtio-blk.js";
 export * from "../assembly/abi/virtio.js";
+export * from "../assembly/abi/virtio-pci.js";
+export * from "../assembly/abi/virtio-mmio.js";
 export * from "../assembly/abi/errno.js";
 export * from "../assembly/abi/worker-wire.js";
 export * from "../assembly/abi/virtio-status.js";

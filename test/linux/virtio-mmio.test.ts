@@ -28,25 +28,20 @@ beforeAll(async () => {
     progress: tell,
     earlyArchive: virtioMmioTables(DEVICES),
     prepare: async (emulator) => {
-      for (const [i, place] of DEVICES.entries()) {
+      const attaching = DEVICES.map((place, i) => {
         const next = generator(i + 1);
         const device = virtioEntropy({
           name: place.name,
           source: (into) => {
             for (let at = 0; at < into.length; at++) into[at] = next();
-            given[i] += Buffer.from(into).toString("hex");
+            given[i] = `${given[i]}${Buffer.from(into).toString("hex")}`;
           },
         });
         devices.push(device);
-        hosts.push(
-          await attachVirtioMmio(emulator, {
-            ...place,
-            device,
-            scheduler,
-            onError: (error) => errors.push(error),
-          }),
-        );
-      }
+        const onError = (error: unknown): number => errors.push(error);
+        return attachVirtioMmio(emulator, { ...place, device, scheduler, onError });
+      });
+      hosts.push(...(await Promise.all(attaching)));
     },
   });
   await machine.check("insmod /lib/modules/virtio_mmio.ko && insmod /lib/modules/virtio-rng.ko");

@@ -60,8 +60,9 @@ beforeAll(async () => {
     progress: tell,
     preparedAs: "vbus-pci bridge in slot 0x10; entropy in 0x11, 0x13, 0x14, 0x15 with 2, 2, 1, 0 vectors",
     prepare: async (emulator) => {
-      bridge = await attachVbus(emulator, { scheduler, devices: [] });
-      for (const { slot, rings, vectors, name } of FUNCTIONS) {
+      // all at once: a saved state is applied as soon as the first of them is there
+      const attaching = attachVbus(emulator, { scheduler, devices: [] });
+      const functions = FUNCTIONS.map(async ({ slot, rings, vectors, name }) => {
         const sequence = new Sequence(slot);
         const device = virtioEntropy({ name, source: sequence.fill });
         devices.set(slot, { device, sequence });
@@ -73,7 +74,9 @@ beforeAll(async () => {
           ...(vectors === undefined ? {} : { vectors }),
         });
         hosts.set(slot, host);
-      }
+      });
+      bridge = await attaching;
+      await Promise.all(functions);
     },
   });
   await machine.check("insmod /lib/modules/virtio-rng.ko");
