@@ -11,6 +11,7 @@ export * from "../assembly/abi/venet.js";
 export * from "../assembly/abi/vconsole.js";
 export * from "../assembly/abi/vblk.js";
 export * from "../assembly/abi/virtio-net.js";
+export * from "../assembly/abi/virtio-blk.js";
 export * from "../assembly/abi/virtio.js";
 export * from "../assembly/abi/virtio-pci.js";
 export * from "../assembly/abi/virtio-mmio.js";
