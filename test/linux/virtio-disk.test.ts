@@ -9,7 +9,7 @@ import { Machine } from "../../examples/linux/machine.js";
 import { readPieces } from "../../examples/linux/pieces.js";
 import { generator } from "../engine/seed.js";
 import { tell, until } from "./fixture.js";
-import { abandonFunction, adoptFunction } from "./virtio-function.js";
+import { abandonFunction, adoptFunction } from "../../examples/linux/virtio-function.js";
 
 const SIZE = 24 << 20;
 const DISKS = [
