@@ -77,13 +77,11 @@ function operations(negotiated: Negotiated): fc.Arbitrary<Operation> {
         const found = device.peek(max);
         // in order, those that were taken before come first
         const n = negotiated.inOrder && taken.length > 0 ? 0 : Math.min(most, found.length);
-        const done: Done[] = found
-          .slice(0, n)
-          .map((each, i) => ({
-            id: each.id,
-            slots: each.slots,
-            used: bytesWritten(each, amounts[i] as Written),
-          }));
+        const done: Done[] = found.slice(0, n).map((each, i) => ({
+          id: each.id,
+          slots: each.slots,
+          used: bytesWritten(each, amounts[i] as Written),
+        }));
         device.advance(n);
         return [found, n === 0 ? "none" : device.complete(done)];
       },
