@@ -204,7 +204,7 @@ serveCommands({
   doorbells(): { rx: number; tx: number } {
     const { rxQueue, txQueue } = theNic().statistics();
     const sent = (counters: typeof rxQueue): number =>
-      counters === null ? 0 : "sent" in counters ? counters.sent : counters.notified;
+      "sent" in counters ? counters.sent : counters.notified;
     return { rx: sent(rxQueue), tx: sent(txQueue) };
   },
 });

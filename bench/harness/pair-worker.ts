@@ -54,7 +54,7 @@ async function run(job: PairJob): Promise<PairAnswer> {
 }
 
 parentPort?.on("message", (job: PairJob) => {
-  run(job)
+  void run(job)
     .catch((error: unknown) => ({
       ...emptyAnswer(),
       error: error instanceof Error ? error.message : String(error),

@@ -7,6 +7,7 @@ import { machineFacts } from "../harness/machine.js";
 import { NATIVE_FLAGS } from "../harness/native.js";
 import { FAR_ABOVE_NS, NEAR_BELOW_NS } from "../harness/placement.js";
 import { measureDevices } from "./devices/measure.js";
+import type { measureLinux as MeasureLinux } from "./linux/measure.js";
 import { judgeRings } from "./goals.js";
 import type { Contestant, GoalResult, PartName, Shootout, Study } from "./model.js";
 import { RING_CONTESTANTS } from "./rings/contestants.js";
@@ -121,7 +122,7 @@ async function ringsPart(run: ShootoutRun, ms: number, report: Shootout): Promis
 }
 
 /** Part (c) stands on the Linux guest of the checkout, which the package does not carry. */
-async function linuxPart(): Promise<typeof import("./linux/measure.js")> {
+async function linuxPart(): Promise<{ measureLinux: typeof MeasureLinux }> {
   try {
     return await import("./linux/measure.js");
   } catch (error) {

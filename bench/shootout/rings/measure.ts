@@ -123,7 +123,7 @@ async function measureStudy(
       const copies = setting.work === "payload" || setting.work === "woken";
       for (const cell of one.cells) {
         const about = contestants.find(({ id }) => id === cell.contestant);
-        if (copies && about?.copies != null) cell.extras.copies = about.copies;
+        if (copies && about !== undefined && about.copies !== null) cell.extras.copies = about.copies;
       }
       for (const absence of one.absent) if (absence.failed) failed.set(absence.contestant, absence.reason);
     }
