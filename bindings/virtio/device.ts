@@ -355,9 +355,8 @@ export class VirtioDevice {
       this.#counters.badQueues++;
       throw error;
     }
-    const session = this.#session;
-    if (session?.face == null) return;
-    this.#guard(() => session.face?.queueStarted?.(queue), undefined);
+    const face = this.#session?.face ?? null;
+    if (face !== null) this.#guard(() => face.queueStarted?.(queue), undefined);
   }
 
   /**
@@ -427,7 +426,7 @@ export class VirtioDevice {
    */
   postpone(index: number): boolean {
     const queue = this.#session === null ? null : (this.queues[index]?.queue ?? null);
-    if (queue?.onKick == null) return false;
+    if (queue === null || queue.onKick === null) return false;
     this.#guard(() => {
       queue.ring.disable();
     }, undefined);

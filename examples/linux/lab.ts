@@ -1,43 +1,64 @@
 /**
- * A Linux guest with two network cards, and behind each of them a network with one station, which is the same program for
- * both: `eth0` is v86's own virtio-net, `eth1` is venet.
+ * A Linux guest with up to three network cards, and behind each of them a network with one station, which is the same
+ * program for all: `eth0` is v86's own virtio-net, `eth1` is venet, `eth2` is the virtio-net of this package.
  *
- *     ┌ guest ─────────────────┐
- *     │ eth0        eth1       │
- *     └──┬───────────┬─────────┘
- *     virtio-net   venet            v86's own │ ours, through the PCI bridge
- *        │           │
- *     port on     switch
- *     v86's bus      │
- *        │           │
- *     NetPeer     NetPeer           10.0.N.1; the guest is 10.0.N.2
+ *     ┌ guest ─────────────────────────────┐
+ *     │ eth0        eth1        eth2       │
+ *     └──┬───────────┬───────────┬─────────┘
+ *     virtio-net   venet      virtio-net     v86's own │ ours, through the PCI bridge │ ours, a PCI function
+ *        │           │           │
+ *     port on     switch      switch
+ *     v86's bus      │           │
+ *        │           │           │
+ *     NetPeer     NetPeer     NetPeer        10.0.N.1; the guest is 10.0.N.2
  */
 import { createWriteStream, type WriteStream } from "node:fs";
 import { once } from "node:events";
-import { attachVbus, V86NetworkPort, type V86Host } from "vbus/emulators/v86";
+import {
+  attachVbus,
+  attachVirtio,
+  V86NetworkPort,
+  type V86Host,
+  type V86VirtioHost,
+  type V86VirtioOptions,
+} from "vbus/emulators/v86";
 import { venetClass } from "vbus/devices/venet";
+import { virtioNet, type VirtioNet, type VirtioNetOptions } from "vbus/devices/virtio-net";
 import { MemorySpace } from "vbus/memory";
 import { capturePort, PcapngWriter, Switch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
+import { adoptFunction } from "./virtio-function.js";
 import { NetPeer } from "../../test/support/net-peer.js";
 import type { TcpOptions } from "../../test/support/tcp-connection.js";
 import { Machine, type MachineOptions } from "./machine.js";
 import { Notifications, type CardPlace } from "./notifications.js";
 
 /** Cards there are. */
-export const CARD_NAMES = ["eth0", "eth1"] as const;
+export const CARD_NAMES = ["eth0", "eth1", "eth2"] as const;
 /** One of them. */
 export type CardName = (typeof CARD_NAMES)[number];
+/** Those that are set up when nobody says which. */
+export const USUAL_CARDS: readonly CardName[] = ["eth0", "eth1"];
 
-const WHAT: Record<CardName, string> = { eth0: "virtio-net", eth1: "venet" };
-const NETWORK: Record<CardName, number> = { eth0: 0, eth1: 1 };
+const WHAT: Record<CardName, string> = { eth0: "virtio-net", eth1: "venet", eth2: "our virtio-net" };
+const NETWORK: Record<CardName, number> = { eth0: 0, eth1: 1, eth2: 2 };
 /** Where their notification registers are, and how many bytes of ports those take. */
 const PLACES: Record<CardName, CardPlace & { size: number }> = {
   eth0: { slot: 0x0a, bar: 1, interrupt: /virtio\d+\s*$/, size: 4 },
   eth1: { slot: 0x10, bar: 1, interrupt: /vbus/, size: 12 },
+  eth2: {
+    slot: 0x11,
+    bar: 0,
+    offset: 0x40,
+    interrupt: /virtio\d+-(input|output|control|virtqueues)/,
+    size: 4,
+  },
 };
-/** The guest's kernel sees the bridge at boot: part of what a saved state is. */
-const PREPARED = "vbus-pci bridge in slot 0x10";
+/** The guest's kernel sees functions at boot: part of what a saved state is. */
+const PREPARED: Partial<Record<CardName, string>> = {
+  eth1: "vbus-pci bridge in slot 0x10",
+  eth2: "virtio-net in slot 0x11",
+};
 const DRIVERS = ["vbus.ko", "venet.ko"];
 const HEADERS = 14 + 4;
 const READY_MS = 30_000;
@@ -45,7 +66,7 @@ const READY_MS = 30_000;
 /** A card, and what is behind it. */
 export interface Card {
   readonly name: CardName;
-  /** `virtio-net` or `venet`. */
+  /** `virtio-net`, `venet` or `our virtio-net`. */
   readonly what: string;
   readonly guestAddress: string;
   readonly peerAddress: string;
@@ -60,8 +81,12 @@ export interface Card {
 
 /** What a lab is made of. */
 export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs"> {
-  /** Cards to set up; v86's own is in the machine in any case. Default both. */
+  /** Cards to set up; v86's own is in the machine in any case. Default {@link USUAL_CARDS}. */
   cards?: readonly CardName[];
+  /** What `eth2` is like besides its name, address, MTU and port. */
+  virtioNet?: Partial<VirtioNetOptions>;
+  /** How `eth2` is attached; `vectors` is part of what a saved state is. */
+  virtioFunction?: Pick<V86VirtioOptions, "rings" | "vectors">;
   /** File for everything that crosses the cards, as pcapng. */
   capture?: string;
   /** How the stations speak TCP. */
@@ -84,12 +109,14 @@ export class Lab {
     readonly cards: readonly Card[],
     /** The bridge, when `eth1` was asked for. */
     readonly host: V86Host | null,
+    /** Our virtio-net card and its function, when `eth2` was asked for. */
+    readonly virtio: { readonly card: VirtioNet; readonly host: V86VirtioHost } | null,
     private readonly closers: (() => void | Promise<void>)[],
   ) {}
 
   /** Starts the guest and brings its cards up. @throws GuestError, Error */
   static async open(options: LabOptions): Promise<Lab> {
-    const { cards: names = CARD_NAMES, mtu = 1500, pieces } = options;
+    const { cards: names = USUAL_CARDS, mtu = 1500, pieces } = options;
     if (names.includes("eth1")) {
       const missing = DRIVERS.filter((driver) => !pieces.drivers.includes(driver));
       if (missing.length > 0)
@@ -119,15 +146,22 @@ export class Lab {
       peers.set(name, peer);
     };
     let host: V86Host | null = null;
+    let virtio: { card: VirtioNet; host: V86VirtioHost } | null = null;
+    const { vectors } = options.virtioFunction ?? {};
+    const prepared = CARD_NAMES.filter((name) => names.includes(name)).flatMap(
+      (name) => PREPARED[name] ?? [],
+    );
+    if (names.includes("eth2") && vectors !== undefined) prepared.push(`${vectors} vectors`);
     try {
       const machine = await Machine.start({
         ...options,
-        preparedAs: names.includes("eth1") ? PREPARED : "",
+        preparedAs: prepared.join("; "),
         prepare: async (emulator) => {
+          const attaching: Promise<void>[] = [];
           if (names.includes("eth1")) {
             const net = new Switch({ scheduler, space, name: "eth1" });
             closers.push(() => net.close());
-            host = await attachVbus(emulator, {
+            const attached = attachVbus(emulator, {
               scheduler,
               devices: [
                 {
@@ -142,10 +176,44 @@ export class Lab {
                 },
               ],
             });
-            const bridge = host;
-            closers.push(() => bridge.close());
+            attaching.push(
+              attached.then((bridge) => {
+                host = bridge;
+                closers.push(() => bridge.close());
+              }),
+            );
             addPeer("eth1", net.addPort("peer"));
           }
+          if (names.includes("eth2")) {
+            const net = new Switch({ scheduler, space, name: "eth2" });
+            closers.push(() => net.close());
+            const card = virtioNet({
+              name: "eth2",
+              mac: macOf(2, NETWORK.eth2),
+              mtu,
+              port: wrap(net.addPort("eth2"), "eth2"),
+              ...options.virtioNet,
+            });
+            closers.push(() => card.close());
+            const attached = attachVirtio(emulator, {
+              device: card,
+              slot: PLACES.eth2.slot,
+              scheduler,
+              ...options.virtioFunction,
+              onError: (error) => {
+                options.progress?.(String(error));
+              },
+            });
+            attaching.push(
+              attached.then((pci) => {
+                virtio = { card, host: pci };
+                closers.push(() => pci.close());
+              }),
+            );
+            addPeer("eth2", net.addPort("peer"));
+          }
+          // at once: a function that comes after a saved state was applied misses what it says of it
+          await Promise.all(attaching);
           if (names.includes("eth0")) {
             const port = new V86NetworkPort(emulator, { scheduler, space, as: "network" });
             addPeer("eth0", wrap(port, "eth0"));
@@ -171,7 +239,7 @@ export class Lab {
           notifications: new Notifications(machine, place, size),
         });
       }
-      return new Lab(machine, cards, host, closers);
+      return new Lab(machine, cards, host, virtio, closers);
     } catch (error) {
       await closeAll(closers);
       throw error;
@@ -203,6 +271,10 @@ async function bringUp(machine: Machine, name: CardName, mtu: number, options: L
     await machine.check(`insmod /lib/vbus/venet.ko ${cardParameters}`);
     const appears = `n=0; until [ -e /sys/class/net/${name} ] || [ $n -ge 100 ]; do n=$((n+1)); usleep 50000; done; [ -e /sys/class/net/${name} ]`;
     await machine.check(appears, { timeoutMs: READY_MS });
+  } else if (name === "eth2") {
+    const device = await adoptFunction(machine, PLACES.eth2.slot);
+    const found = (await machine.check(`ls /sys/bus/virtio/devices/${device}/net`)).trim();
+    if (found !== name) await machine.check(`ip link set ${found} name ${name}`);
   } else {
     await machine.check(`ip link set ${name} address ${macOf(2, network)}`);
   }

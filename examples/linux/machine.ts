@@ -44,8 +44,12 @@ export interface MachineOptions {
   memory?: number;
   /** MTU that v86's virtio-net offers. Default 1500. */
   mtu?: number;
+  /** False: a machine without ACPI, and so without a local APIC: no messages, interrupts of old. Default true. */
+  acpi?: boolean;
   /** What is added to the kernel's command line. */
   commandLine?: string;
+  /** A cpio archive in front of the initramfs, such as one with ACPI tables. */
+  earlyArchive?: Uint8Array;
   /**
    * Called right after the emulator was made, before it runs: the place to attach a device. Awaited before the guest
    * starts.
@@ -164,6 +168,8 @@ async function ingredients(options: MachineOptions): Promise<string[]> {
     String(memory),
     String(mtu),
     preparedAs,
+    Buffer.from(options.earlyArchive ?? []).toString("base64"),
+    options.acpi === false ? "no ACPI" : "",
   ];
 }
 
@@ -184,11 +190,11 @@ async function emulatorOptions(
     ...(state === undefined
       ? {
           bzimage: await image(pieces.kernel),
-          initrd: await image(pieces.initrd),
+          initrd: { buffer: inFront(options.earlyArchive, await readImage(pieces.initrd)) },
           cmdline: commandLine === undefined ? COMMAND_LINE : `${COMMAND_LINE} ${commandLine}`,
         }
       : { initial_state: { buffer: state } }),
-    acpi: true, // its interrupt controller is what MSI needs
+    acpi: options.acpi ?? true, // its interrupt controller is what MSI needs
     autostart: false,
     disable_keyboard: true,
     disable_mouse: true,
@@ -196,6 +202,15 @@ async function emulatorOptions(
     net_device: { type: "virtio", mtu },
     preserve_mac_from_state_image: true, // the guest's driver has read it already
   };
+}
+
+/** An archive in front of another one. */
+function inFront(early: Uint8Array | undefined, archive: ArrayBuffer): ArrayBuffer {
+  if (early === undefined) return archive;
+  const both = new Uint8Array(early.length + archive.byteLength);
+  both.set(early);
+  both.set(new Uint8Array(archive), early.length);
+  return both.buffer;
 }
 
 /** Says what is waited for, when that takes long. */

@@ -14,7 +14,7 @@ const HELP = `npm run guest -- [options]
 Boots an unmodified Debian kernel in an unmodified v86, with v86's own virtio-net as eth0 and venet as eth1, and compares
 them: ping, 60-byte frames (pktgen), and TCP in both directions with verified contents, both cards in turn, in one guest.
 
-  --nics <names>      which of eth0,eth1 (default both)
+  --nics <names>      which of eth0,eth1,eth2 (default all)
   --mtu <n>           68 to 65000 (default ${DEFAULTS.mtu})
   --seconds <s>       per measurement (default ${DEFAULTS.seconds})
   --rounds <n>        that count (default ${DEFAULTS.rounds}), after --warm-up rounds that do not (default ${DEFAULTS.warmUp})
@@ -55,7 +55,7 @@ function cardsOption(text: string | undefined): readonly CardName[] {
   if (text === undefined) return CARD_NAMES;
   const names = text.split(",").map((name) => name.trim());
   const unknown = names.find((name) => !CARD_NAMES.some((card) => card === name));
-  if (unknown !== undefined) throw new UsageError(`--nics ${text}: there are ${CARD_NAMES.join(" and ")}`);
+  if (unknown !== undefined) throw new UsageError(`--nics ${text}: there are ${CARD_NAMES.join(", ")}`);
   return CARD_NAMES.filter((card) => names.includes(card));
 }
 

@@ -34,7 +34,9 @@ export interface CardPlace {
   slot: number;
   /** Which BAR its notification registers are in. */
   bar: number;
-  /** Finds its line in `/proc/interrupts`. */
+  /** Where in it they begin; default 0. */
+  offset?: number;
+  /** Finds its lines in `/proc/interrupts`. */
   interrupt: RegExp;
 }
 
@@ -55,7 +57,7 @@ export class Notifications {
     const devfn = place.slot << 3;
     const space = devices.pci.device_spaces[devfn];
     if (space === undefined) throw new Error(`there is no device in PCI slot ${place.slot}`);
-    const first = space[BAR_WORD + place.bar]! & PORT_MASK;
+    const first = (space[BAR_WORD + place.bar]! & PORT_MASK) + (place.offset ?? 0);
     for (const name of ["port_write8", "port_write16", "port_write32"] as const) {
       const write = io[name].bind(io);
       io[name] = (port, value) => {
@@ -83,8 +85,8 @@ export class Notifications {
   /** All since the machine started. Asks the guest. */
   async read(): Promise<NotificationCounts> {
     const text = await this.machine.check("cat /proc/interrupts");
-    const line = text.split("\n").find((candidate) => this.place.interrupt.test(candidate));
-    const interrupts = Number(/^\s*\d+:\s+(\d+)/.exec(line ?? "")?.[1] ?? 0);
+    const lines = text.split("\n").filter((candidate) => this.place.interrupt.test(candidate));
+    const interrupts = lines.reduce((sum, line) => sum + Number(/^\s*\d+:\s+(\d+)/.exec(line)?.[1] ?? 0), 0);
     return { doorbells: this.#doorbells, lines: this.#lines, interrupts };
   }
 }

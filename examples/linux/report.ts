@@ -10,18 +10,23 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
-/** One row: a measurement of both cards. */
+/** A card against v86's own. */
+export interface Comparison {
+  /** Ratio of the medians. */
+  ratio: number;
+  /** Smallest and largest ratio of a round. */
+  spread: [number, number];
+  goal?: number;
+  reached?: boolean;
+}
+
+/** One row: a measurement of all cards. */
 export interface Row {
   title: string;
   unit: string;
   /** Medians. */
   values: Partial<Record<CardName, number>>;
-  /** Ratio of the medians, venet to virtio-net. */
-  ratio?: number;
-  /** Smallest and largest ratio of a round. */
-  spread?: [number, number];
-  goal: number;
-  reached?: boolean;
+  comparisons: Partial<Record<CardName, Comparison>>;
   /** Medians, per 1000 frames. */
   doorbells: Partial<Record<CardName, number>>;
   /** Medians, per 1000 frames, as the guest counted them. */
@@ -31,22 +36,25 @@ export interface Row {
 const perThousand = (samples: readonly Sample[], of: "doorbells" | "interrupts"): number =>
   median(samples.map((sample) => (1000 * sample[of]) / sample.frames));
 
-function rowOf(result: ExperimentResult, { kind, title, unit, scale, goal, lower }: Kind): Row {
+function rowOf(result: ExperimentResult, { kind, title, unit, scale, goals, lower }: Kind): Row {
   const samples = result.samples[kind];
-  const row: Row = { title, unit, values: {}, goal, doorbells: {}, interrupts: {} };
+  const row: Row = { title, unit, values: {}, comparisons: {}, doorbells: {}, interrupts: {} };
+  const rival = samples.eth0;
   for (const name of CARD_NAMES) {
     const own = samples[name];
     if (own === undefined) continue;
     row.values[name] = median(own.map((sample) => sample.value)) / scale;
     row.doorbells[name] = perThousand(own, "doorbells");
     row.interrupts[name] = perThousand(own, "interrupts");
-  }
-  const { eth0, eth1 } = samples;
-  if (eth0 !== undefined && eth1 !== undefined) {
-    row.ratio = row.values.eth1! / row.values.eth0!;
-    const ratios = eth1.map((sample, round) => sample.value / eth0[round]!.value);
-    row.spread = [Math.min(...ratios), Math.max(...ratios)];
-    row.reached = lower ? row.ratio <= goal : row.ratio >= goal;
+    if (rival === undefined || own === rival) continue;
+    const ratio = row.values[name] / row.values.eth0!;
+    const ratios = own.map((sample, round) => sample.value / rival[round]!.value);
+    const goal = goals[name];
+    row.comparisons[name] = {
+      ratio,
+      spread: [Math.min(...ratios), Math.max(...ratios)],
+      ...(goal === undefined ? {} : { goal, reached: lower ? ratio <= goal : ratio >= goal }),
+    };
   }
   return row;
 }
@@ -59,38 +67,69 @@ export function rowsOf(result: ExperimentResult): Row[] {
 const number = (value: number | undefined): string =>
   value === undefined ? "" : value >= 100 ? value.toFixed(0) : value.toFixed(1);
 
-/** The table as text. */
-export function formatReport(result: ExperimentResult): string {
-  const { seconds, rounds, mtu } = result.options;
-  const head = ["", "", "eth0", "eth1", "ratio", "spread", "goal", "", "doorbells", "", "interrupts", ""];
-  const below = ["", "", "virtio-net", "venet", "", "", "G10", "", "eth0", "eth1", "eth0", "eth1"];
-  const rows = rowsOf(result).map((row, i) => [
-    row.title,
-    row.unit,
-    number(row.values.eth0),
-    number(row.values.eth1),
-    row.ratio === undefined ? "" : `${row.ratio.toFixed(2)} x`,
-    row.spread === undefined ? "" : row.spread.map((value) => value.toFixed(2)).join(" … "),
-    `${KINDS[i]!.lower ? "≤" : "≥"} ${row.goal}`,
-    row.reached === undefined ? "" : row.reached ? "yes" : "no",
-    number(row.doorbells.eth0),
-    number(row.doorbells.eth1),
-    number(row.interrupts.eth0),
-    number(row.interrupts.eth1),
-  ]);
-  const ceiling = ["TCP on lo, the ceiling", "MB/s", number(median(result.lo) / 1e6)];
-  const lines = [head, below, ...rows, ceiling].map((row) => head.map((_, column) => row[column] ?? ""));
-  const widths = head.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)));
-  const text = lines.map((line) =>
-    line
-      .map((cell, column) => (column < 2 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)))
+/** Columns under one another: the first two to the left, figures to the right. */
+function align(lines: readonly string[][]): string[] {
+  const columns = Math.max(...lines.map((line) => line.length));
+  const widths = Array.from({ length: columns }, (_, i) =>
+    Math.max(...lines.map((line) => (line[i] ?? "").length)),
+  );
+  return lines.map((line) =>
+    widths
+      .map((width, i) => (i < 2 ? (line[i] ?? "").padEnd(width) : (line[i] ?? "").padStart(width)))
       .join("  ")
       .trimEnd(),
   );
+}
+
+/** Names of the columns, and what the cards are. */
+const CARDS: Record<CardName, string> = { eth0: "virtio-net", eth1: "venet", eth2: "our virtio" };
+
+/** The tables as text: what was measured, how it compares, and what it took of notifications. */
+export function formatReport(result: ExperimentResult): string {
+  const { seconds, rounds, mtu } = result.options;
+  const rows = rowsOf(result);
+  const names = CARD_NAMES.filter((name) => rows.some((row) => row.values[name] !== undefined));
+  const compared = names.filter((name) => rows.some((row) => row.comparisons[name] !== undefined));
+  const text = align([
+    ["", "", ...names],
+    ["", "", ...names.map((name) => CARDS[name])],
+    ...rows.map((row) => [row.title, row.unit, ...names.map((name) => number(row.values[name]))]),
+    ["TCP on lo, the ceiling", "MB/s", number(median(result.lo) / 1e6)],
+  ]);
+  for (const name of compared) {
+    text.push(
+      "",
+      ...align([
+        [`${name} to eth0`, `(${CARDS[name]})`, "ratio", "spread", "goal", ""],
+        ...rows.map((row, i) => {
+          const { ratio, spread, goal, reached } = row.comparisons[name]!;
+          return [
+            row.title,
+            "",
+            `${ratio.toFixed(2)} x`,
+            spread.map((value) => value.toFixed(2)).join(" … "),
+            goal === undefined ? "" : `${KINDS[i]!.lower ? "≤" : "≥"} ${goal}`,
+            reached === undefined ? "" : reached ? "yes" : "no",
+          ];
+        }),
+      ]),
+    );
+  }
   text.push(
     "",
+    ...align([
+      ["per 1000 frames", "", "doorbells", ...names.slice(1).map(() => ""), "interrupts"],
+      ["", "", ...names, ...names],
+      ...rows.map((row) => [
+        row.title,
+        "",
+        ...names.map((name) => number(row.doorbells[name])),
+        ...names.map((name) => number(row.interrupts[name])),
+      ]),
+    ]),
+    "",
     `One guest, MTU ${mtu}, medians over ${rounds} round(s) of ${seconds} s each, cards in turn; spread: ratios of single rounds.`,
-    "Doorbells and interrupts per 1000 frames: round trips for ping, full frames' worth of payload for TCP.",
+    "Per 1000 frames: round trips for ping, full frames' worth of payload for TCP.",
     "Every byte of the TCP streams was verified at the other end, every 60-byte frame counted there.",
   );
   return `${text.join("\n")}\n`;

@@ -191,7 +191,7 @@ describe("npm start", () => {
 
 describe("npm run guest", () => {
   it.each([
-    { what: "a card that there is none of", args: ["--nics", "eth2"], why: "there are eth0 and eth1" },
+    { what: "a card that there is none of", args: ["--nics", "eth3"], why: "there are eth0, eth1, eth2" },
     { what: "an MTU beyond all frames", args: ["--mtu", "70000"], why: "give a number from 68 to 65000" },
     { what: "an unknown option", args: ["--fast"], why: "--fast" },
     { what: "half a round", args: ["--rounds", "1.5"], why: "--rounds 1.5" },

@@ -1,39 +1,14 @@
 /** A stock Linux kernel with v86's virtio-net as eth0 and venet as eth1, side by side. */
 import { EXT_ACCEPTED, EXT_LAZY_INDEXES, IOQ_MAGIC, IOQ_OFF_EXTENSION, IOQ_VERSION } from "vbus/abi";
 import { describe, expect, it } from "vitest";
-import type { CardName, Lab } from "../../examples/linux/lab.js";
+import type { Lab } from "../../examples/linux/lab.js";
+import { both, during, MEGABYTE, nextPort, SEED, traffic } from "./traffic.js";
 import { expectNoErrors, linuxLab, probed, receiveDatagrams, tell, until } from "./fixture.js";
-import { both, freshPort } from "./streams.js";
 
-const SEED = 20090401;
-const MEGABYTE = 1_000_000;
 /** Extension word of a ring: lazily written indexes, accepted by south. */
 const GRANTED = (EXT_ACCEPTED | EXT_LAZY_INDEXES) >>> 0;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function traffic(lab: Lab, name: CardName, bytes = 2 * MEGABYTE): Promise<void> {
-  const { command, judge } = both(lab.card(name), bytes + 1, bytes + 3);
-  await judge(await lab.machine.check(command, { timeoutMs: 120_000 }));
-}
-
-/** Runs verified traffic in the guest's background while `work` does something to it. */
-async function during(
-  lab: Lab,
-  name: CardName,
-  work: () => Promise<void>,
-  bytes = 6 * MEGABYTE,
-): Promise<void> {
-  const { command, judge } = both(lab.card(name), bytes + 1, bytes + 3);
-  await lab.machine.check(`(${command} >/tmp/stream; echo $? >/tmp/status) & rm -f /tmp/status`);
-  await work();
-  await until(
-    `the stream on ${name}`,
-    async () => (await lab.machine.run("[ -e /tmp/status ]")).status === 0,
-  );
-  expect(await lab.machine.check("cat /tmp/status")).toBe("0\n");
-  await judge(await lab.machine.check("cat /tmp/stream"));
-}
 
 const statistics = (lab: Lab, nic = "nic0") =>
   JSON.parse(lab.host!.vbus!.read(`devices/${nic}/statistics`)) as {
@@ -118,7 +93,7 @@ describe("venet beside virtio-net in a Linux guest", () => {
   it("carries datagrams of all sizes, odd ones too, both ways", async () => {
     const card = lab().card("eth1");
     const { machine } = lab();
-    const port = freshPort();
+    const port = nextPort();
     const sink = card.peer.udp.sink(port, SEED);
     const count = 1469;
     const sent = await machine.check(
@@ -306,7 +281,7 @@ describe("UDP superframes into a Linux guest", () => {
 
   it("arrive untouched, and every datagram in them is right", async () => {
     const card = lab().card("eth1");
-    const port = freshPort();
+    const port = nextPort();
     const before = statistics(lab());
     const received = await receiveDatagrams(lab(), `-p ${port} -n 320 -r ${SEED}`, () =>
       card.peer.udp.send(card.guestAddress, port, { count: 320, size: 1000, segments: 16, seed: SEED }),

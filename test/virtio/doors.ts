@@ -1,6 +1,4 @@
 import type { VirtioMmio } from "vbus/connectors/virtio-mmio";
-import type { VirtioPci } from "vbus/connectors/virtio-pci";
-
 /** Width of an access. */
 export type Width = 1 | 2 | 4;
 /** An area of a queue. */
@@ -35,8 +33,16 @@ interface Structure {
   length: number;
 }
 
+/** Accesses to a PCI function, as a driver makes them. */
+export interface PciAccess {
+  configRead(offset: number, width: Width): number;
+  configWrite(offset: number, width: Width, value: number): void;
+  barRead(bar: number, offset: number, width: Width): number;
+  barWrite(bar: number, offset: number, width: Width, value: number): void;
+}
+
 /** Walks the capability list as a driver does (virtio 1.2: 4.1.4). */
-export function structuresOf(fn: VirtioPci): Map<number, Structure & { at: number }> {
+export function structuresOf(fn: PciAccess): Map<number, Structure & { at: number }> {
   const found = new Map<number, Structure & { at: number }>();
   const seen = new Set<number>();
   for (let at = fn.configRead(0x34, 1); at !== 0; at = fn.configRead(at + 1, 1)) {
@@ -54,7 +60,7 @@ export function structuresOf(fn: VirtioPci): Map<number, Structure & { at: numbe
 }
 
 /** Where a capability lies, or 0. */
-export function capabilityOf(fn: VirtioPci, id: number): number {
+export function capabilityOf(fn: PciAccess, id: number): number {
   let at = fn.configRead(0x34, 1);
   while (at !== 0 && fn.configRead(at, 1) !== id) at = fn.configRead(at + 1, 1);
   return at;
@@ -67,7 +73,7 @@ export class PciDoor implements Door {
   readonly #isr: Structure;
   readonly #device: Structure | undefined;
 
-  constructor(readonly fn: VirtioPci) {
+  constructor(readonly fn: PciAccess) {
     const structures = structuresOf(fn);
     const need = (type: number): Structure => {
       const structure = structures.get(type);
@@ -78,6 +84,12 @@ export class PciDoor implements Door {
     this.#notify = need(2);
     this.#isr = need(3);
     this.#device = structures.get(4);
+  }
+
+  /** The registers of a driver whose device is a PCI function. */
+  static of(door: Door): PciDoor {
+    if (door instanceof PciDoor) return door;
+    throw new Error("this device is no PCI function");
   }
 
   read(offset: number, width: Width): number {

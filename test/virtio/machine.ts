@@ -1,32 +1,17 @@
 import { VirtioMmio } from "vbus/connectors/virtio-mmio";
 import { VirtioPci, type VirtioPciOptions } from "vbus/connectors/virtio-pci";
-import { ChainTable, DriverVirtQueue, type BurstTable } from "vbus/engine";
 import { allocateGuestMemory, GuestMemory, openHostView, type MemorySpace } from "vbus/memory";
 import { VirtualScheduler } from "vbus/scheduler";
 import type { VirtioDevice, VirtioFace, VirtioRingOptions } from "vbus/virtio";
 import { MmioDoor, PciDoor, type Door } from "./doors.js";
+import { RegisterDriver } from "./driver.js";
+
+export * from "./driver.js";
 
 /** The transports. */
 export const TRANSPORTS = ["pci", "mmio"] as const;
 /** One of them. */
 export type TransportName = (typeof TRANSPORTS)[number];
-
-/** Status bits (virtio 1.2: 2.1). */
-export const ACKNOWLEDGE = 1;
-export const DRIVER = 2;
-export const DRIVER_OK = 4;
-export const FEATURES_OK = 8;
-export const NEEDS_RESET = 0x40;
-export const FAILED = 0x80;
-
-/** Feature bits (6). */
-export const INDIRECT_DESC = 1n << 28n;
-export const EVENT_IDX = 1n << 29n;
-export const VERSION_1 = 1n << 32n;
-export const RING_PACKED = 1n << 34n;
-export const IN_ORDER = 1n << 35n;
-export const NOTIFICATION_DATA = 1n << 38n;
-export const RING_RESET = 1n << 40n;
 
 /** How a machine is made. */
 export interface MachineOptions {
@@ -35,68 +20,27 @@ export interface MachineOptions {
   arenaSize?: number;
 }
 
-/** A queue as its driver holds it. */
-export interface DriverQueue {
-  index: number;
-  ring: DriverVirtQueue;
-  chains: ChainTable;
-  table: BurstTable;
-  /** Buffers: one for each descriptor. */
-  buffers: number;
-  bufferSize: number;
-}
-
 /** A machine without an emulator: one device, registers, a driver written by hand, virtual time. */
-export class VirtioMachine {
-  readonly scheduler = new VirtualScheduler();
-  readonly errors: unknown[] = [];
-  readonly messages: { address: number; data: number }[] = [];
+export class VirtioMachine extends RegisterDriver {
   /** Level of the line, and how often it rose. */
   line = false;
   raised = 0;
-  readonly queues = new Map<number, DriverQueue>();
-  features = 0n;
 
   private constructor(
-    readonly transport: TransportName,
+    door: Door,
+    guest: GuestMemory,
     readonly memory: MemorySpace,
-    readonly guest: GuestMemory,
     /** Bytes of the host's arena that were free before the device was there. */
     readonly free: number,
-    face: VirtioFace,
-    { rings, pci }: MachineOptions,
+    readonly scheduler: VirtualScheduler,
+    readonly device: VirtioDevice,
+    readonly fn: VirtioPci | null,
+    readonly registers: VirtioMmio | null,
+    readonly errors: unknown[],
+    readonly messages: { address: number; data: number }[],
   ) {
-    const common = {
-      face,
-      memory,
-      scheduler: this.scheduler,
-      onError: (error: unknown) => this.errors.push(error),
-      ...(rings === undefined ? {} : { rings }),
-    };
-    if (transport === "pci") {
-      const fn = new VirtioPci({
-        ...common,
-        ...pci,
-        interrupts: {
-          msi: (address, data) => this.messages.push({ address, data }),
-          setLine: (asserted) => this.#setLine(asserted),
-        },
-      });
-      this.fn = fn;
-      this.door = new PciDoor(fn);
-      this.device = fn.device;
-    } else {
-      const registers = new VirtioMmio({ ...common, interrupt: (asserted) => this.#setLine(asserted) });
-      this.registers = registers;
-      this.door = new MmioDoor(registers);
-      this.device = registers.device;
-    }
+    super(door, guest, device.queues.length, () => scheduler.run());
   }
-
-  readonly door: Door;
-  readonly device: VirtioDevice;
-  readonly fn: VirtioPci | null = null;
-  readonly registers: VirtioMmio | null = null;
 
   static async create(
     transport: TransportName,
@@ -106,112 +50,61 @@ export class VirtioMachine {
     const init = allocateGuestMemory({ size: 4 << 20, arenaSize: options.arenaSize ?? 1 << 20 });
     const memory = await openHostView(init);
     const guest = await GuestMemory.open(init);
-    return new VirtioMachine(transport, memory, guest, memory.arena.available, face, options);
+    const free = memory.arena.available;
+    const scheduler = new VirtualScheduler();
+    const errors: unknown[] = [];
+    const messages: { address: number; data: number }[] = [];
+    const common = {
+      face,
+      memory,
+      scheduler,
+      onError: (error: unknown) => errors.push(error),
+      ...(options.rings === undefined ? {} : { rings: options.rings }),
+    };
+    let machine: VirtioMachine | null = null;
+    const setLine = (asserted: boolean): void => {
+      if (machine !== null) machine.#setLine(asserted);
+    };
+    if (transport === "pci") {
+      const msi = (address: number, data: number): number => messages.push({ address, data });
+      const fn = new VirtioPci({ ...common, ...options.pci, interrupts: { msi, setLine } });
+      const door = new PciDoor(fn);
+      machine = new VirtioMachine(
+        door,
+        guest,
+        memory,
+        free,
+        scheduler,
+        fn.device,
+        fn,
+        null,
+        errors,
+        messages,
+      );
+    } else {
+      const registers = new VirtioMmio({ ...common, interrupt: setLine });
+      const { device } = registers;
+      const door = new MmioDoor(registers);
+      machine = new VirtioMachine(
+        door,
+        guest,
+        memory,
+        free,
+        scheduler,
+        device,
+        null,
+        registers,
+        errors,
+        messages,
+      );
+    }
+    return machine;
   }
 
   #setLine(asserted: boolean): void {
     if (asserted === this.line) throw new Error("told a level that the line has already");
     this.line = asserted;
     if (asserted) this.raised++;
-  }
-
-  /** All bits that are offered. */
-  get offered(): bigint {
-    let all = 0n;
-    for (let word = 0; word < 4; word++) all |= BigInt(this.door.offered(word)) << BigInt(32 * word);
-    return all;
-  }
-
-  choose(features: bigint): void {
-    this.features = features;
-    for (let word = 0; word < 4; word++)
-      this.door.choose(word, Number((features >> BigInt(32 * word)) & 0xffffffffn));
-  }
-
-  /** Steps 1 to 6 of a driver (3.1.1). False when FEATURES_OK did not stick. */
-  negotiate(features = this.offered): boolean {
-    this.door.writeStatus(0);
-    this.door.writeStatus(ACKNOWLEDGE);
-    this.door.writeStatus(ACKNOWLEDGE | DRIVER);
-    this.choose(features);
-    this.door.writeStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-    return (this.door.status() & FEATURES_OK) !== 0;
-  }
-
-  /** Sets a queue up. */
-  makeQueue(index: number, size = this.door.queueMax(index), bufferSize = 64): DriverQueue {
-    const has = (bit: bigint): boolean => (this.features & bit) !== 0n;
-    const format = has(RING_PACKED) ? "packed" : "split";
-    const areas = DriverVirtQueue.areaSizes(format, size);
-    const { ram, space } = this.guest;
-    const place = ({ size: bytes, align }: { size: number; align: number }): number =>
-      ram.allocate(bytes, align);
-    const options = {
-      format,
-      size,
-      descriptors: place(areas.descriptors),
-      driver: place(areas.driver),
-      device: place(areas.device),
-      eventIndex: has(EVENT_IDX),
-      indirect: has(INDIRECT_DESC),
-      inOrder: has(IN_ORDER),
-    } as const;
-    const ring = DriverVirtQueue.create(space, options);
-    this.door.setSize(index, size);
-    this.door.setArea(index, "descriptors", options.descriptors, 0);
-    this.door.setArea(index, "driver", options.driver, 0);
-    this.door.setArea(index, "device", options.device, 0);
-    this.door.enable(index);
-    const chains = ChainTable.allocate(space, size, 4);
-    const buffers = ram.allocate(size * bufferSize, 64);
-    const queue = { index, ring, chains, table: chains.table, buffers, bufferSize };
-    this.queues.set(index, queue);
-    ring.enable();
-    return queue;
-  }
-
-  /** Step 8. */
-  driverOk(): void {
-    this.door.writeStatus(this.door.status() | DRIVER_OK);
-  }
-
-  /** A driver from reset to DRIVER_OK, with all queues. */
-  bringUp(features = this.offered): void {
-    if (!this.negotiate(features)) throw new Error("FEATURES_OK did not stick");
-    for (const index of this.device.queues.keys()) this.makeQueue(index);
-    this.driverOk();
-    if (this.door.status() !== (ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK))
-      throw new Error(`status 0x${this.door.status().toString(16)}`);
-  }
-
-  /** Offers the device n buffers to write to, with cookies from `first` on; kicks when the ring says so, or always. */
-  offer(queue: DriverQueue, n: number, first = 0, kick: "needed" | "always" | "never" = "needed"): void {
-    for (let i = 0; i < n; i++) {
-      queue.chains.setChain(i, [], [{ gpa: queue.buffers + i * queue.bufferSize, length: queue.bufferSize }]);
-      queue.table.setCookie(i, first + i);
-    }
-    const wanted = queue.ring.add(queue.chains, n);
-    if (kick === "always" || (kick === "needed" && wanted)) this.door.kick(queue.index);
-  }
-
-  /** What the device has used: cookies and lengths. */
-  reap(queue: DriverQueue): { cookie: number; length: number }[] {
-    const used = [];
-    for (let n; (n = queue.ring.reap(queue.table, 16)) > 0;)
-      for (let i = 0; i < n; i++) used.push({ cookie: queue.table.cookie(i), length: queue.table.length(i) });
-    return used;
-  }
-
-  /** One round trip of every queue, to see that all works. */
-  exercise(n = 5): void {
-    for (const queue of this.queues.values()) {
-      this.offer(queue, n);
-      this.scheduler.run();
-      const used = this.reap(queue);
-      if (used.length !== n || used.some(({ length }) => length !== queue.bufferSize))
-        throw new Error(`queue ${queue.index} answered ${JSON.stringify(used)}`);
-      queue.ring.enable();
-    }
   }
 
   counters(): Record<string, number> {

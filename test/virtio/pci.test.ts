@@ -18,7 +18,7 @@ async function make(options: MachineOptions = {}): Promise<void> {
   face = new Recorder();
   machine = await VirtioMachine.create("pci", face, options);
   fn = machine.fn!;
-  door = machine.door as PciDoor;
+  door = PciDoor.of(machine.door);
 }
 
 async function remake(options: MachineOptions): Promise<void> {

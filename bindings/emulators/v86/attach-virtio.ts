@@ -81,7 +81,13 @@ export class V86VirtioHost {
     this.scheduler = scheduler;
     this.memory = machine.memory;
     const space = new V86ConfigSpace();
-    this.#interrupts = new V86Interrupts(machine, slot << 3, space.showInterrupt);
+    this.#interrupts = new V86Interrupts(
+      machine,
+      (asserted) => {
+        machine.internals.pci.setLine(slot << 3, asserted);
+      },
+      space.showInterrupt,
+    );
     const { vectors } = options;
     this.function = new VirtioPci({
       face: device,
@@ -104,9 +110,7 @@ export class V86VirtioHost {
       },
     );
     this.function.onKick = (queue) => {
-      // a kick through a BAR in memory could not raise an interrupt
-      if (machine.context === "port") this.#doorbells.ring(queue);
-      else this.#doorbells.postpone(queue);
+      this.#doorbells.ring(queue);
     };
     try {
       this.#register(space);

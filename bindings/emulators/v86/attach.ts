@@ -6,7 +6,7 @@ import { Vbus } from "../../bus/vbus.js";
 import { PciBridge, type PciBridgeCounters } from "../../connectors/pci/function.js";
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
-import { EventLoopScheduler } from "../../scheduler.js";
+import type { EventLoopScheduler } from "../../scheduler.js";
 import { V86Doorbells } from "./doorbells.js";
 import { type V86Emulator } from "./internals.js";
 import { V86Interrupts, type V86InterruptCounters } from "./interrupts.js";
@@ -108,7 +108,13 @@ export class V86Host {
     try {
       ({ vbus, bus: this.bus } = busFor(options, scheduler));
       this.vbus = vbus;
-      this.#interrupts = new V86Interrupts(machine, slot << 3, space.showInterrupt);
+      this.#interrupts = new V86Interrupts(
+        machine,
+        (asserted) => {
+          machine.internals.pci.setLine(slot << 3, asserted);
+        },
+        space.showInterrupt,
+      );
       this.function = fn = new PciBridge({
         bus: this.bus,
         member: options.member ?? "v86",

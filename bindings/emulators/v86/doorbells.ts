@@ -10,7 +10,8 @@ const POSTPONED_MAX = 4096;
 /**
  * When the doorbells of a function are served. One that comes after a pause, from a guest that has time, is served inside the
  * port access that rang, which is what makes a round trip short. A guest that is busy has more to say: it is served at the end
- * of its slice (some 100,000 instructions, or as soon as it idles). Until then it need not ring again.
+ * of its slice (some 100,000 instructions, or as soon as it idles). Until then it need not ring again. Doorbells in memory can
+ * only be served then, for their device may want to interrupt: the slice ends early for those that come after a pause.
  */
 export class V86Doorbells {
   /** When the last one rang, in instructions. */
@@ -36,22 +37,24 @@ export class V86Doorbells {
     return this.#count;
   }
 
-  /** The guest rang, by a port access. */
+  /** The guest rang. */
   ring(doorbell: number): void {
     const { machine } = this;
     const now = machine.internals.instructions;
     const pause = (now - this.#last) >>> 0;
     this.#last = now;
     if (pause < PAUSE_INSTRUCTIONS || (now - machine.lastIdle) >>> 0 > BUSY_INSTRUCTIONS) {
-      this.postpone(doorbell);
-      return;
+      this.#postpone(doorbell);
+    } else if (machine.context === "memory") {
+      this.#postpone(doorbell);
+      machine.internals.endSlice();
+    } else {
+      this.answer(doorbell);
+      machine.runTasks();
     }
-    this.answer(doorbell);
-    machine.runTasks();
   }
 
-  /** Keeps a doorbell for the end of the slice. */
-  postpone(doorbell: number): void {
+  #postpone(doorbell: number): void {
     if (this.#postponed.size >= POSTPONED_MAX) this.serve();
     this.#postponed.add(doorbell);
     this.#count++;

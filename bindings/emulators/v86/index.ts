@@ -9,6 +9,12 @@ export {
   type V86VirtioHost,
   type V86VirtioOptions,
 } from "./attach-virtio.js";
+export {
+  attachVirtioMmio,
+  type V86VirtioMmioCounters,
+  type V86VirtioMmioHost,
+  type V86VirtioMmioOptions,
+} from "./attach-virtio-mmio.js";
 export type { V86MachineOptions } from "./machine.js";
 export { V86NetworkPort, type V86NetworkOptions } from "./network-port.js";
 export { V86_VERSION, type V86Emulator } from "./internals.js";

@@ -38,6 +38,8 @@ interface Cpu {
   jit_dirty_cache(start: number, end: number): void;
   handle_irqs(): void;
   get_apic_addr(): number;
+  device_raise_irq(irq: number): void;
+  device_lower_irq(irq: number): void;
   run_hardware_timers(acpi: number, now: number): number;
   main_loop(): number;
   reboot_internal(): void;
@@ -73,6 +75,8 @@ const CPU_MEMBERS = [
   "jit_dirty_cache",
   "handle_irqs",
   "get_apic_addr",
+  "device_raise_irq",
+  "device_lower_irq",
   "run_hardware_timers",
   "main_loop",
   "reboot_internal",
@@ -350,6 +354,12 @@ export class V86Internals {
     const { buffer } = this.#cpu.wasm_memory;
     if (this.#counter.buffer !== buffer) this.#counter = new Uint32Array(buffer);
     return this.#counter;
+  }
+
+  /** Sets the level of one of the 16 interrupts of old, past the PCI bus. Never from within a memory access. */
+  setIrq(irq: number, asserted: boolean): void {
+    if (asserted) this.#cpu.device_raise_irq(irq);
+    else this.#cpu.device_lower_irq(irq);
   }
 
   #apicWords(): Uint32Array {

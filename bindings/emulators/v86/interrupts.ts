@@ -16,24 +16,26 @@ export interface V86InterruptCounters {
 }
 
 /**
- * Raises interrupts of one function when v86 can take them: at once in port accesses and tasks, at the end of the slice
+ * Raises interrupts of one device when v86 can take them: at once in port accesses and tasks, at the end of the slice
  * in memory accesses, by v86's own next look in its timer hook. Used by v86's thread.
  */
 export class V86Interrupts implements PciInterruptSink {
   #level = false;
   #lineDue = false;
+  /** The line was lowered meanwhile, if only for a moment: a controller that looks at edges must see that. */
+  #dropDue = false;
   #messageDue = false;
   #deferred = 0;
   #impossible = 0;
 
   /**
    * @param machine - the machine
-   * @param devfn - whose INTA line it is
+   * @param line - sets the level of its line
    * @param shown - told of the line's level before the guest can see it
    */
   constructor(
     private readonly machine: V86Machine,
-    private readonly devfn: number,
+    private readonly line: (asserted: boolean) => void,
     private readonly shown: (asserted: boolean) => void,
   ) {}
 
@@ -66,22 +68,27 @@ export class V86Interrupts implements PciInterruptSink {
     this.#level = asserted;
     this.shown(asserted);
     const { internals, context } = this.machine;
+    this.#lineDue = true;
+    if (!asserted) this.#dropDue = true;
     if (context === "memory") {
       this.#deferred++;
-      this.#lineDue = true;
       internals.endSlice();
     } else {
-      this.#lineDue = false;
-      internals.pci.setLine(this.devfn, asserted);
+      this.#updateLine();
     }
+  }
+
+  #updateLine(): void {
+    if (!this.#lineDue) return;
+    this.#lineDue = false;
+    if (this.#dropDue) this.line(false);
+    this.#dropDue = false;
+    if (this.#level) this.line(true);
   }
 
   /** Does what was kept for later. Called where interrupts may be raised. */
   catchUp(): void {
-    if (this.#lineDue) {
-      this.#lineDue = false;
-      this.machine.internals.pci.setLine(this.devfn, this.#level);
-    }
+    this.#updateLine();
     if (this.#messageDue) {
       this.#messageDue = false;
       if (this.machine.context !== "hook") this.machine.internals.deliver();

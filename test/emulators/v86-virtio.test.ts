@@ -1,0 +1,459 @@
+/** Virtio functions in v86, without a guest: accesses as v86 makes them for its guest, by ports and memory. */
+import { createRequire } from "node:module";
+import { V86, type V86Options as EmulatorOptions } from "v86";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { virtioEntropy, type VirtioEntropy } from "vbus/devices/virtio-rng";
+import { attachVbus, attachVirtio, type V86VirtioHost, type V86VirtioOptions } from "vbus/emulators/v86";
+import { GuestMemory, MemorySpace } from "vbus/memory";
+import { EventLoopScheduler } from "vbus/scheduler";
+import { generator, seedOr } from "../engine/seed.js";
+import { capabilityOf, PciDoor, structuresOf, type PciAccess, type Width } from "../virtio/doors.js";
+import { RegisterDriver, VERSION_1 } from "../virtio/driver.js";
+
+interface Ports {
+  port_write8(port: number, value: number): void;
+  port_write16(port: number, value: number): void;
+  port_write32(port: number, value: number): void;
+  port_read8(port: number): number;
+  port_read16(port: number): number;
+  port_read32(port: number): number;
+}
+
+/** What these tests touch of v86's machine. */
+interface Cpu {
+  wasm_memory: WebAssembly.Memory;
+  mem8: { byteOffset: number };
+  io: Ports;
+  wm: { exports: { v86_malloc(size: number): number } };
+  mmap_write32(address: number, value: number): void;
+  mmap_write8(address: number, value: number): void;
+  mmap_read32(address: number): number;
+  mmap_read8(address: number): number;
+  read32s(address: number): number;
+  run_hardware_timers(acpi: number, now: number): number;
+  main_loop(): number;
+  reboot_internal(): void;
+  device_raise_irq(irq: number): void;
+  device_lower_irq(irq: number): void;
+  handle_irqs(): void;
+  devices: { pci: { device_spaces: (Int32Array | undefined)[]; raise_irq(devfn: number): void } };
+}
+
+const { resolve } = createRequire(import.meta.url);
+const cpuOf = (made: V86): Cpu => (made as unknown as { v86: { cpu: Cpu } }).v86.cpu;
+
+let emulators: Map<V86, Promise<void>>;
+let scheduler: EventLoopScheduler;
+let errors: unknown[];
+
+function emulator(options: Partial<EmulatorOptions> = {}): V86 {
+  const made = new V86({
+    wasm_path: resolve("v86/build/v86.wasm"),
+    memory_size: 16 << 20,
+    vga_memory_size: 2 << 20,
+    acpi: true,
+    autostart: false,
+    disable_keyboard: true,
+    disable_mouse: true,
+    disable_speaker: true,
+    ...options,
+  });
+  emulators.set(made, new Promise((done) => made.add_listener("emulator-ready", () => done())));
+  return made;
+}
+
+/** A function as a driver finds it: by its slot. */
+class SlotAccess implements PciAccess {
+  constructor(
+    private readonly cpu: Cpu,
+    private readonly slot: number,
+  ) {}
+
+  #select(offset: number): void {
+    this.cpu.io.port_write32(0xcf8, 0x80000000 | (this.slot << 11) | (offset & 0xfc) | 0);
+  }
+  configRead(offset: number, width: Width): number {
+    this.#select(offset);
+    return this.#in(0xcfc + (offset & 3), width);
+  }
+  configWrite(offset: number, width: Width, value: number): void {
+    this.#select(offset);
+    this.#out(0xcfc + (offset & 3), width, value);
+  }
+  bar(index: number): number {
+    return this.configRead(0x10 + 4 * index, 4) >>> 0;
+  }
+  barRead(index: number, offset: number, width: Width): number {
+    const bar = this.bar(index);
+    if ((bar & 1) === 1) return this.#in((bar & 0xfffc) + offset, width);
+    const at = ((bar & ~15) + offset) | 0;
+    if (width === 4) return this.cpu.mmap_read32(at) >>> 0;
+    let value = 0;
+    for (let i = 0; i < width; i++) value |= this.cpu.mmap_read8(at + i) << (8 * i);
+    return value;
+  }
+  barWrite(index: number, offset: number, width: Width, value: number): void {
+    const bar = this.bar(index);
+    if ((bar & 1) === 1) {
+      this.#out((bar & 0xfffc) + offset, width, value);
+      return;
+    }
+    const at = ((bar & ~15) + offset) | 0;
+    if (width === 4) this.cpu.mmap_write32(at, value | 0);
+    else for (let i = 0; i < width; i++) this.cpu.mmap_write8(at + i, (value >>> (8 * i)) & 0xff);
+  }
+  #in(port: number, width: Width): number {
+    const { io } = this.cpu;
+    if (width === 1) return io.port_read8(port) & 0xff;
+    return width === 2 ? io.port_read16(port) & 0xffff : io.port_read32(port) >>> 0;
+  }
+  #out(port: number, width: Width, value: number): void {
+    const { io } = this.cpu;
+    if (width === 1) io.port_write8(port, value & 0xff);
+    else if (width === 2) io.port_write16(port, value & 0xffff);
+    else io.port_write32(port, value | 0);
+  }
+}
+
+/** A driver in the machine, with RAM of its own from `gpa` on. */
+function driverOf(
+  cpu: Cpu,
+  slot: number,
+  { gpa = 0x200000, acpi = true } = {},
+): RegisterDriver & { access: SlotAccess } {
+  const arena = { address: cpu.wm.exports.v86_malloc(1 << 20) >>> 0, size: 1 << 20 };
+  const region = { gpa, length: 1 << 20, address: cpu.mem8.byteOffset + gpa };
+  const space = MemorySpace.attachSync(cpu.wasm_memory, arena, [region]);
+  const access = new SlotAccess(cpu, slot);
+  const driver = new RegisterDriver(new PciDoor(access), GuestMemory.over(space), 1, () => {
+    cpu.run_hardware_timers(acpi ? 1 : 0, performance.now());
+  });
+  return Object.assign(driver, { access });
+}
+
+/** Whether a vector is requested at the local APIC, as the guest reads it. */
+const requested = (cpu: Cpu, vector: number): boolean =>
+  ((cpu.read32s((0xfee00200 + 16 * (vector >>> 5)) | 0) >>> (vector & 31)) & 1) === 1;
+
+let made: V86;
+let cpu: Cpu;
+const hosts: { close(): void }[] = [];
+
+async function attach(
+  options: Partial<V86VirtioOptions> = {},
+): Promise<{ host: V86VirtioHost; device: VirtioEntropy }> {
+  const device = virtioEntropy();
+  const host = await attachVirtio(made, {
+    device,
+    scheduler,
+    onError: (error) => errors.push(error),
+    ...options,
+  });
+  cpu = cpuOf(made);
+  hosts.push(host);
+  return { host, device };
+}
+
+beforeEach(() => {
+  emulators = new Map();
+  errors = [];
+  scheduler = new EventLoopScheduler((error) => errors.push(error));
+  made = emulator();
+});
+
+afterEach(async () => {
+  for (const host of hosts.splice(0)) host.close();
+  for (const [machine, exists] of emulators) {
+    await exists;
+    await machine.destroy();
+  }
+  expect(errors).toEqual([]);
+});
+
+describe("attaching virtio devices to v86", () => {
+  it("puts each into a free slot, with ports and memory of its own", async () => {
+    const { host: first } = await attach();
+    const { host: second } = await attach();
+    expect([first.slot, second.slot]).toEqual([0x11, 0x13]); // 0x12 is the VGA's
+    for (const { slot } of [first, second]) {
+      const access = new SlotAccess(cpu, slot);
+      expect(access.configRead(0, 4)).toBe(0x10441af4);
+      expect([...structuresOf(access).keys()]).toEqual([1, 2, 3, 5]);
+    }
+    const bars = [first, second].flatMap(({ slot }) => {
+      const access = new SlotAccess(cpu, slot);
+      return [access.bar(0), access.bar(1)];
+    });
+    expect(new Set(bars).size).toBe(4);
+  });
+
+  it("refuses places that cannot be, or are taken, and leaves nothing behind", async () => {
+    for (const [options, message] of [
+      [{ slot: 32 }, /0 to 31/],
+      [{ port: 0xd010 }, /multiple of 256/],
+      [{ port: 0x300 }, /multiple of 256/],
+      [{ memoryAddress: 0xfea00800 }, /4 KiB/],
+      [{ memoryAddress: 0xfec00000 }, /4 KiB/],
+      [{ vectors: 200 }, /0 to 128/],
+    ] as const)
+      await expect(attach(options), String(message)).rejects.toThrow(message);
+    await attach({ slot: 0x14 });
+    await expect(attach({ slot: 0x14 })).rejects.toMatchObject({ code: "EBUSY" });
+    await expect(attach({ slot: 0x15, memoryAddress: 0xfea20000 + 0x14000 })).rejects.toMatchObject({
+      code: "EBUSY",
+    });
+    expect(cpu.devices.pci.device_spaces[0x15 << 3]).toBeUndefined();
+    const driver = driverOf(cpu, 0x14);
+    driver.bringUp();
+    driver.exercise();
+  });
+
+  it("has no MSI-X in a machine without a local APIC", async () => {
+    made = emulator({ acpi: false });
+    const { host } = await attach();
+    const access = new SlotAccess(cpu, host.slot);
+    expect(capabilityOf(access, 0x11)).toBe(0);
+    expect(access.bar(1)).toBe(0);
+    const driver = driverOf(cpu, host.slot, { acpi: false });
+    driver.bringUp();
+    driver.exercise();
+    expect(host.counters()).toMatchObject({ lines: 1, messages: 0 });
+  });
+
+  it("shares memory and hooks with a bridge, whichever comes and goes first", async () => {
+    const bridge = await attachVbus(made, { devices: [], scheduler });
+    const { host: first } = await attach();
+    const { host: second } = await attach();
+    expect(first.memory).toBe(bridge.memory);
+    const free = bridge.memory.arena.available;
+    const driver = driverOf(cpu, first.slot);
+    driver.bringUp();
+    driver.exercise();
+    bridge.close();
+    second.close();
+    driver.exercise();
+    first.close();
+    expect(first.memory.arena.available).toBeGreaterThanOrEqual(free);
+    const again = await attachVbus(made, { devices: [], scheduler, slot: 0x16 });
+    expect(again.memory).not.toBe(first.memory);
+    again.close();
+  });
+
+  it("runs the tasks of the scheduler that each device was made with", async () => {
+    const own = new EventLoopScheduler((error) => errors.push(error));
+    await attach();
+    await attach({ scheduler: own });
+    const ran: string[] = [];
+    scheduler.post(() => ran.push("shared"));
+    own.post(() => ran.push("own"));
+    cpu.run_hardware_timers(1, performance.now());
+    expect(ran).toEqual(["shared", "own"]);
+  });
+});
+
+describe("a virtio function in v86", () => {
+  let host: V86VirtioHost;
+  let device: VirtioEntropy;
+  let driver: ReturnType<typeof driverOf>;
+  let access: SlotAccess;
+
+  beforeEach(async () => {
+    ({ host, device } = await attach());
+    driver = driverOf(cpu, host.slot);
+    ({ access } = driver);
+  });
+
+  const enableMsix = (vector: number): void => {
+    access.barWrite(1, 16, 4, 0xfee00000);
+    access.barWrite(1, 20, 4, 0);
+    access.barWrite(1, 24, 4, vector);
+    access.barWrite(1, 28, 4, 0);
+    access.configWrite(capabilityOf(access, 0x11) + 2, 2, 0x8000);
+  };
+
+  it("works by port accesses alone", () => {
+    driver.bringUp();
+    for (let i = 0; i < 10; i++) driver.exercise(1 + i);
+    expect(device.counters().requests).toBe(55);
+  });
+
+  it("sends MSI-X messages to the local APIC", () => {
+    enableMsix(0x51);
+    driver.negotiate(VERSION_1);
+    driver.makeQueue(0);
+    expect(PciDoor.of(driver.door).mapQueue(0, 1)).toBe(1);
+    driver.driverOk();
+    expect(requested(cpu, 0x51)).toBe(false);
+    driver.exercise();
+    expect(requested(cpu, 0x51)).toBe(true);
+    expect(host.counters()).toMatchObject({ impossible: 0, lines: 0 });
+  });
+
+  it.each([
+    ["to memory instead of the APIC", 0x1000, 0, 0x51],
+    ["to an address above 4 GiB", 0xfee00000, 1, 0x51],
+    ["for a vector that is the processor's own", 0xfee00000, 0, 0x0e],
+    ["as a non-maskable interrupt", 0xfee00000, 0, 0x451],
+  ])("sends no messages %s, and counts them", (_what, low, high, data) => {
+    enableMsix(0x51);
+    access.barWrite(1, 16, 4, low);
+    access.barWrite(1, 20, 4, high);
+    access.barWrite(1, 24, 4, data);
+    driver.negotiate(VERSION_1);
+    driver.makeQueue(0);
+    PciDoor.of(driver.door).mapQueue(0, 1);
+    driver.driverOk();
+    driver.exercise();
+    expect(requested(cpu, 0x51)).toBe(false);
+    expect(host.counters().impossible).toBeGreaterThan(0);
+  });
+
+  it("keeps a message that unmasking a vector lets out until the slice is over: that is a memory access", () => {
+    enableMsix(0x61);
+    access.barWrite(1, 28, 4, 1); // masked
+    driver.negotiate(VERSION_1);
+    driver.makeQueue(0);
+    PciDoor.of(driver.door).mapQueue(0, 1);
+    driver.driverOk();
+    driver.exercise();
+    expect(requested(cpu, 0x61)).toBe(false);
+    const looked: string[] = [];
+    const original = cpu.handle_irqs.bind(cpu);
+    cpu.handle_irqs = () => {
+      looked.push("now");
+      original();
+    };
+    access.barWrite(1, 28, 4, 0);
+    expect(looked).toEqual([]);
+    expect(host.counters().deferred).toBe(1);
+    cpu.main_loop(); // v86 comes by
+    expect(looked).not.toEqual([]);
+  });
+
+  it("serves a driver that kicks again and again at the end of the slice, and has it kick no more until then", () => {
+    driver.bringUp(VERSION_1); // without event index a flag in the ring says so
+    const queue = driver.queues.get(0)!;
+    driver.offer(queue, 1, 0, "always");
+    expect(driver.reap(queue)).toHaveLength(1); // after a pause: at once
+    driver.offer(queue, 1, 0, "always");
+    expect(driver.reap(queue)).toHaveLength(0);
+    expect(host.counters().postponed).toBe(1);
+    queue.chains.setChain(0, [], [{ gpa: queue.buffers, length: 8 }]);
+    expect(queue.ring.add(queue.chains, 1)).toBe(false); // no kick wanted
+    driver.settle();
+    expect(driver.reap(queue)).toHaveLength(2);
+    queue.chains.setChain(0, [], [{ gpa: queue.buffers, length: 8 }]);
+    expect(queue.ring.add(queue.chains, 1)).toBe(true);
+  });
+
+  it("forgets kicks that were postponed when its machine is reset, and starts anew", () => {
+    driver.bringUp();
+    const queue = driver.queues.get(0)!;
+    for (let i = 0; i < 3; i++) driver.offer(queue, 1, 0, "always");
+    cpu.reboot_internal();
+    driver.settle();
+    expect(driver.door.status()).toBe(0);
+    expect(access.configRead(0x04, 2)).toBe(0);
+    driver.bringUp();
+    driver.exercise();
+  });
+
+  it("keeps what no guest may change of its configuration space", () => {
+    const readOnly = [0x00, 0x08, 0x2c, 0x34, 0x40, 0x44, 0x48, 0x4c];
+    for (const offset of readOnly) {
+      const before = access.configRead(offset, 4);
+      access.configWrite(offset, 4, 0xffffffff);
+      access.configWrite(offset, 1, 0x55);
+      expect(access.configRead(offset, 4)).toBe(before);
+    }
+  });
+
+  it("answers reads and writes through its access capability", () => {
+    driver.bringUp();
+    const { at } = structuresOf(access).get(5)!;
+    access.configWrite(at + 4, 1, 0);
+    access.configWrite(at + 8, 4, 0x14);
+    access.configWrite(at + 12, 4, 1);
+    expect(access.configRead(at + 16, 1)).toBe(0xf);
+    expect(access.configRead(at + 16, 4) & 0xff).toBe(0xf);
+    access.configWrite(at + 16, 1, 0); // a reset
+    expect(host.function.device.status).toBe(0);
+    expect(access.configRead(at + 16, 1)).toBe(0);
+  });
+
+  it("may have its ports moved, onto those that another one leaves later, too", async () => {
+    const { host: second } = await attach();
+    const other = new SlotAccess(cpu, second.slot);
+    const [mine, yours] = [access.bar(0) & 0xfffc, other.bar(0) & 0xfffc];
+    access.configWrite(0x10, 4, yours); // onto the other's
+    other.configWrite(0x10, 4, mine); // which leaves now, and must not take them along
+    driver.bringUp();
+    driver.exercise();
+    const neighbour = driverOf(cpu, second.slot, { gpa: 0x400000 });
+    neighbour.bringUp();
+    neighbour.exercise();
+    driver.exercise();
+  });
+
+  it("lets go of its interrupt line alone, when another function shares it", async () => {
+    const { host: second } = await attach({ slot: host.slot + 4 }); // the same line
+    const neighbour = driverOf(cpu, second.slot, { gpa: 0x400000 });
+    new SlotAccess(cpu, 1).configWrite(0x60, 4, 0x0b0a0b0a); // what firmware does: four lines, two interrupts
+    driver.bringUp();
+    neighbour.bringUp();
+    const lowered: number[] = [];
+    const lower = cpu.device_lower_irq.bind(cpu);
+    cpu.device_lower_irq = (irq) => {
+      if (irq === 10 || irq === 11) lowered.push(irq); // others are timers
+      lower(irq);
+    };
+    driver.exercise();
+    neighbour.exercise();
+    expect(driver.door.acknowledge()).toBe(1);
+    expect(lowered).toEqual([]); // the other one still wants it
+    expect(neighbour.door.acknowledge()).toBe(1);
+    expect(lowered).toHaveLength(1);
+  });
+
+  it("takes garbage in every register of every kind, and its neighbours notice nothing", async () => {
+    const { host: second } = await attach();
+    const neighbour = driverOf(cpu, second.slot, { gpa: 0x400000 });
+    neighbour.bringUp();
+    const seed = seedOr(86);
+    const random = generator(seed);
+    for (let step = 0; step < 6000; step++) {
+      const width = ([1, 2, 4] as const)[random() % 3]!;
+      const value = [random(), random() & 0xff, 0, 0xffffffff][random() % 4]!;
+      const aligned = (limit: number): number => (random() % limit) & -width;
+      const where = random() % 3;
+      if (where === 0) {
+        // where BARs lie is the guest's own business: it may lay them over each other
+        const offset = aligned(256);
+        if (offset + width <= 0x10 || offset >= 0x28) access.configWrite(offset, width, value);
+      } else access.barWrite(where - 1, aligned(where === 1 ? 0x100 : 0x1000), width, value);
+      access.barRead(random() % 2, aligned(0x100), width);
+      if (step % 300 === 0) {
+        neighbour.exercise();
+        neighbour.door.acknowledge();
+      }
+    }
+    errors.length = 0; // what its driver did wrong
+    expect(second.counters()).toMatchObject({ needsReset: 0, resets: 1, starts: 1 });
+    access.configWrite(capabilityOf(access, 0x11) + 2, 2, 0);
+    access.configWrite(0x04, 2, 7);
+    driver.bringUp();
+    driver.exercise();
+    neighbour.exercise();
+  });
+
+  it("answers harmlessly once it was closed", () => {
+    driver.bringUp();
+    const queue = driver.queues.get(0)!;
+    host.close();
+    host.close();
+    driver.offer(queue, 1, 0, "always");
+    cpu.run_hardware_timers(1, performance.now());
+    cpu.main_loop();
+    expect(driver.door.status()).toBe(0);
+  });
+});
