@@ -43,7 +43,7 @@ class ConsoleMachine extends FaceMachine<VirtioConsole> {
     for (const [i, { terminal }] of settled.entries()) {
       machine.texts[i] = "";
       terminal.onData = (bytes) => {
-        machine.texts[i] += Buffer.from(bytes).toString("latin1");
+        machine.texts[i] = `${machine.texts[i] ?? ""}${Buffer.from(bytes).toString("latin1")}`;
       };
     }
     return machine;

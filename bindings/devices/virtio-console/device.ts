@@ -96,7 +96,7 @@ export class VirtioConsole implements VirtioFace {
     return true;
   }
 
-  /** {@inheritDoc VirtioFace.readConfig} */
+  /** Writes the configuration, as it is at this moment. */
   readConfig(into: Uint8Array): void {
     const view = new DataView(into.buffer, into.byteOffset, into.byteLength);
     const { terminal } = this.#first;
@@ -122,7 +122,7 @@ export class VirtioConsole implements VirtioFace {
     terminal.flush();
   }
 
-  /** {@inheritDoc VirtioFace.start} */
+  /** A driver is there. @throws VbusError EBUSY when another transport has the device, ENOTCONN after close */
   start(context: VirtioSessionContext): VirtioSession {
     if (this.#closed) throw new VbusError("ENOTCONN", `${this.name} was closed; make a new device`);
     if (this.#session !== null)
