@@ -13,9 +13,8 @@ import { readPieces } from "../../examples/linux/pieces.js";
 import { generator } from "../engine/seed.js";
 import { NetPeer } from "../support/net-peer.js";
 import { probed, tell, until } from "./fixture.js";
-import { both, type StreamPlace } from "./traffic.js";
+import { both, MEGABYTE, type StreamPlace } from "./traffic.js";
 
-const MEGABYTE = 1_000_000;
 const GUEST = "10.0.1.2";
 const PEER = "10.0.1.1";
 const MAC = "02:00:00:00:01:02";
