@@ -85,6 +85,13 @@ describe("a virtio console in a Linux guest", () => {
     expect(await machine.check("cat /tmp/line")).toBe("hello from the host\n");
   });
 
+  it("tells the size of its window, which this kernel reads with lines and columns swapped", async () => {
+    screen.resize(111, 44);
+    await until("the new size", async () =>
+      /^(111 44|44 111)\s*$/.test(await machine.check("stty size </dev/hvc0")),
+    );
+  });
+
   it("carries a lot through the port, both ways, unharmed", async () => {
     expect(agent.connected).toBe(false);
     await machine.check(`seq 1 20000 >/tmp/numbers; cat /tmp/numbers >/dev/${port}`, { timeoutMs: 60_000 });
