@@ -55,3 +55,4 @@ export {
   virtqRelease,
   virtqTables,
 } from "./virtq-endpoint";
+export { virtqExport, virtqImport } from "./virtq-state";

@@ -16,8 +16,8 @@
  *            [N2] flags of the next descriptor          load
  * Dekker's pattern as in `virtq-split.ts`: if A2 misses N1, then A1 came before N2, and enable returns that there is
  * work; if N2 misses A1, then A2 sees N1, which is either "notify" or the position of the very descriptor that N2 found
- * unchanged, and this burst passes it. An event area is one aligned word, stored and loaded as a whole, so position and
- * flags never come from two different arms (2.8.10; a driver that stores them apart orders them itself, 2.8.21.3.1).
+ * unchanged, and this burst passes it. An event area is stored and loaded as one aligned word; a driver that stores
+ * position and flags apart (2.8.14) is served as well, if the later store is the ordered one.
  */
 import {
   ENTRY_OFF_ADDRESS,
@@ -389,7 +389,7 @@ export function packedComplete(vq: usize, table: usize, n: u32): i32 {
 }
 
 /**
- * {@link packedComplete} in order (2.8.20): one used descriptor stands for a batch, by its last chain, at the place of
+ * {@link packedComplete} in order (2.8.8): one used descriptor stands for a batch, by its last chain, at the place of
  * its first one. Drivers take what they are not told of as written completely, so a batch goes on only behind such a chain.
  */
 function completeInOrder(vq: usize, table: usize, n: u32): i32 {
@@ -529,8 +529,9 @@ function setEvent(vq: usize, driverSide: bool, event: u32): void {
     logArea(vq, driverSide ? VQ_OFF_DRIVER_GPA : VQ_OFF_DEVICE_GPA, 0, PACKED_EVENT_AREA_SIZE);
 }
 
-/** True when the descriptor at a position is what this side waits for. */
+/** True when the descriptor at a position is what this side waits for, or (in order) a batch was not reaped to its end. */
 function ready(vq: usize, driverSide: bool, position: u32, wrap: u32): bool {
+  if (driverSide && load<u32>(vq, VQ_OFF_BATCH_ID) != VQ_NO_BATCH) return true;
   const flags = loadHalf(descriptorAt(vq, position) + PACKED_DESC_OFF_FLAGS);
   return (flags & STATE) == (driverSide ? usedBits(wrap) : availableBits(wrap));
 }
@@ -775,7 +776,7 @@ function reapAny(vq: usize, table: usize, limit: u32): i32 {
   return <i32>((entry - table) / ENTRY_SIZE);
 }
 
-/** Reaps chains in order (2.8.20): a used descriptor stands for all chains up to the one that it names. Number, or -EPROTO. */
+/** Reaps chains in order (2.8.8): a used descriptor stands for all chains up to the one that it names. Number, or -EPROTO. */
 function reapInOrder(vq: usize, table: usize, limit: u32): i32 {
   const size = load<u32>(vq, VQ_OFF_SIZE);
   const pool = <usize>load<u32>(vq, VQ_OFF_POOL);

@@ -481,13 +481,11 @@ function putDescriptors(vq: usize, entry: usize, head: u32, pieces: u32): u32 {
   let at = head;
   for (let i: u32 = 0; i < pieces; i++) {
     const next = <u32>load<u16>(recordOf(vq, at), VQ_RECORD_OFF_NEXT);
-    const flags: u32 = (i >= readable ? VIRTQ_DESC_F_WRITE : 0) | (i + 1 < pieces ? VIRTQ_DESC_F_NEXT : 0);
+    let rest = <u64>load<u32>(piece, PIECE_OFF_LENGTH);
+    if (i >= readable) rest |= (<u64>VIRTQ_DESC_F_WRITE) << FLAGS_SHIFT;
+    if (i + 1 < pieces) rest |= ((<u64>VIRTQ_DESC_F_NEXT) << FLAGS_SHIFT) | ((<u64>next) << NEXT_SHIFT);
     store<u64>(desc + <usize>at * VIRTQ_DESC_SIZE, load<u64>(piece, PIECE_OFF_GPA));
-    store<u64>(
-      desc + <usize>at * VIRTQ_DESC_SIZE,
-      (<u64>load<u32>(piece, PIECE_OFF_LENGTH)) | ((<u64>flags) << FLAGS_SHIFT) | ((<u64>next) << NEXT_SHIFT),
-      VIRTQ_DESC_OFF_LEN,
-    );
+    store<u64>(desc + <usize>at * VIRTQ_DESC_SIZE, rest, VIRTQ_DESC_OFF_LEN);
     piece += PIECE_SIZE;
     at = next;
   }

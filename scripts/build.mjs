@@ -172,6 +172,28 @@ async function buildTypeScript({ label, config, outDir, folders, sources, depend
   return hash;
 }
 
+/** Compiled programs that the package carries, below `.build/`: the shoot-out, and what it is made of. */
+const PACKED_PROGRAMS =
+  /^bench\/(harness|devices|goals|rivals|shootout)\/(?!linux\/).*\.js$|^bench\/wasm\/contestants.*\.wasm$|^bench\/wasm\/loops-shared\.wasm$/;
+const PACKED_FOLDER = "dist/bench";
+
+/** Copies the shoot-out to where the package has it, so that `npx vbus shootout` needs no checkout. */
+function packShootout() {
+  fs.rmSync(absolute(PACKED_FOLDER), { recursive: true, force: true });
+  const copy = (from, to) => {
+    fs.mkdirSync(path.dirname(absolute(to)), { recursive: true });
+    fs.copyFileSync(absolute(from), absolute(to));
+  };
+  for (const file of filesBelow(".build/bench", "")) {
+    const name = path.posix.relative(".build", file);
+    if (PACKED_PROGRAMS.test(name)) copy(file, `dist/${name}`);
+  }
+  for (const suffix of [".c", ".h"]) {
+    for (const file of filesBelow("bench/native", suffix)) copy(file, `dist/${file}`);
+  }
+  fs.chmodSync(absolute(`${PACKED_FOLDER}/shootout/cli.js`), 0o755);
+}
+
 /** Builds the package and, with `programs`, tests, benchmarks and examples. */
 export function build({ programs }) {
   // Two builds at once (a test run beside `npm start`) would write the same files: the second waits.
@@ -198,6 +220,7 @@ export function build({ programs }) {
         .filter((file) => !file.endsWith(".d.ts") && !/^bench\/(assembly|report)\//.test(file)),
       dependsOn: bindings,
     });
+    packShootout();
   });
 }
 

@@ -9,7 +9,7 @@ import { ROOT, StepError, main, runProgram, runTool } from "./step.mjs";
 const tool = (script) => path.join(ROOT, "node_modules", script);
 
 await main(async () => {
-  await ensure({ programs: false });
+  await ensure();
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "vbus-package-"));
   try {
     await runTool("packing", "npm", ["pack", "--pack-destination", folder]);

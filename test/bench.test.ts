@@ -201,7 +201,7 @@ describe("the report", () => {
   ];
   const traffic: TrafficRow[] = [
     trafficRow({ name: "64 KiB <superframes>", mtu: 1500, note: "2 superframes & more" }, [
-      { frames: 1000, bytes: 65_536_000, seconds: 1, received: 46_000, signals: 5 },
+      { frames: 1000, bytes: 65_536_000, seconds: 1, received: 46_000, signals: 5, cpu: 2e9 },
     ]),
   ];
   const report: Report = {
@@ -349,6 +349,7 @@ describe("frames of the traffic figures", () => {
       seconds,
       received: 1000,
       signals: 30,
+      cpu: 3e9,
     }));
     const row = trafficRow({ name: "frames", mtu: 1500, note: "merged" }, samples);
     expect(row.kiloframes).toMatchObject({ median: 1, count: 3 });

@@ -150,3 +150,10 @@ export const CHAIN_OFF_USED = 60;
 export const CHAIN_WRITABLE = 0x1000000;
 /** Entry flag, driver: the piece list holds the readable, then the writable pieces, as many as the entry says. */
 export const CHAIN_LISTED = 0x2000000;
+
+/* ---- exported state ---------------------------------------------------------------------------- */
+
+/** Magic of an exported endpoint. (Header as in `arena.ts`: magic, version, length of what follows, 0.) */
+export const VQ_STATE_MAGIC = 0x71727664;
+/** Version of the exported format. */
+export const VQ_STATE_VERSION = 1;

@@ -28,7 +28,7 @@ export const VIRTIO_F_VERSION_1 = 32;
 export const VIRTIO_F_ACCESS_PLATFORM = 33;
 /** Packed virtqueues (2.8). */
 export const VIRTIO_F_RING_PACKED = 34;
-/** Buffers are used in the order in which they were made available (2.7.9, 2.8.20). */
+/** Buffers are used in the order in which they were made available (2.7.9, 2.8.8). */
 export const VIRTIO_F_IN_ORDER = 35;
 /** Memory accesses of driver and device are ordered by the platform's rules. */
 export const VIRTIO_F_ORDER_PLATFORM = 36;

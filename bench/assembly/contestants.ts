@@ -6,6 +6,7 @@ import { BURST_SIGNAL } from "../../assembly/abi/arena";
 import { Ioq2009Side } from "./contest/ioq-2009";
 import { IoqSide } from "./contest/ioq";
 import { SpscSide } from "./contest/spsc";
+import { VirtqueueSide } from "./contest/virtqueue";
 import {
   answerLoop,
   feedLoop,
@@ -18,6 +19,7 @@ import {
   wokenLoop,
 } from "./contest/loops";
 
+export { virtqBind, virtqDisable, virtqEnable } from "../../assembly/virtq-endpoint";
 export { ringAttach, ringCreate, ringNegotiated } from "../../assembly/ring";
 
 /** Lays out one side of an IOQ in zeroed memory of {@link SIDE_SIZE} bytes. */
@@ -79,6 +81,27 @@ export function spscSide(
   side.buffers = buffers;
   side.slot = slot;
   side.signal = signal;
+}
+
+/** … of a virtqueue that was bound. */
+export function virtqueueSide(
+  at: usize,
+  vq: usize,
+  table: usize,
+  reaped: usize,
+  lists: usize,
+  buffersGpa: u32,
+  buffers: usize,
+  slot: u32,
+): void {
+  const side = changetype<VirtqueueSide>(at);
+  side.vq = vq;
+  side.table = table;
+  side.reaped = reaped;
+  side.lists = lists;
+  side.buffersGpa = buffersGpa;
+  side.buffers = buffers;
+  side.slot = slot;
 }
 
 /** Notifications that a side had to send. The first members of all sides are the same. */
@@ -253,4 +276,65 @@ export function spscTake(side: usize, n: u32, target: u32, sink: usize, polls: u
 
 export function spscWoken(side: usize, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
   return wokenLoop<SpscSide>(changetype<SpscSide>(side), n, target, sink, polls, budget);
+}
+
+/* ---- VirtqueueSide ---- */
+
+export function virtqueueRounds(
+  norths: usize,
+  souths: usize,
+  rings: u32,
+  first: u32,
+  n: u32,
+  rounds: u32,
+): i32 {
+  return roundsLoop<VirtqueueSide>(norths, souths, rings, first, n, rounds);
+}
+
+export function virtqueueStream(
+  north: usize,
+  south: usize,
+  n: u32,
+  rounds: u32,
+  source: usize,
+  sink: usize,
+  length: u32,
+): i32 {
+  return streamLoop<VirtqueueSide>(
+    changetype<VirtqueueSide>(north),
+    changetype<VirtqueueSide>(south),
+    n,
+    rounds,
+    source,
+    sink,
+    length,
+  );
+}
+
+export function virtqueueRequest(side: usize, n: u32, window: u32, target: u32, polls: u32): i32 {
+  return requestLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), n, window, target, polls);
+}
+
+export function virtqueueRespond(side: usize, n: u32, target: u32, polls: u32): i32 {
+  return respondLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), n, target, polls);
+}
+
+export function virtqueueTrip(side: usize, target: u32, polls: u32): i32 {
+  return tripLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), target, polls);
+}
+
+export function virtqueueAnswer(side: usize, target: u32, polls: u32): i32 {
+  return answerLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), target, polls);
+}
+
+export function virtqueueFeed(side: usize, n: u32, target: u32, source: usize, length: u32, polls: u32): i32 {
+  return feedLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), n, target, source, length, polls);
+}
+
+export function virtqueueTake(side: usize, n: u32, target: u32, sink: usize, polls: u32): i32 {
+  return takeLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), n, target, sink, polls);
+}
+
+export function virtqueueWoken(side: usize, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
+  return wokenLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), n, target, sink, polls, budget);
 }

@@ -36,7 +36,9 @@ const FRAME_LENGTH: u32 = 1514;
  * instructions sees a change sooner than one that prepares to use what it has not got yet. 1 when it is owned here.
  */
 export function poll(endpoint: usize, index: u32, polls: u32): u32 {
-  const owner = descriptorAt(endpoint, load<u32>(privateIndex(endpoint, index, 0))) + <usize>load<u32>(endpoint, EP_OFF_OWNER);
+  const owner =
+    descriptorAt(endpoint, load<u32>(privateIndex(endpoint, index, 0))) +
+    <usize>load<u32>(endpoint, EP_OFF_OWNER);
   const locale = load<u32>(endpoint, SIG_OFF_LOCALE);
   for (let left = polls; left != 0; left--) {
     if (loadByte(owner) == locale) return 1;

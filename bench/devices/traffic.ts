@@ -1,4 +1,5 @@
 /** Frames between two guests in threads of their own, through a switch in a third one: with and without offloads. */
+import process from "node:process";
 import type { NicStatistics } from "vbus/drivers/venet";
 import type { QueueCounters } from "vbus/engine";
 import { allocateGuestMemory } from "vbus/memory";
@@ -14,6 +15,8 @@ export interface TrafficEffort {
   rounds: number;
   /** Milliseconds that a sample sends. */
   sampleMs: number;
+  /** Most milliseconds for all of them; fewer rounds then, but one at least. */
+  ms?: number;
 }
 
 /** Efforts of `--quick` and of an ordinary run. */
@@ -90,6 +93,7 @@ class TrafficStage {
   async sample(ms: number): Promise<TrafficSample> {
     await this.#b.call("reset");
     const before = await this.#signals();
+    const cpu = process.cpuUsage();
     const sent = await this.#a.call<TrafficSent>("send", { ms });
     const { payload } = sent;
     let arrived: TrafficReceived;
@@ -100,7 +104,9 @@ class TrafficStage {
         cause: error,
       });
     }
+    const { user, system } = process.cpuUsage(cpu);
     return {
+      cpu: (user + system) * 1000,
       frames: sent.frames,
       bytes: sent.bytes,
       seconds: (arrived.last - sent.started) / 1000,
@@ -144,6 +150,7 @@ export async function measureTraffic(
   const results = TRAFFIC_CASES.map((test) => ({ test, samples: [] as TrafficSample[], note: "" }));
   try {
     await stage.join();
+    const end = performance.now() + (effort.ms ?? Infinity);
     for (let round = 0; round < effort.rounds; round++) {
       for (const result of results) {
         const { test, samples } = result;
@@ -154,6 +161,7 @@ export async function measureTraffic(
         result.note = doings(before, await stage.report());
         await stage.closeNics();
       }
+      if (performance.now() > end) break;
     }
     await stage.finish();
   } finally {

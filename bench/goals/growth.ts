@@ -1,5 +1,5 @@
 /** G12: does a descriptor cost more in a larger ring, or among many rings? (Ports: `growth-ports.ts`.) */
-import { QUEUE_ROLES } from "vbus/engine";
+import { EP_STATE_SIZE, QUEUE_ROLES } from "vbus/engine";
 import type { BenchContext } from "../harness/context.js";
 import { inTurn, time } from "../harness/interleave.js";
 import { linkUnsharedLoops, type OneThreadLoops } from "../harness/loops.js";
@@ -14,7 +14,6 @@ const SOUTH_TABLE = 0x30000;
 const NORTHS = 0x40000;
 const SOUTHS = 0x48000;
 const ENDPOINTS = 0x100000;
-const ENDPOINT_SIZE = 256;
 const RAM = 0x200000;
 const RAM_SIZE = 64 << 20;
 const RAM_GPA = 0x10000;
@@ -41,8 +40,8 @@ class Rings {
     const segment = segmentLength(count);
     const step = Math.ceil((segment + 8) / 64) * 64;
     for (let i = 0; i < rings; i++) {
-      const north = ENDPOINTS + 2 * i * ENDPOINT_SIZE;
-      const south = north + ENDPOINT_SIZE;
+      const north = ENDPOINTS + 2 * i * EP_STATE_SIZE;
+      const south = north + EP_STATE_SIZE;
       const gpa = RAM_GPA + 8 + i * step;
       const { northTransmit, southTransmit } = QUEUE_ROLES;
       const created = this.#loops.ringCreate(north, REGIONS, gpa, 0, count, 0, northTransmit, 0);

@@ -58,13 +58,17 @@ export class ThreadPair {
     Doorbell.reset(this.memory);
   }
 
-  /** Runs one job on both threads. `per` divides the time: descriptors, frames, round trips. @throws Error on failure */
+  /**
+   * Runs one job on both threads. `per` divides the time: descriptors, frames, round trips.
+   * @throws Error as soon as one of them fails; the other one waits for it then, so the pair has to be closed
+   */
   async sample(job: PairJob, per: number): Promise<PairSample> {
-    const [north, south] = await Promise.all(this.#workers.map((worker) => ask(worker, job)));
-    const failure = north?.error ?? south?.error;
-    if (north === undefined || south === undefined || (failure !== null && failure !== undefined)) {
-      throw new Error(`two-thread ${job.kind}: ${failure ?? "a thread did not answer"}`);
-    }
+    const half = async (worker: Worker): Promise<PairAnswer> => {
+      const answer = await ask(worker, job);
+      if (answer.error !== null) throw new Error(`two-thread ${job.kind}: ${answer.error}`);
+      return answer;
+    };
+    const [north, south] = await Promise.all([half(this.#workers[0]), half(this.#workers[1])]);
     // the slower half ends last; on a one-way job that is the receiver
     const total = Math.max(north.ns, south.ns);
     return {

@@ -53,7 +53,7 @@ export function goalTable(goal: SectionName, rows: readonly Row[]): string {
 }
 
 /** Lines with their cells in columns; those of `left` begin at the same place, others end there. */
-function aligned(lines: readonly string[][], left: readonly number[]): string[] {
+export function aligned(lines: readonly string[][], left: readonly number[]): string[] {
   const widths = (lines[0] ?? []).map((_, column) =>
     Math.max(...lines.map((line) => (line[column] as string).length)),
   );

@@ -13,6 +13,8 @@ export interface TrafficSample {
   received: number;
   /** Doorbells and interrupts at all ends of the rings that the frames passed. */
   signals: number;
+  /** Nanoseconds of processor time of the whole process. */
+  cpu: number;
 }
 
 /** One line of the traffic table. Plain data: it is what the JSON holds. */
@@ -27,6 +29,8 @@ export interface TrafficRow {
   signals: Summary;
   /** Frames received per frame sent. */
   received: Summary;
+  /** Seconds of processor time, all threads, per gigabyte sent; null in reports from before this was measured. */
+  cpu: Summary | null;
   /** What was done to frames on their way, in the last sample. */
   note: string;
 }
@@ -42,6 +46,7 @@ export function trafficRow(
     kiloframes: over(({ frames, seconds }) => frames / seconds / 1000),
     gigabits: over(({ bytes, seconds }) => (bytes * 8) / seconds / 1e9),
     signals: over(({ signals, frames }) => (signals * 1000) / frames),
+    cpu: over(({ cpu, bytes }) => cpu / bytes),
     received: over(({ received, frames }) => received / frames),
   };
 }

@@ -6,42 +6,23 @@
  *   two BURST WINDOW TARGET LAZY   two threads: TARGET descriptors, at most WINDOW outstanding
  *   line ROUNDS                two threads: one cache line to and fro
  *   checksum KIND LENGTH TIMES KIND 0: masks and shifts, 1: multiply-add
+ *   contest WHO WHAT BURST ITEMS SIZE NOTIFY   see contest.h
  *   sum LENGTH                 both checksums of a known range, to compare results
  */
 #define _GNU_SOURCE
-#include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "checksum.h"
+#include "contest.h"
 #include "ring.h"
+#include "threads.h"
 
 #define RING_COUNT 256
 #define RING_BYTES (sizeof(struct ring) + RING_COUNT * sizeof(struct descriptor))
 #define BUFFERS 0x100000u
 #define BUFFER_SIZE 2048u
 #define FRAME_LENGTH 1514u
-#define PROBE_ROUNDS 300u
-/* Polls in a row without progress after which a sample is given up: some seconds. */
-#define POLL_LIMIT 400000000u
-
-static uint64_t now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static void *aligned(size_t size) {
-  void *p = aligned_alloc(4096, (size + 4095) & ~(size_t)4095);
-  if (p == NULL) {
-    fprintf(stderr, "out of memory\n");
-    exit(1);
-  }
-  memset(p, 0, size);
-  return p;
-}
 
 /* What both sides share, and what each keeps to itself, on pages of their own. */
 struct side {
@@ -56,8 +37,6 @@ static struct {
   struct regions regions;
   struct side *north;
   struct side *south;
-  uint32_t *line;
-  uint32_t line_base;
 } world;
 
 static void fresh_ring(uint32_t lazy) {
@@ -101,8 +80,6 @@ static int reap(struct side *north, uint32_t n) {
   return result < 0 ? result : granted;
 }
 
-static void fail(const char *what) { printf("{\"error\":\"%s\"}\n", what); }
-
 static void run_one(uint32_t burst, uint32_t rounds, uint32_t lazy) {
   fresh_ring(lazy);
   const uint64_t begin = now();
@@ -119,39 +96,10 @@ static void run_one(uint32_t burst, uint32_t rounds, uint32_t lazy) {
 /* ---- two threads ---- */
 
 static struct {
-  pthread_barrier_t gate;
   uint32_t burst, window, target;
   uint32_t rounds;
-  uint32_t failed;
   double before, after, ns;
 } job;
-
-static bool ping_pong(uint32_t side, uint32_t rounds) {
-  for (uint32_t i = 0; i < rounds; i++) {
-    const uint32_t mine = world.line_base + 2 * i + side;
-    uint32_t left = POLL_LIMIT;
-    while (__atomic_load_n(world.line, __ATOMIC_ACQUIRE) != mine)
-      if (--left == 0) return false;
-    __atomic_store_n(world.line, mine + 1, __ATOMIC_SEQ_CST);
-  }
-  return true;
-}
-
-/* One way in nanoseconds; both threads meet before and after. */
-static double probe(uint32_t side, uint32_t rounds) {
-  pthread_barrier_wait(&job.gate);
-  if (!ping_pong(side, 20)) __atomic_store_n(&job.failed, 1, __ATOMIC_SEQ_CST);
-  pthread_barrier_wait(&job.gate);
-  if (side == 0) world.line_base += 40;
-  pthread_barrier_wait(&job.gate);
-  const uint64_t begin = now();
-  if (!ping_pong(side, rounds)) __atomic_store_n(&job.failed, 1, __ATOMIC_SEQ_CST);
-  const double ns = (double)(now() - begin) / (2.0 * rounds);
-  pthread_barrier_wait(&job.gate);
-  if (side == 0) world.line_base += 2 * rounds;
-  pthread_barrier_wait(&job.gate);
-  return ns;
-}
 
 static void north_rounds(void) {
   uint32_t posted = 0, reaped = 0, left = POLL_LIMIT;
@@ -167,7 +115,7 @@ static void north_rounds(void) {
     }
     left = moved > 0 ? POLL_LIMIT : left - 1;
     if (moved < 0 || left == 0) {
-      __atomic_store_n(&job.failed, 1, __ATOMIC_SEQ_CST);
+      give_up();
       return;
     }
   }
@@ -180,16 +128,15 @@ static void south_rounds(void) {
     if (moved > 0) finished += (uint32_t)moved;
     left = moved > 0 ? POLL_LIMIT : left - 1;
     if (moved < 0 || left == 0) {
-      __atomic_store_n(&job.failed, 1, __ATOMIC_SEQ_CST);
+      give_up();
       return;
     }
   }
 }
 
-static void *two_thread(void *argument) {
-  const uint32_t side = (uint32_t)(uintptr_t)argument;
+static void two_thread(uint32_t side) {
   const double before = probe(side, PROBE_ROUNDS);
-  pthread_barrier_wait(&job.gate);
+  meet();
   const uint64_t begin = now();
   if (side == 0)
     north_rounds();
@@ -201,11 +148,9 @@ static void *two_thread(void *argument) {
   }
   const double after = probe(side, PROBE_ROUNDS);
   if (side == 0) job.after = after;
-  return NULL;
 }
 
-static void *line_thread(void *argument) {
-  const uint32_t side = (uint32_t)(uintptr_t)argument;
+static void line_thread(uint32_t side) {
   const double before = probe(side, PROBE_ROUNDS);
   const double ns = probe(side, job.rounds);
   const double after = probe(side, PROBE_ROUNDS);
@@ -214,22 +159,10 @@ static void *line_thread(void *argument) {
     job.ns = ns * 2;
     job.after = after;
   }
-  return NULL;
 }
 
-static void run_threads(void *(*body)(void *)) {
-  pthread_t peer;
-  job.failed = 0;
-  if (pthread_barrier_init(&job.gate, NULL, 2) != 0 || pthread_create(&peer, NULL, body, (void *)1) != 0) {
-    fail("cannot start a thread");
-    return;
-  }
-  body((void *)0);
-  pthread_join(peer, NULL);
-  pthread_barrier_destroy(&job.gate);
-  if (job.failed)
-    fail("a side made no progress");
-  else
+static void run_threads(void (*body)(uint32_t side)) {
+  if (run_pair(body))
     printf("{\"ns\":%.4f,\"before\":%.2f,\"after\":%.2f}\n", job.ns, job.before, job.after);
 }
 
@@ -238,7 +171,6 @@ int main(void) {
   world.ring = (struct ring *)(world.segment + 8); /* descriptors start on a cache line */
   world.north = aligned(sizeof(struct side));
   world.south = aligned(sizeof(struct side));
-  world.line = aligned(4096);
   world.regions.count = 1;
   world.regions.entry[0] = (struct region){.gpa = 0x10000, .length = 16u << 20, .address = 0x420000};
   uint8_t *bytes = aligned(1u << 20);
@@ -267,6 +199,8 @@ int main(void) {
       const uint64_t begin = now();
       for (uint32_t i = 0; i < c; i++) sink += sum(bytes, b);
       printf("{\"ns\":%.4f}\n", (double)(now() - begin) / c);
+    } else if (strncmp(command, "contest ", 8) == 0) {
+      run_contest(command + 8);
     } else if (sscanf(command, "sum %u", &a) == 1 && a <= (1u << 20)) {
       printf("{\"sum\":%u,\"sum2\":%u}\n", checksum_range(bytes, a), checksum_range_madd(bytes, a));
     } else {

@@ -26,9 +26,9 @@ const NAMES: Record<string, string> = { "ioq-lazy": "lazy", "ioq-compact": "comp
 const BURSTS = "descriptors-2-notified";
 const TRIPS = "trips";
 
-const g2 = (rival: string, judged: boolean): Judged[] => {
+const g2 = (rival: string, name: string, judged: boolean): Judged[] => {
   const base = { goal: "G2", rival } as const;
-  const against = judged ? "" : ` vs ${rival}`;
+  const against = ` vs ${name}`;
   const target = (value: number): number | null => (judged ? value : null);
   return [
     {
@@ -49,11 +49,11 @@ const g2 = (rival: string, judged: boolean): Judged[] => {
     },
     { ...base, name: `strict, round trip${against}`, study: TRIPS, at: 1, ours: STRICT, target: target(1.5) },
     ...NEGOTIATED.flatMap((ours): Judged[] => {
-      const name = NAMES[ours] as string;
+      const own = NAMES[ours] as string;
       return [
-        { ...base, name: `${name}, bursts of 32${against}`, study: BURSTS, at: 32, ours, target: null },
-        { ...base, name: `${name}, one at a time${against}`, study: BURSTS, at: 1, ours, target: target(3) },
-        { ...base, name: `${name}, round trip${against}`, study: TRIPS, at: 1, ours, target: target(2) },
+        { ...base, name: `${own}, bursts of 32${against}`, study: BURSTS, at: 32, ours, target: null },
+        { ...base, name: `${own}, one at a time${against}`, study: BURSTS, at: 1, ours, target: target(3) },
+        { ...base, name: `${own}, round trip${against}`, study: TRIPS, at: 1, ours, target: target(2) },
       ];
     }),
   ];
@@ -81,8 +81,10 @@ const g4 = (ours: string, name: string, judged: boolean): Judged[] => [
 ];
 
 const JUDGED: readonly Judged[] = [
-  ...g2("split", true),
-  ...g2("packed", false),
+  ...g2("split", "split", true),
+  ...g2("split-in-order", "split in order", true),
+  ...g2("packed", "packed", false),
+  ...g2("packed-in-order", "packed in order", false),
   ...g4(STRICT, "strict", true),
   ...g4("ioq-lazy", "lazy", false),
   ...g4("ioq-compact", "compact", false),

@@ -46,6 +46,7 @@ export const EXTRAS = {
   p90: { title: "p90", unit: "ns" },
   p99: { title: "p99", unit: "ns" },
   p999: { title: "p99.9", unit: "ns" },
+  received: { title: "received", unit: "per frame sent" },
   doorbells: { title: "doorbells", unit: "per 1000" },
   interrupts: { title: "interrupts", unit: "per 1000" },
   sleeps: { title: "sleeps", unit: "per 1000" },

@@ -168,5 +168,7 @@ export interface EngineExports {
   virtqHasWork(queue: number): number;
   virtqAdd(queue: number, table: number, n: number): number;
   virtqReap(queue: number, table: number, max: number): number;
+  virtqExport(queue: number, out: number): void;
+  virtqImport(queue: number, regions: number, state: number, length: number, pool: number): number;
   virtqViolate(queue: number, kind: number): number;
 }

@@ -36,6 +36,7 @@ export {
   DeviceVirtQueue,
   DriverVirtQueue,
   VIRTQUEUE_VIOLATION_NAMES,
+  VirtQueue,
   type VirtQueueArea,
   type VirtQueueCounters,
   type VirtQueueFormat,

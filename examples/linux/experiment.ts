@@ -62,16 +62,18 @@ export interface ExperimentResult {
   lo: number[];
 }
 
-/** Runs it. `progress` is told of each measurement. */
+/** Runs it. `progress` is told of each measurement. No round begins after `end`, on the clock of `performance.now()`. */
 export async function runExperiment(
   lab: Lab,
   options: ExperimentOptions,
   progress: (message: string) => void,
+  end = Infinity,
 ): Promise<ExperimentResult> {
   const { rounds, warmUp, mtu, seed } = options;
   const sampling: SampleOptions = { ms: Math.round(options.seconds * 1000), mtu, seed };
   const result: ExperimentResult = { options, samples: { ping: {}, small: {}, out: {}, in: {} }, lo: [] };
   for (let round = -warmUp; round < rounds; round++) {
+    if (performance.now() > end) break;
     const counts = round >= 0;
     const name = counts ? `round ${round + 1} of ${rounds}` : "warming up";
     // who begins changes: what one leaves behind is no advantage of another

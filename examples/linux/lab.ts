@@ -27,7 +27,7 @@ import { virtioNet, type VirtioNet, type VirtioNetOptions } from "vbus/devices/v
 import { MemorySpace } from "vbus/memory";
 import { capturePort, PcapngWriter, Switch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
-import { adoptFunction } from "../../test/linux/virtio-function.js";
+import { adoptFunction } from "./virtio-function.js";
 import { NetPeer } from "../../test/support/net-peer.js";
 import type { TcpOptions } from "../../test/support/tcp-connection.js";
 import { Machine, type MachineOptions } from "./machine.js";
@@ -157,10 +157,11 @@ export class Lab {
         ...options,
         preparedAs: prepared.join("; "),
         prepare: async (emulator) => {
+          const attaching: Promise<void>[] = [];
           if (names.includes("eth1")) {
             const net = new Switch({ scheduler, space, name: "eth1" });
             closers.push(() => net.close());
-            host = await attachVbus(emulator, {
+            const attached = attachVbus(emulator, {
               scheduler,
               devices: [
                 {
@@ -175,8 +176,12 @@ export class Lab {
                 },
               ],
             });
-            const bridge = host;
-            closers.push(() => bridge.close());
+            attaching.push(
+              attached.then((bridge) => {
+                host = bridge;
+                closers.push(() => bridge.close());
+              }),
+            );
             addPeer("eth1", net.addPort("peer"));
           }
           if (names.includes("eth2")) {
@@ -189,7 +194,8 @@ export class Lab {
               port: wrap(net.addPort("eth2"), "eth2"),
               ...options.virtioNet,
             });
-            const attached = await attachVirtio(emulator, {
+            closers.push(() => card.close());
+            const attached = attachVirtio(emulator, {
               device: card,
               slot: PLACES.eth2.slot,
               scheduler,
@@ -198,13 +204,16 @@ export class Lab {
                 options.progress?.(String(error));
               },
             });
-            closers.push(() => {
-              attached.close();
-              card.close();
-            });
-            virtio = { card, host: attached };
+            attaching.push(
+              attached.then((pci) => {
+                virtio = { card, host: pci };
+                closers.push(() => pci.close());
+              }),
+            );
             addPeer("eth2", net.addPort("peer"));
           }
+          // at once: a function that comes after a saved state was applied misses what it says of it
+          await Promise.all(attaching);
           if (names.includes("eth0")) {
             const port = new V86NetworkPort(emulator, { scheduler, space, as: "network" });
             addPeer("eth0", wrap(port, "eth0"));

@@ -44,6 +44,8 @@ export interface MachineOptions {
   memory?: number;
   /** MTU that v86's virtio-net offers. Default 1500. */
   mtu?: number;
+  /** False: a machine without ACPI, and so without a local APIC: no messages, interrupts of old. Default true. */
+  acpi?: boolean;
   /** What is added to the kernel's command line. */
   commandLine?: string;
   /** A cpio archive in front of the initramfs, such as one with ACPI tables. */
@@ -167,6 +169,7 @@ async function ingredients(options: MachineOptions): Promise<string[]> {
     String(mtu),
     preparedAs,
     Buffer.from(options.earlyArchive ?? []).toString("base64"),
+    options.acpi === false ? "no ACPI" : "",
   ];
 }
 
@@ -191,7 +194,7 @@ async function emulatorOptions(
           cmdline: commandLine === undefined ? COMMAND_LINE : `${COMMAND_LINE} ${commandLine}`,
         }
       : { initial_state: { buffer: state } }),
-    acpi: true, // its interrupt controller is what MSI needs
+    acpi: options.acpi ?? true, // its interrupt controller is what MSI needs
     autostart: false,
     disable_keyboard: true,
     disable_mouse: true,

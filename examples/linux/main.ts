@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import { GuestError } from "./console.js";
 import { runExperiment } from "./experiment.js";
-import { CARD_NAMES, Lab, USUAL_CARDS, type CardName } from "./lab.js";
+import { CARD_NAMES, Lab, type CardName } from "./lab.js";
 import { readPieces } from "./pieces.js";
 import { formatReport, rowsOf } from "./report.js";
 import { runShell } from "./shell.js";
@@ -14,7 +14,7 @@ const HELP = `npm run guest -- [options]
 Boots an unmodified Debian kernel in an unmodified v86, with v86's own virtio-net as eth0 and venet as eth1, and compares
 them: ping, 60-byte frames (pktgen), and TCP in both directions with verified contents, both cards in turn, in one guest.
 
-  --nics <names>      which of eth0,eth1,eth2 (default eth0,eth1)
+  --nics <names>      which of eth0,eth1,eth2 (default all)
   --mtu <n>           68 to 65000 (default ${DEFAULTS.mtu})
   --seconds <s>       per measurement (default ${DEFAULTS.seconds})
   --rounds <n>        that count (default ${DEFAULTS.rounds}), after --warm-up rounds that do not (default ${DEFAULTS.warmUp})
@@ -52,7 +52,7 @@ function numberOption(
 }
 
 function cardsOption(text: string | undefined): readonly CardName[] {
-  if (text === undefined) return USUAL_CARDS;
+  if (text === undefined) return CARD_NAMES;
   const names = text.split(",").map((name) => name.trim());
   const unknown = names.find((name) => !CARD_NAMES.some((card) => card === name));
   if (unknown !== undefined) throw new UsageError(`--nics ${text}: there are ${CARD_NAMES.join(", ")}`);

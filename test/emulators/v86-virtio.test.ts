@@ -6,6 +6,7 @@ import { virtioEntropy, type VirtioEntropy } from "vbus/devices/virtio-rng";
 import { attachVbus, attachVirtio, type V86VirtioHost, type V86VirtioOptions } from "vbus/emulators/v86";
 import { GuestMemory, MemorySpace } from "vbus/memory";
 import { EventLoopScheduler } from "vbus/scheduler";
+import { generator, seedOr } from "../engine/seed.js";
 import { capabilityOf, PciDoor, structuresOf, type PciAccess, type Width } from "../virtio/doors.js";
 import { RegisterDriver, VERSION_1 } from "../virtio/driver.js";
 
@@ -412,6 +413,37 @@ describe("a virtio function in v86", () => {
     expect(lowered).toEqual([]); // the other one still wants it
     expect(neighbour.door.acknowledge()).toBe(1);
     expect(lowered).toHaveLength(1);
+  });
+
+  it("takes garbage in every register of every kind, and its neighbours notice nothing", async () => {
+    const { host: second } = await attach();
+    const neighbour = driverOf(cpu, second.slot, { gpa: 0x400000 });
+    neighbour.bringUp();
+    const seed = seedOr(86);
+    const random = generator(seed);
+    for (let step = 0; step < 6000; step++) {
+      const width = ([1, 2, 4] as const)[random() % 3]!;
+      const value = [random(), random() & 0xff, 0, 0xffffffff][random() % 4]!;
+      const aligned = (limit: number): number => (random() % limit) & -width;
+      const where = random() % 3;
+      if (where === 0) {
+        // where BARs lie is the guest's own business: it may lay them over each other
+        const offset = aligned(256);
+        if (offset + width <= 0x10 || offset >= 0x28) access.configWrite(offset, width, value);
+      } else access.barWrite(where - 1, aligned(where === 1 ? 0x100 : 0x1000), width, value);
+      access.barRead(random() % 2, aligned(0x100), width);
+      if (step % 300 === 0) {
+        neighbour.exercise();
+        neighbour.door.acknowledge();
+      }
+    }
+    errors.length = 0; // what its driver did wrong
+    expect(second.counters()).toMatchObject({ needsReset: 0, resets: 1, starts: 1 });
+    access.configWrite(capabilityOf(access, 0x11) + 2, 2, 0);
+    access.configWrite(0x04, 2, 7);
+    driver.bringUp();
+    driver.exercise();
+    neighbour.exercise();
   });
 
   it("answers harmlessly once it was closed", () => {

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Lab } from "../../examples/linux/lab.js";
 import { expectNoErrors, linuxLab, probed, receiveDatagrams, until } from "./fixture.js";
 import { both, during, MEGABYTE, nextPort, SEED, traffic } from "./traffic.js";
-import { abandonFunction, adoptFunction } from "./virtio-function.js";
+import { abandonFunction, adoptFunction } from "../../examples/linux/virtio-function.js";
 
 const SLOT = 0x11;
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -86,8 +86,9 @@ export function requestLoop<T>(side: T, n: u32, window: u32, target: u32, polls:
   let outcome = LOOP_AGAIN;
   while (left != 0) {
     let moved: i32 = 0;
-    if (posted < target && posted - finished + n <= window) {
-      moved = side.prepare(n);
+    const wanted = target - posted < n ? target - posted : n;
+    if (wanted != 0 && posted - finished + wanted <= window) {
+      moved = side.prepare(wanted);
       if (moved > 0) {
         moved = side.publish(moved);
         if (moved > 0) posted += moved;
@@ -192,7 +193,7 @@ export function feedLoop<T>(side: T, n: u32, target: u32, source: usize, length:
   if (posted == target) return LOOP_DONE; // the last burst asked for a doorbell
   while (left != 0) {
     const rung = side.doorbells;
-    const moved = side.feed(n, source, length);
+    const moved = side.feed(target - posted < n ? target - posted : n, source, length);
     if (moved < 0) return moved;
     if (moved == 0) {
       left--;

@@ -3,7 +3,7 @@ import { EXT_COMPACT, EXT_LAZY_INDEXES } from "vbus/abi";
 import { messageRing, ringbufRing } from "./javascript.js";
 import { nativeRing } from "./native.js";
 import type { RingContestant } from "./setting.js";
-import { ioqContestant, IOQ_2009, SPSC } from "./stage.js";
+import { ioqContestant, IOQ_2009, SPSC, virtqueueContestant } from "./stage.js";
 import { wasmRing } from "./wasm.js";
 
 /** Copies of a payload by a producer into a buffer and by a consumer out of it. */
@@ -55,6 +55,47 @@ export const RING_CONTESTANTS: readonly RingContestant[] = [
       copies: IN_AND_OUT,
     },
     IOQ_2009,
+  ),
+  wasmRing(
+    {
+      id: "split",
+      name: "virtio split",
+      about:
+        "the virtqueue that every virtio driver knows, by the same engine: private positions, event index, one publication per burst, the same checks.",
+      runs: "wasm",
+      copies: IN_AND_OUT,
+    },
+    virtqueueContestant("split", false),
+  ),
+  wasmRing(
+    {
+      id: "split-in-order",
+      name: "virtio split, in order",
+      about: "… with in-order use negotiated: one used element stands for a burst.",
+      runs: "wasm",
+      copies: IN_AND_OUT,
+    },
+    virtqueueContestant("split", true),
+  ),
+  wasmRing(
+    {
+      id: "packed",
+      name: "virtio packed",
+      about: "virtio's newer ring, by the same engine: 16-byte descriptors that change owner in place.",
+      runs: "wasm",
+      copies: IN_AND_OUT,
+    },
+    virtqueueContestant("packed", false),
+  ),
+  wasmRing(
+    {
+      id: "packed-in-order",
+      name: "virtio packed, in order",
+      about: "… with in-order use negotiated: one used descriptor stands for a burst.",
+      runs: "wasm",
+      copies: IN_AND_OUT,
+    },
+    virtqueueContestant("packed", true),
   ),
   wasmRing(
     {

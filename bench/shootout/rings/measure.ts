@@ -18,7 +18,16 @@ const ROUNDS = {
 } as const satisfies Record<EffortName, Omit<ContestEffort, "ms">>;
 
 const OURS = ["ioq", "ioq-lazy", "ioq-compact"] as const;
-const RIVALS = ["split", "packed", "c-ring", "c-virtio09", "ringbuf", "spsc"] as const;
+const RIVALS = [
+  "split",
+  "split-in-order",
+  "packed",
+  "packed-in-order",
+  "c-ring",
+  "c-virtio09",
+  "ringbuf",
+  "spsc",
+] as const;
 /** What goals are judged by. */
 const DUELS = OURS.flatMap((ours) => RIVALS.map((rival) => [ours, rival] as const));
 

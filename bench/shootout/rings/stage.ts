@@ -1,6 +1,17 @@
 /** Where the sides and rings of a wasm contestant lie in memory, and how each contestant sets them up. */
 import { COMPACT_DESC_SIZE, COMPACT_OFF_LEN, COMPACT_OFF_PTR, EXT_COMPACT } from "vbus/abi";
-import { OWNS_INUSE_HEAD, QUEUE_ROLES } from "vbus/engine";
+import {
+  EP_STATE_SIZE,
+  OWNS_INUSE_HEAD,
+  QUEUE_ROLES,
+  VQ_DRIVER,
+  VQ_EVENT_INDEX,
+  VQ_IN_ORDER,
+  VQ_ORDER_SIZE,
+  VQ_PACKED,
+  VQ_RECORD_SIZE,
+  VQ_STATE_SIZE,
+} from "vbus/engine";
 import { loopOf, type Contestants } from "../../harness/loops.js";
 import { segmentLength, STAGE } from "../../harness/stage.js";
 
@@ -12,29 +23,30 @@ const PLACES = {
   /** Region tables, one for each side. */
   northRegions: STAGE.northRegions,
   southRegions: STAGE.southRegions,
-  /** A burst table for each side: 1024 entries of 64 bytes. */
+  /** A burst table for each side and one for what north reaps, 1024 entries of 64 bytes each; a piece for each entry. */
   northTable: 0x100000,
+  reapTable: 0x110000,
   southTable: 0x120000,
+  southLists: 0x130000,
   /** Private state of each side: 1024 times what a side and its endpoint take. */
   north: 0x200000,
-  south: 0x300000,
+  south: 0x400000,
   /** Addresses of all sides, for the loops over many rings. */
-  norths: 0x400000,
-  souths: 0x410000,
+  norths: 0x600000,
+  souths: 0x610000,
   /** What payloads are copied from, and to. */
-  source: 0x420000,
-  sink: 0x500000,
+  source: 0x620000,
+  sink: 0x700000,
   /** Guest memory: rings, then buffers. */
-  ram: 0xd00000,
+  ram: 0xf00000,
 } as const;
 
 const RAM_GPA = 0x10000;
 const RAM_SIZE = 24 << 20;
-const PRIVATE_SIZE = 0x100000;
+const PRIVATE_SIZE = PLACES.south - PLACES.north;
 const SINK_SIZE = PLACES.ram - PLACES.sink;
 const LINE = 64;
 const SIDE_SIZE = 256;
-const ENDPOINT_SIZE = 256;
 const SPSC_HEADER = 192;
 const SPSC_RECORD = 16;
 const DESCRIPTOR = 32;
@@ -208,8 +220,8 @@ function layRing(
 ): { ring: number; north: number; south: number } {
   const length = segmentLength(plan.size);
   const { address, gpa } = stage.shared(length, 8); // descriptors then never straddle a line
-  const north = stage.private("north", ENDPOINT_SIZE);
-  const south = stage.private("south", ENDPOINT_SIZE);
+  const north = stage.private("north", EP_STATE_SIZE);
+  const south = stage.private("south", EP_STATE_SIZE);
   const role = plan.work === "payload" ? QUEUE_ROLES.northFeed : QUEUE_ROLES.northTransmit;
   stage.call("ringCreate", north, PLACES.northRegions, gpa, 0, plan.size, 0, role, extensions);
   stage.call(
@@ -279,6 +291,50 @@ export const IOQ_2009: WasmContestant = {
     };
   },
 };
+
+/** Bytes of the driver and device areas: a split ring's entries, or a packed ring's event. */
+const areaSizes = (packed: boolean, size: number): readonly [number, number, number] =>
+  packed ? [16 * size, 4, 4] : [16 * size, 6 + 2 * size, 6 + 8 * size];
+
+/**
+ * A virtqueue. Without notifications no event index is negotiated and both sides say that they want none: the engine looks
+ * at that one word.
+ */
+export function virtqueueContestant(format: "split" | "packed", inOrder: boolean): WasmContestant {
+  return {
+    prefix: "virtqueue",
+    lay(stage, plan) {
+      const flags =
+        (format === "packed" ? VQ_PACKED : 0) |
+        (inOrder ? VQ_IN_ORDER : 0) |
+        (plan.notify ? VQ_EVENT_INDEX : 0);
+      const areas = areaSizes(format === "packed", plan.size).map((size) => stage.shared(size).gpa);
+      const buffers = stage.buffers(plan);
+      const { northTable, reapTable, southTable, southLists } = PLACES;
+      const side = (
+        which: "north" | "south",
+        own: number,
+        regions: number,
+        record: number,
+        table: number,
+      ): { at: number; queue: number } => {
+        const queue = stage.private(which, VQ_STATE_SIZE + plan.size * record);
+        const gpas = areas.flatMap((gpa) => [gpa, 0]);
+        stage.call("virtqBind", queue, regions, flags | own, plan.size, 1, queue + VQ_STATE_SIZE, ...gpas);
+        const at = stage.private(which, SIDE_SIZE);
+        const { gpa, address } = buffers;
+        stage.call("virtqueueSide", at, queue, table, reapTable, southLists, gpa, address, plan.slot);
+        return { at, queue };
+      };
+      const north = side("north", VQ_DRIVER, PLACES.northRegions, VQ_RECORD_SIZE, northTable);
+      const south = side("south", 0, PLACES.southRegions, VQ_ORDER_SIZE, southTable);
+      stage.call("virtqDisable", north.queue);
+      if (plan.receivers === "asleep") stage.call("virtqEnable", south.queue, 0);
+      else stage.call("virtqDisable", south.queue);
+      return { north: north.at, south: south.at };
+    },
+  };
+}
 
 /** A pair of plain rings. */
 export const SPSC: WasmContestant = {

@@ -1,5 +1,5 @@
 /** Virtio functions of ours in a Linux guest: its init leaves them alone, so that saved states hold none that works. */
-import type { Machine } from "../../examples/linux/machine.js";
+import type { Machine } from "./machine.js";
 
 const addressOf = (slot: number): string => `0000:00:${slot.toString(16).padStart(2, "0")}.0`;
 

@@ -1,0 +1,60 @@
+/** The command: runs the shoot-out, prints it, writes the report. */
+import fs from "node:fs";
+import path from "node:path";
+import process from "node:process";
+import { failuresOf, type Shootout } from "./model.js";
+import { parseShootout, SHOOTOUT_HELP, type ShootoutOptions } from "./options.js";
+import { goalsSentence, shootoutPage } from "./report/page.js";
+import { shootoutText } from "./report/text.js";
+import { runShootout } from "./run.js";
+
+function progress(what: string): void {
+  process.stderr.write(process.stderr.isTTY ? `\r\u001b[2K${what} …` : `${what} …\n`);
+}
+
+function write(folder: string, report: Shootout): string {
+  fs.mkdirSync(folder, { recursive: true });
+  fs.writeFileSync(path.join(folder, "shootout.json"), `${JSON.stringify(report, null, 2)}\n`);
+  const page = path.join(folder, "shootout.html");
+  fs.writeFileSync(page, shootoutPage(report));
+  return page;
+}
+
+/**
+ * Runs the command. Resolves with its exit code: 0 also when goals are missed, 1 when something failed, 2 for a wrong
+ * command line.
+ */
+export async function shootoutMain(args: string[]): Promise<number> {
+  let options: ShootoutOptions;
+  try {
+    options = parseShootout(args);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    process.stderr.write(`${error.message}\n\n${SHOOTOUT_HELP}`);
+    return 2;
+  }
+  if (options.help) {
+    process.stdout.write(SHOOTOUT_HELP);
+    return 0;
+  }
+  const { effort, parts, out } = options;
+  const report = await runShootout({
+    effort,
+    parts,
+    command: ["vbus shootout", ...args].join(" "),
+    progress,
+    // a run that is ended in its middle leaves what it has
+    done: (sofar) => write(out, sofar),
+  });
+  const page = write(out, report);
+  if (process.stderr.isTTY) process.stderr.write("\r\u001b[2K");
+  const failures = failuresOf(report);
+  if (options.json) {
+    process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+  } else {
+    console.log(shootoutText(report));
+    console.log(`\n${goalsSentence(report)} Took ${report.seconds.toFixed(0)} s. Report: ${page}`);
+  }
+  for (const failure of failures) process.stderr.write(`failed: ${failure}\n`);
+  return failures.length > 0 ? 1 : 0;
+}

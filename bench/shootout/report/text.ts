@@ -1,0 +1,109 @@
+/** The shoot-out as tables for a terminal. */
+import { describeSpread, describeTarget, describeVerdict, verdictOf } from "../../harness/result.js";
+import { aligned, figureText } from "../../harness/text-table.js";
+import {
+  EXTRAS,
+  PARTS,
+  type ExtraName,
+  type PartName,
+  type Setting,
+  type Shootout,
+  type Study,
+} from "../model.js";
+
+/** A setting's name with the class of its samples. */
+export function settingTitle({ name, placement }: Setting): string {
+  return placement === null ? name : `${name} (${placement})`;
+}
+
+/** Ids of everybody who has a cell in a study, in the report's order. */
+export function takingPart(report: Shootout, study: Study): string[] {
+  const present = new Set(study.settings.flatMap(({ cells }) => cells.map(({ contestant }) => contestant)));
+  return report.contestants.map(({ id }) => id).filter((id) => present.has(id));
+}
+
+/** Name of a contestant. */
+export function nameOf(report: Shootout, id: string): string {
+  return report.contestants.find((one) => one.id === id)?.name ?? id;
+}
+
+/** Further figures that anybody has in a study. */
+export function extrasOf(study: Study): ExtraName[] {
+  const present = new Set(
+    study.settings.flatMap(({ cells }) => cells.flatMap(({ extras }) => Object.keys(extras) as ExtraName[])),
+  );
+  return (Object.keys(EXTRAS) as ExtraName[]).filter((name) => present.has(name));
+}
+
+/** One study: who, and per setting the median, its spread, and how many times as good as the reference. */
+export function studyTable(report: Shootout, study: Study): string {
+  const head = ["", ...study.settings.map(settingTitle)];
+  const lines = takingPart(report, study).map((id) => [
+    nameOf(report, id),
+    ...study.settings.map(({ cells }) => {
+      const cell = cells.find(({ contestant }) => contestant === id);
+      if (cell === undefined) return "—";
+      const ratio = cell.ratio === null ? "" : ` ${figureText(cell.ratio.median)}×`;
+      return `${figureText(cell.value.median)} ${describeSpread(cell.value)}${ratio}`;
+    }),
+  ]);
+  const failures = new Set(
+    study.settings.flatMap(({ absent }) =>
+      absent
+        .filter(({ failed }) => failed)
+        .map(({ contestant, reason }) => `  ! ${nameOf(report, contestant)}: ${reason}`),
+    ),
+  );
+  return [
+    `${study.title}: ${study.unit}, spread, times as good as ${nameOf(report, study.reference)}`,
+    ...aligned([head, ...lines], [0]).map((line) => `  ${line}`),
+    ...extrasOf(study).map((name) => extraTable(report, study, name)),
+    ...failures,
+  ].join("\n");
+}
+
+function extraTable(report: Shootout, study: Study, name: ExtraName): string {
+  const { title, unit } = EXTRAS[name];
+  const lines = takingPart(report, study)
+    .map((id) => [
+      nameOf(report, id),
+      ...study.settings.map(({ cells }) => {
+        const value = cells.find(({ contestant }) => contestant === id)?.extras[name];
+        return value === undefined ? "—" : figureText(value);
+      }),
+    ])
+    .filter((line) => line.slice(1).some((cell) => cell !== "—"));
+  return [`  ${title} (${unit})`, ...aligned(lines, [0]).map((line) => `    ${line}`)].join("\n");
+}
+
+/** The goals. */
+export function goalsTable(report: Shootout): string {
+  if (report.goals.length === 0) return "";
+  const lines = report.goals.map(({ goal, name, placement, figure, target, note }) => [
+    goal,
+    name,
+    placement ?? "",
+    figure === null ? "—" : `${figureText(figure.median)}×`,
+    describeSpread(figure),
+    describeTarget(target),
+    describeVerdict(verdictOf({ figure, target })),
+    figure === null ? note : "",
+  ]);
+  const head = ["goal", "", "cores", "found", "spread", "wanted", "verdict", ""];
+  return aligned([head, ...lines], [0, 1, 2, 6, 7]).join("\n");
+}
+
+/** Everything. */
+export function shootoutText(report: Shootout): string {
+  const parts: string[] = [];
+  for (const part of Object.keys(PARTS) as PartName[]) {
+    const studies = report.studies.filter((study) => study.part === part);
+    const absence = report.absent.find((one) => one.part === part);
+    if (studies.length === 0 && absence === undefined) continue;
+    parts.push(PARTS[part]);
+    if (absence !== undefined) parts.push(`  ${absence.failed ? "failed" : "not run"}: ${absence.reason}`);
+    parts.push(...studies.map((study) => studyTable(report, study)));
+  }
+  const goals = goalsTable(report);
+  return [...parts, ...(goals === "" ? [] : [goals])].join("\n\n");
+}
