@@ -200,7 +200,7 @@ describe("the report", () => {
     },
   ];
   const traffic: TrafficRow[] = [
-    trafficRow({ name: "64 KiB <superframes>", mtu: 1500, note: "2 superframes & more" }, [
+    trafficRow({ name: "64 KiB <superframes>", card: "venet", mtu: 1500, note: "2 superframes & more" }, [
       { frames: 1000, bytes: 65_536_000, seconds: 1, received: 46_000, signals: 5, cpu: 2e9 },
     ]),
   ];
@@ -351,7 +351,7 @@ describe("frames of the traffic figures", () => {
       signals: 30,
       cpu: 3e9,
     }));
-    const row = trafficRow({ name: "frames", mtu: 1500, note: "merged" }, samples);
+    const row = trafficRow({ name: "frames", card: "venet", mtu: 1500, note: "merged" }, samples);
     expect(row.kiloframes).toMatchObject({ median: 1, count: 3 });
     expect(row.gigabits.median).toBe(4);
     expect(row.signals.median).toBe(15);

@@ -1,20 +1,20 @@
 /** A guest of the traffic figures: sends the frames of a plan, or counts what arrives. Runs as a worker. */
 import type { ProxyBus } from "vbus/drivers";
-import {
-  VenetDriver,
-  type NicOffloads,
-  type NicStatistics,
-  type TransmitFrame,
-  type VenetNic,
-} from "vbus/drivers/venet";
+import { VenetDriver, type TransmitFrame, type VenetNic } from "vbus/drivers/venet";
+import { virtioBusDriver } from "vbus/drivers/virtio";
+import { VirtioNetDriver, type VirtioNic } from "vbus/drivers/virtio-net";
 import type { GuestMemoryInit } from "vbus/memory";
 import type { Batch } from "vbus/net";
 import { serveCommands } from "../harness/thread.js";
 import { joinBus, takeDevice, type Taken } from "./join.js";
 import { buildSegments, HEADERS, type SegmentPlan } from "./segments.js";
 
+/** Network cards there are: venet, or virtio-net over the same bus with rings of one format. */
+export type TrafficCard = "venet" | "split" | "packed";
+
 /** What `open` takes. */
 export interface TrafficOpenOrder {
+  card: TrafficCard;
   mtu: number;
   offloads: boolean;
 }
@@ -52,7 +52,7 @@ const GREETING = 0x88b5;
 const wallClock = (): number => performance.timeOrigin + performance.now();
 
 let bus: ProxyBus | undefined;
-let taken: Taken<VenetNic> | undefined;
+let taken: Taken<VenetNic | VirtioNic> | undefined;
 let failure: unknown;
 let bursts: (Uint8Array | TransmitFrame)[][] = [];
 let frameBytes = 0;
@@ -61,7 +61,26 @@ const counted = { frames: 0, payload: 0, last: 0, greeted: false };
 let expected = Infinity;
 let wake: (() => void) | null = null;
 
-function theNic(): VenetNic {
+/** Takes the card of a kind, and sees to it that its link is up. */
+async function takeCard(
+  bus: ProxyBus,
+  { card, mtu, offloads }: TrafficOpenOrder,
+): Promise<Taken<VenetNic | VirtioNic>> {
+  if (card === "venet") {
+    const venet = await takeDevice(bus, new VenetDriver(undefined, { mtu, offloads }));
+    await venet.device.open();
+    return venet;
+  }
+  const found: VirtioNic[] = [];
+  const options = { packed: card === "packed", offloads };
+  const driver = virtioBusDriver([new VirtioNetDriver((nic) => found.push(nic), options)]);
+  const binding = await takeDevice(bus, driver);
+  const [nic] = found;
+  if (nic === undefined) throw new Error("the virtio device is no network card");
+  return { device: nic, giveBack: () => binding.giveBack() };
+}
+
+function theNic(): VenetNic | VirtioNic {
   if (failure !== undefined) throw new Error("the NIC failed", { cause: failure });
   if (taken === undefined) throw new Error("open the NIC first");
   return taken.device;
@@ -103,17 +122,15 @@ serveCommands({
   },
 
   /** Takes the NIC; the link is up afterwards. */
-  async open({ mtu, offloads }: TrafficOpenOrder): Promise<NicOffloads> {
+  async open(order: TrafficOpenOrder) {
     if (bus === undefined) throw new Error("join the bus first");
     counted.greeted = false;
-    taken = await takeDevice(bus, new VenetDriver(undefined, { mtu, offloads }));
+    taken = await takeCard(bus, order);
     const nic = taken.device;
     nic.onFrames = count;
     nic.onError = (error) => {
       failure ??= error;
     };
-    await nic.open();
-    return nic.offloads;
   },
 
   /** Gives the NIC back. */
@@ -183,7 +200,11 @@ serveCommands({
     return { frames: counted.frames, last: counted.last };
   },
 
-  statistics(): NicStatistics {
-    return theNic().statistics();
+  /** Doorbells that this guest's rings sent. */
+  doorbells(): { rx: number; tx: number } {
+    const { rxQueue, txQueue } = theNic().statistics();
+    const sent = (counters: typeof rxQueue): number =>
+      counters === null ? 0 : "sent" in counters ? counters.sent : counters.notified;
+    return { rx: sent(rxQueue), tx: sent(txQueue) };
   },
 });

@@ -2,6 +2,8 @@
 import { Vbus } from "vbus/bus";
 import { attachWorkerGuest, type WorkerHostConnector } from "vbus/connectors/worker";
 import { venetClass, type VenetStatistics } from "vbus/devices/venet";
+import { virtioNet, type VirtioNet } from "vbus/devices/virtio-net";
+import { virtioClass, type VirtioVbusQueueReport } from "vbus/devices/virtio-vbus";
 import type { QueueCounters } from "vbus/engine";
 import { MemorySpace, type GuestMemoryInit } from "vbus/memory";
 import { Switch, type FrameBalance, type OffloadCounters } from "vbus/net";
@@ -21,16 +23,15 @@ export interface TrafficHostReport {
   balance: FrameBalance;
   /** What the switch did to frames that needed something. */
   offload: OffloadCounters;
-  /** By name of the guest. */
-  nics: Record<
-    string,
-    { statistics: VenetStatistics; queues: { rx: QueueCounters | null; tx: QueueCounters | null } | null }
-  >;
+  /** By name of the guest, for the card that is open. */
+  nics: Record<string, { coalesced: number; interrupts: { rx: number; tx: number } }>;
   errors: string[];
 }
 
 /** With fewer cores than threads a guest that is alive may not get to run for a while. */
 const STALL_MS = 5000;
+
+const [RX_QUEUE, TX_QUEUE] = [0, 1] as const;
 
 const errors: string[] = [];
 const scheduler = new EventLoopScheduler((error) => errors.push(String(error)));
@@ -40,29 +41,66 @@ const vbus = new Vbus({ scheduler });
 vbus.on("error", (event) => errors.push(event.message));
 vbus.registerClass(venetClass({ port: (name) => network.addPort(name) }));
 const connectors: WorkerHostConnector[] = [];
+const macs = new Map<string, string>();
+const virtios = new Map<string, VirtioNet>();
+vbus.registerClass(
+  virtioClass({
+    name: "virtio-net",
+    create: ({ name }) => {
+      const mac = macs.get(name);
+      const face = virtioNet({ name, port: network.addPort(name), ...(mac === undefined ? {} : { mac }) });
+      virtios.set(name, face);
+      return {
+        face,
+        release: () => {
+          face.close();
+        },
+      };
+    },
+  }),
+);
+/** Devices of a guest: a card of each kind, of which it opens one. */
+const guests = new Map<string, { venet: string; virtio: string }>();
 
 serveCommands({
   async addGuest({ name, station, init }: TrafficGuestOrder) {
     const bus = vbus.createBus(`bus${name}`);
     const mac = `02:00:00:00:00:${station.toString(16).padStart(2, "0")}`;
     bus.connect(vbus.createDevice(name, "venet", { client_mac: mac, enabled: "1" }));
+    const virtio = `${name}-virtio`;
+    macs.set(virtio, mac);
+    bus.connect(vbus.createDevice(virtio, "virtio-net"));
+    guests.set(name, { venet: name, virtio });
     bus.admit(name);
     connectors.push(await attachWorkerGuest({ bus, member: name, init, scheduler }));
   },
 
   /** For NICs that nobody has open. */
   configure({ mtu, coalesce }: { mtu: number; coalesce: boolean }) {
-    for (const { name } of vbus.devices) {
-      vbus.write(`devices/${name}/mtu`, String(mtu));
-      vbus.write(`devices/${name}/coalesce`, coalesce ? "1" : "0");
+    for (const { venet, virtio } of guests.values()) {
+      vbus.write(`devices/${venet}/mtu`, String(mtu));
+      vbus.write(`devices/${venet}/coalesce`, coalesce ? "1" : "0");
+      const card = virtios.get(virtio);
+      if (card !== undefined) card.coalesce = coalesce;
     }
   },
 
   report(): TrafficHostReport {
     const nics: TrafficHostReport["nics"] = {};
-    for (const { name } of vbus.devices) {
-      const read = (attribute: string): unknown => JSON.parse(vbus.read(`devices/${name}/${attribute}`));
-      nics[name] = { statistics: read("statistics"), queues: read("queues") } as (typeof nics)[string];
+    for (const [name, { venet, virtio }] of guests) {
+      const read = (device: string, attribute: string): unknown =>
+        JSON.parse(vbus.read(`devices/${device}/${attribute}`));
+      const queues = read(venet, "queues") as { rx: QueueCounters | null; tx: QueueCounters | null } | null;
+      const rings = read(virtio, "virtio_queues") as VirtioVbusQueueReport[] | null;
+      const ring = (index: number): number => rings?.find((queue) => queue.index === index)?.signal.sent ?? 0;
+      const { coalesced } = read(venet, "statistics") as VenetStatistics;
+      nics[name] = {
+        coalesced: coalesced + (virtios.get(virtio)?.statistics.coalesced ?? 0),
+        interrupts: {
+          rx: (queues?.rx?.sent ?? 0) + ring(RX_QUEUE),
+          tx: (queues?.tx?.sent ?? 0) + ring(TX_QUEUE),
+        },
+      };
     }
     return { balance: network.balance(), offload: network.counters(), nics, errors };
   },

@@ -20,9 +20,13 @@ export interface TrafficSample {
 /** One line of the traffic table. Plain data: it is what the JSON holds. */
 export interface TrafficRow {
   name: string;
+  /** Which network card both guests had. */
+  card: string;
   mtu: number;
   /** Thousands of frames sent per second. */
   kiloframes: Summary;
+  /** … in each round. */
+  rounds: number[];
   /** Gbit/s of those. */
   gigabits: Summary;
   /** Doorbells and interrupts per 1000 frames sent. */
@@ -37,12 +41,13 @@ export interface TrafficRow {
 
 /** A row from samples. @throws RangeError for none */
 export function trafficRow(
-  base: Pick<TrafficRow, "name" | "mtu" | "note">,
+  base: Pick<TrafficRow, "name" | "card" | "mtu" | "note">,
   samples: readonly TrafficSample[],
 ): TrafficRow {
   const over = (figure: (sample: TrafficSample) => number): Summary => summarize(samples.map(figure));
   return {
     ...base,
+    rounds: samples.map(({ frames, seconds }) => frames / seconds / 1000),
     kiloframes: over(({ frames, seconds }) => frames / seconds / 1000),
     gigabits: over(({ bytes, seconds }) => (bytes * 8) / seconds / 1e9),
     signals: over(({ signals, frames }) => (signals * 1000) / frames),

@@ -126,7 +126,8 @@ function placedSettings(rules: ContestRules, sampled: readonly Sampled[], absent
     if (found.cells.length > 0) settings.push({ at, name, placement, ...found, dropped });
   }
   if (settings.length > 0) return settings;
-  const reason = `too few samples of one class (${dropped} dropped): the cores moved, or the machine is busy`;
+  const taken = sampled.reduce((sum, { outcomes }) => sum + outcomes.filter(Boolean).length, 0);
+  const reason = `too few samples of one class (${taken} of all contestants, ${dropped} dropped): the cores moved, or the machine is busy`;
   const missing = sampled.map(({ id }) => ({ contestant: id, reason, failed: false }));
   return [{ at, name, placement: null, cells: [], absent: [...absent, ...missing], duels: [], dropped }];
 }

@@ -6,6 +6,7 @@ import type { GoalResult, Study } from "./model.js";
 export const SHOOTOUT_GOALS = {
   G2: "IOQ against virtio split (event index, in-order), the same engine, two threads, notifications included",
   G4: "IOQ in wasm against native loops like those of Linux' ringtest, one at a time",
+  G10: "venet against the emulator's own virtio-net, in one Linux guest",
   G11: "our virtio-net for stock guests against the emulator's own, in one Linux guest",
 } as const;
 

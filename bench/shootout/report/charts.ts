@@ -100,6 +100,7 @@ function seriesPath(line: Series, atX: (x: number) => number, atY: (y: number) =
 
 const BAR_WIDTH = 720;
 const NAME_WIDTH = 190;
+const LABEL_WIDTH = 170;
 const ROW = 24;
 
 /** Horizontal bars on a logarithmic scale, with the quartiles as a whisker. */
@@ -111,7 +112,8 @@ export function barChart(bars: readonly Bar[], aria: string): string {
   const to = Math.log(Math.max(...values) * 1.1);
   const x = (value: number): number =>
     NAME_WIDTH +
-    Math.max(0, (Math.log(Math.max(value, 1e-9)) - from) / (to - from)) * (BAR_WIDTH - NAME_WIDTH - 120);
+    Math.max(0, (Math.log(Math.max(value, 1e-9)) - from) / (to - from)) *
+      (BAR_WIDTH - NAME_WIDTH - LABEL_WIDTH);
   const rows = shown.map(({ name, colour, value, low, high, label }, i) => {
     const middle = i * ROW + ROW / 2;
     return (

@@ -3,7 +3,15 @@ import { escapeHtml } from "../../harness/report.js";
 import { describeSpread, describeTarget, describeVerdict, verdictOf } from "../../harness/result.js";
 import { figureText } from "../../harness/text-table.js";
 import { SHOOTOUT_GOALS } from "../goals.js";
-import { EXTRAS, PARTS, type PartName, type Setting, type Shootout, type Study } from "../model.js";
+import {
+  EXTRAS,
+  PARTS,
+  type GoalResult,
+  type PartName,
+  type Setting,
+  type Shootout,
+  type Study,
+} from "../model.js";
 import { barChart, lineChart } from "./charts.js";
 import { extrasOf, nameOf, settingTitle, takingPart } from "./text.js";
 
@@ -21,7 +29,7 @@ h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.3rem; margin: 3rem 0 .5re
 p { margin: .4rem 0; max-width: 56rem; } .soft, p.about, summary, li { color: var(--soft); } .lead { font-size: 1.05rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; min-width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 600; } td.n, th.n { text-align: right; white-space: nowrap; } td small { color: var(--soft); }
+th { color: var(--soft); font-weight: 600; } td.what { min-width: 15rem; } td.n, th.n { text-align: right; white-space: nowrap; } td small { color: var(--soft); }
 .reached { color: var(--good); font-weight: 600; } .missed, .failed { color: var(--bad); font-weight: 600; }
 svg { width: 100%; max-width: 56rem; height: auto; display: block; margin: .5rem 0; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--ink); } svg .soft { fill: var(--soft); }
@@ -77,6 +85,10 @@ function legend(report: Shootout, ids: readonly string[]): string {
 /** A line chart for ranges, bars where there is just one setting or the settings are no range. */
 function charts(report: Shootout, study: Study): string {
   const ids = takingPart(report, study);
+  if (ids.length === 0) {
+    const reasons = new Set(study.settings.flatMap(({ absent }) => absent.map(({ reason }) => reason)));
+    return `<p class="missed">Not measured: ${escapeHtml([...reasons].join("; "))}</p>`;
+  }
   const isRange = new Set(study.settings.map(({ at }) => at)).size > 2 && study.axis !== "setting";
   const placements = [...new Set(study.settings.map(({ placement }) => placement))];
   if (!isRange) {
@@ -178,29 +190,39 @@ function partSection(report: Shootout, part: PartName): string {
       : `<p${absence.failed ? ' class="failed"' : ""}>${absence.failed ? "Failed" : "Not run here"}: ${escapeHtml(absence.reason)}</p>`;
   const sections = studies.map(
     (study) =>
-      `<section id="${study.id}"><h3>${escapeHtml(study.title)}</h3><p class="about">${escapeHtml(study.about)}</p>` +
+      `<section id="${escapeHtml(study.id)}"><h3>${escapeHtml(study.title)}</h3><p class="about">${escapeHtml(study.about)}</p>` +
       `${legend(report, takingPart(report, study))}${charts(report, study)}${studyTables(report, study)}</section>`,
   );
   return `<h2>${escapeHtml(PARTS[part])}</h2>${missing}${sections.join("")}`;
 }
 
-function goalsSection(report: Shootout): string {
-  if (report.goals.length === 0) return "";
-  const rows = report.goals.map(({ goal, name, placement, figure, target, note }) => {
+function goalsTable(goals: readonly GoalResult[]): string {
+  const rows = goals.map(({ goal, name, placement, figure, target, note }) => {
     const verdict = verdictOf({ figure, target });
     return (
-      `<tr><td>${goal}</td><td>${escapeHtml(name)}<br><small>${escapeHtml(note)}</small></td><td>${placement ?? ""}</td>` +
+      `<tr><td>${escapeHtml(goal)}</td><td class="what">${escapeHtml(name)}<br><small>${escapeHtml(note)}</small></td><td>${placement ?? ""}</td>` +
       `<td class="n">${figure === null ? "—" : `${figureText(figure.median)}×`}</td><td class="n">${escapeHtml(describeSpread(figure))}</td>` +
       `<td class="n">${escapeHtml(describeTarget(target))}</td><td class="${verdict.kind}">${escapeHtml(describeVerdict(verdict))}</td></tr>`
     );
   });
+  return (
+    `<div class="wide"><table><thead><tr><th>goal</th><th>what</th><th>cores</th><th class="n">found</th><th class="n">spread</th>` +
+    `<th class="n">wanted</th><th>verdict</th></tr></thead><tbody>${rows.join("")}</tbody></table></div>`
+  );
+}
+
+function goalsSection(report: Shootout): string {
+  if (report.goals.length === 0) return "";
   const meanings = (Object.keys(SHOOTOUT_GOALS) as (keyof typeof SHOOTOUT_GOALS)[])
     .filter((goal) => report.goals.some((one) => one.goal === goal))
     .map((goal) => `<li>${goal}: ${escapeHtml(SHOOTOUT_GOALS[goal])}</li>`);
-  return (
-    `<h2>The goals, as found</h2><ul>${meanings.join("")}</ul><div class="wide"><table><thead><tr><th>goal</th><th>what</th><th>cores</th>` +
-    `<th class="n">found</th><th class="n">spread</th><th class="n">wanted</th><th>verdict</th></tr></thead><tbody>${rows.join("")}</tbody></table></div>`
-  );
+  const judged = report.goals.filter(({ target }) => target !== null);
+  const shown = report.goals.filter(({ target }) => target === null);
+  const others =
+    shown.length === 0
+      ? ""
+      : `<details><summary>Comparisons without a goal</summary>${goalsTable(shown)}</details>`;
+  return `<h2>The goals, as found</h2><ul>${meanings.join("")}</ul>${goalsTable(judged)}${others}`;
 }
 
 /** How many goals were reached, in a sentence. */
