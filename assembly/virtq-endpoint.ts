@@ -1,8 +1,7 @@
 /**
  * The verbs of a virtqueue endpoint, for both formats: what the typed door calls. They check what does not depend on
- * the format (broken, granted, in flight) and leave the rest to `virtq-split.ts` and `virtq-packed.ts`.
+ * the format (broken, granted, in flight) and leave the rest to `virtq-split*.ts` and `virtq-packed*.ts`.
  */
-import { ENTRY_SIZE } from "./abi/arena";
 import {
   VQ_DRIVER,
   VQ_FLAGS_KNOWN,
@@ -10,9 +9,7 @@ import {
   VQ_OFF_BROKEN,
   VQ_OFF_DESC,
   VQ_OFF_DESC_GPA,
-  VQ_OFF_DEVICE,
   VQ_OFF_DEVICE_GPA,
-  VQ_OFF_DRIVER,
   VQ_OFF_DRIVER_GPA,
   VQ_OFF_FLAGS,
   VQ_OFF_GRANTED,
@@ -45,7 +42,6 @@ import {
 import { logWrite, translateRange } from "./regions";
 import { has } from "./virtq";
 import {
-  packedAdd,
   packedAdvance,
   packedComplete,
   packedCompleteOne,
@@ -54,11 +50,9 @@ import {
   packedEnableDelayed,
   packedHasWork,
   packedPeek,
-  packedReap,
-  packedReset,
 } from "./virtq-packed";
+import { packedAdd, packedReap, packedReset } from "./virtq-packed-driver";
 import {
-  splitAdd,
   splitAdvance,
   splitComplete,
   splitCompleteOne,
@@ -67,9 +61,8 @@ import {
   splitEnableDelayed,
   splitHasWork,
   splitPeek,
-  splitReap,
-  splitReset,
 } from "./virtq-split";
+import { splitAdd, splitReap, splitReset } from "./virtq-split-driver";
 
 /** Length of an area: 0 descriptors, 1 driver's, 2 device's (2.7, 2.8.10). */
 export function areaLength(flags: u32, size: u32, area: u32): u32 {

@@ -12,6 +12,7 @@ export * from "../assembly/abi/vconsole.js";
 export * from "../assembly/abi/vblk.js";
 export * from "../assembly/abi/virtio-net.js";
 export * from "../assembly/abi/virtio-blk.js";
+export * from "../assembly/abi/virtio-console.js";
 export * from "../assembly/abi/virtio.js";
 export * from "../assembly/abi/virtio-pci.js";
 export * from "../assembly/abi/virtio-mmio.js";

@@ -54,7 +54,7 @@ const VARIABLES = {
   headers: ["VBUS_GUEST_KDIR", "the build folder of that kernel, to build the drivers with"],
   drivers: [
     "VBUS_GUEST_DRIVERS",
-    "instead of the build folder: a folder with vbus.ko and venet.ko for that kernel",
+    "instead of the build folder: a folder with vbus.ko, venet.ko and virtio_vbus.ko for that kernel",
   ],
   busybox: ["VBUS_GUEST_BUSYBOX", "a static i386 busybox"],
   bios: ["VBUS_GUEST_BIOS", "SeaBIOS (bios.bin, 128 KiB)"],

@@ -10,6 +10,7 @@ import {
 } from "vbus/engine";
 import { describe, expect, it } from "vitest";
 import { firstDifference, openGuest, type Guest } from "./guest.js";
+import { HostileThread } from "./hostile-thread.js";
 import { generator, seedOr } from "./seed.js";
 import { VirtQueuePair, type PairOptions } from "./virtqueue-pair.js";
 
@@ -631,6 +632,49 @@ for (const shared of [false, true]) {
     }
   }
 }
+
+describe(`a driver that rewrites a virtqueue while it is used (seed ${SEED})`, () => {
+  for (const format of ["split", "packed"] as const) {
+    it(`${format}: only that queue suffers`, async () => {
+      const scene = new Scene(true, { format, size: 16, shared: true, indirect: 4, eventIndex: true });
+      const random = generator(SEED + 3);
+      const first = scene.attacked();
+      const { descriptors } = first.options;
+      const thread = new HostileThread({
+        memory: scene.guest.init.memory,
+        address: scene.guest.north.translate(descriptors, scene.shown(first)),
+        length: scene.shown(first),
+        stride: 32,
+        header: 56,
+        seed: SEED,
+      });
+      first.close();
+      await thread.started();
+      const verdicts = new Map<string, number>();
+      let completed = 0;
+      let laps = 0;
+      let hits = 0;
+      while (laps < 600 || hits <= 10) {
+        completed += scene.healthyLap();
+        laps++;
+        const pair = new VirtQueuePair(scene.options, scene.guest);
+        if (laps % 8 === 0) thread.letWrite(1);
+        const list = operations(pair);
+        for (let i = 0; i < 60 && pair.device.broken === null; i++)
+          attempt(list[random() % list.length] as () => unknown);
+        const verdict = expectVerdict(pair.device) ?? "alive";
+        expectVerdict(pair.driver);
+        if (verdict !== "alive") hits++;
+        verdicts.set(verdict, (verdicts.get(verdict) ?? 0) + 1);
+        if (laps % 50 === 0) scene.expectIntact(pair);
+        pair.close();
+      }
+      expect(await thread.stop()).toBeGreaterThan(1000);
+      expect(completed).toBe(3 * laps);
+      expect(hits, JSON.stringify([...verdicts])).toBeGreaterThan(10);
+    });
+  }
+});
 
 describe(`an exported virtqueue state, changed (seed ${SEED})`, () => {
   for (const format of ["split", "packed"] as const) {

@@ -6,9 +6,9 @@ import { virtioClass } from "vbus/devices/virtio-vbus";
 import { BridgeGuest, ProxyBus, type BridgeCarrier, type GuestTransport } from "vbus/drivers";
 import {
   initializeVirtio,
-  VbusVirtioTransport,
   virtioBusDriver,
   type VirtioDriver,
+  type VirtioDriverTransport,
 } from "vbus/drivers/virtio";
 import { allocateGuestMemory, GuestMemory, openHostView, type MemorySpace } from "vbus/memory";
 import { EventLoopScheduler, type Scheduler } from "vbus/scheduler";
@@ -17,7 +17,8 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { turns } from "../event-loop.js";
 import { generator } from "../engine/seed.js";
 import { FEATURE_A, FEATURE_B, Recorder, RECORDER_TYPE } from "../virtio/recorder.js";
-import { entropyDriver, EntropySource } from "./entropy-driver.js";
+import type { EntropySource } from "./entropy-driver.js";
+import { entropyDriver } from "./entropy-driver.js";
 
 const RING_PACKED = 1n << 34n;
 const RING_RESET = 1n << 40n;
@@ -254,13 +255,13 @@ describe("a virtio driver in TypeScript", () => {
     const recorder = new Recorder();
     vbus.registerClass(virtioClass({ name: "recorder", create: () => ({ face: recorder }) }));
     bus.connect(vbus.createDevice("recorder0", "recorder"));
-    let transport: VbusVirtioTransport | null = null;
+    let transport: VirtioDriverTransport | null = null;
     let changes = 0;
     await addGuest("local", [
       {
         deviceType: RECORDER_TYPE,
         async probe(given) {
-          transport = given as VbusVirtioTransport;
+          transport = given;
           given.onConfigChange = () => changes++;
           await initializeVirtio(given, () => 0n);
           await expect(given.createQueue(2, { onInterrupt: () => 0 })).rejects.toMatchObject({

@@ -143,7 +143,7 @@ export class VirtioBlk implements VirtioFace {
     return true;
   }
 
-  /** {@inheritDoc VirtioFace.readConfig} */
+  /** Writes the configuration, as it is at this moment. */
   readConfig(into: Uint8Array, features: bigint): void {
     const view = new DataView(into.buffer, into.byteOffset, into.byteLength);
     const sectors = this.size / VIRTIO_BLK_SECTOR_SIZE;
@@ -174,7 +174,7 @@ export class VirtioBlk implements VirtioFace {
     this.#session.writeBack = value !== 0;
   }
 
-  /** {@inheritDoc VirtioFace.start} */
+  /** A driver is there. @throws VbusError EBUSY when another transport has the device, ENOTCONN after close */
   start(context: VirtioSessionContext): VirtioSession {
     if (this.#closed) throw new VbusError("ENOTCONN", `${this.name} was closed; make a new device`);
     if (this.#session !== null)

@@ -94,12 +94,12 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
     this.features = netFeatures({ offloads, mergeable, pairs });
   }
 
-  /** {@inheritDoc VirtioFace.acceptable} */
+  /** Whether a driver may have these features: each has what it needs (5.1.3.1). */
   acceptable(features: bigint): boolean {
     return featuresFit(features);
   }
 
-  /** {@inheritDoc VirtioFace.readConfig} */
+  /** Writes the configuration, as it is at this moment. */
   readConfig(into: Uint8Array): void {
     const view = new DataView(into.buffer, into.byteOffset, into.byteLength);
     const mac = this.#session?.filter.mac ?? this.#mac;
@@ -119,7 +119,7 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
     // the address is set by a command
   }
 
-  /** {@inheritDoc VirtioFace.start} */
+  /** A driver is there. @throws VbusError EBUSY when another transport has the device, ENOTCONN after close */
   start(context: VirtioSessionContext): VirtioSession {
     if (this.#closed) throw new VbusError("ENOTCONN", `${this.name} was closed; make a new card`);
     if (this.#session !== null)
@@ -128,13 +128,13 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
     return (this.#session = new VirtioNetSession(this, context));
   }
 
-  /** {@inheritDoc CardEnvironment.ended} */
+  /** A session ended. @internal */
   ended(session: VirtioNetSession): void {
     if (this.#session === session) this.#session = null;
     this.#announce = false;
   }
 
-  /** {@inheritDoc CardEnvironment.announced} */
+  /** The driver has announced itself. @internal */
   announced(): void {
     if (!this.#announce) return;
     this.#announce = false;
@@ -214,7 +214,7 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
     this.announce();
   }
 
-  /** {@inheritDoc CardEnvironment.macNumber} */
+  /** The card's own address, as a number. */
   get macNumber(): number {
     return this.#mac;
   }

@@ -29,7 +29,7 @@ import { TransmitQueue } from "./transmit-queue.js";
 export interface CardEnvironment extends Omit<NicEnvironment, "scheduler" | "failed"> {
   /** Name for messages. */
   readonly name: string;
-  /** {@inheritDoc NicEnvironment.statistics} */
+  /** What was counted, over all sessions and queues. */
   readonly statistics: VirtioNetStatistics;
   /** The card's address, as a number. */
   readonly macNumber: number;
