@@ -190,12 +190,18 @@ describe("venet beside virtio-net in a Linux guest", () => {
       await until("eth1", async () => (await machine.run("[ -e /sys/class/net/eth1 ]")).status === 0);
       await up(lab());
     };
-    await reload(); // whatever is allocated once and for all is, after this
-    const before = await free();
+    // what lies on the kernel's lists of free pages of each processor comes and goes: the best of five is without it
+    const best = async (): Promise<number> => {
+      let most = 0;
+      for (let i = 0; i < 5; i++) {
+        await reload();
+        most = Math.max(most, await free());
+      }
+      return most;
+    };
     const { resets } = host!.counters();
-    for (let i = 0; i < 10; i++) await reload();
-    const lost = before - (await free());
-    expect(lost, `kB of memory that are gone after ten reloads`).toBeLessThan(1500);
+    const before = await best();
+    expect(before - (await best()), "kB of memory that are gone after five more reloads").toBeLessThan(1000);
     expect(host!.counters().resets - resets).toBeGreaterThanOrEqual(10);
     await traffic(lab(), "eth1");
     const log = "dmesg | grep -v 'oops=panic' | grep -iE 'oops|bug:|warning:|call trace|leak'";

@@ -299,10 +299,17 @@ describe("the kernel's virtio drivers on the bus", () => {
       await flood;
       await lab.up();
     };
-    await reload(); // whatever is allocated once and for all is, after this
-    const before = await free();
-    for (let i = 0; i < 10; i++) await reload();
-    expect(before - (await free()), "kB of memory that are gone after ten reloads").toBeLessThan(1500);
+    // what lies on the kernel's lists of free pages of each processor comes and goes: the best of five is without it
+    const best = async (): Promise<number> => {
+      let most = 0;
+      for (let i = 0; i < 5; i++) {
+        await reload();
+        most = Math.max(most, await free());
+      }
+      return most;
+    };
+    const before = await best();
+    expect(before - (await best()), "kB of memory that are gone after five more reloads").toBeLessThan(1000);
     await lab.traffic();
     await lab.expectQuiet();
   });
