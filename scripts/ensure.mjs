@@ -1,4 +1,4 @@
-// What every entry point does first: the right Node, the dependencies, the build; for tests the two programs that
+// What every entry point does first: the right Node, the dependencies, the build; for tests the programs that
 // come from outside of npm. Node built-ins only.
 import fs from "node:fs";
 import path from "node:path";
@@ -18,6 +18,9 @@ const TEST_PROGRAMS = [
     names: ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"],
   },
   { package: "tshark", variable: "VBUS_TSHARK", names: ["tshark"] },
+  { package: "e2fsprogs", variable: "VBUS_MKE2FS", names: ["mke2fs"] },
+  { package: "e2fsprogs", variable: "VBUS_E2FSCK", names: ["e2fsck"] },
+  { package: "e2fsprogs", variable: "VBUS_DEBUGFS", names: ["debugfs"] },
 ];
 
 function checkNode() {
@@ -62,17 +65,18 @@ function findProgram({ variable, names }) {
       `${variable} is set to ${given}, which is not an executable file: correct or unset it`,
     );
   }
-  return findOnPath(...names);
+  // file system tools are there for everybody, but not on everybody's PATH
+  return findOnPath(...names) ?? names.map((name) => path.join("/usr/sbin", name)).find(isExecutable);
 }
 
 /**
- * Finds Chromium and tshark, installing them where this can be done without asking: as root on a system with apt.
- * @returns {Promise<Record<string, string>>} VBUS_CHROMIUM and VBUS_TSHARK for the environment of the tests
+ * Finds Chromium, tshark and the tools of ext4, installing them where this can be done without asking: as root on a system with apt.
+ * @returns {Promise<Record<string, string>>} the variables above, for the environment of the tests
  */
 export async function ensureTestPrograms() {
   const missing = TEST_PROGRAMS.filter((program) => findProgram(program) === undefined);
   if (missing.length > 0) {
-    const packages = missing.map((program) => program.package);
+    const packages = [...new Set(missing.map((program) => program.package))];
     const variables = missing.map((program) => program.variable).join(" and ");
     if (!canInstall()) {
       throw new StepError(
