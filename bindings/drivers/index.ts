@@ -10,6 +10,6 @@ export {
   type ProxyBusEvents,
   type ProxyQueueOptions,
 } from "./proxy.js";
-export { ProxySignal, type ProxySignalOptions } from "./proxy-signal.js";
+export { ProxySignal, type ProxySignalOptions, type SignalSink } from "./proxy-signal.js";
 export type { DeviceHandle, GuestEvent, GuestSignal, GuestTransport } from "./transport.js";
 export { BridgeGuest, type BridgeCarrier, type BridgeGuestOptions } from "./bridge.js";

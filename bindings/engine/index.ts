@@ -43,6 +43,7 @@ export {
   type VirtQueueOptions,
   type VirtQueueViolation,
 } from "./virtqueue.js";
+export type { Bound } from "./virtqueue-side.js";
 export { VirtQueueWakeups, type VirtQueueWakeupOptions } from "./virtqueue-wakeup.js";
 export * from "../../assembly/abi/arena.js";
 export * from "../../assembly/abi/arena-virtq.js";

@@ -4,3 +4,4 @@
  */
 export { venetClass, type VenetClassOptions } from "./device.js";
 export type { VenetStatistics, VenetDirection } from "./statistics.js";
+export type { NicDirection } from "../ethernet/statistics.js";

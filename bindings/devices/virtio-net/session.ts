@@ -190,7 +190,7 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     return all;
   }
 
-  /** {@inheritDoc PortPeer.receive} */
+  /** As `PortPeer.receive` says. */
   receive(batch: Batch, from: number, to: number): number {
     let at = from;
     while (at < to) {
@@ -243,7 +243,7 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     return to - from;
   }
 
-  /** {@inheritDoc PortPeer.writable} */
+  /** As `PortPeer.writable` says. */
   writable(): void {
     // another queue first each time, or the first one would take all the room for ever
     this.#turn = (this.#turn + 1) % this.#used;
@@ -268,17 +268,17 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     this.context.configChanged();
   }
 
-  /** {@inheritDoc ControlTarget.setMac} */
+  /** As `ControlTarget.setMac` says. */
   setMac(mac: number): void {
     this.filter.mac = mac;
   }
 
-  /** {@inheritDoc ControlTarget.announced} */
+  /** As `ControlTarget.announced` says. */
   announced(): void {
     this.card.announced();
   }
 
-  /** {@inheritDoc ControlTarget.setPairs} */
+  /** As `ControlTarget.setPairs` says. */
   setPairs(pairs: number): boolean {
     if (pairs > this.#pairs) return false;
     this.#used = pairs;
@@ -286,7 +286,7 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     return true;
   }
 
-  /** {@inheritDoc ControlTarget.setGuestOffloads} */
+  /** As `ControlTarget.setGuestOffloads` says. */
   setGuestOffloads(wanted: bigint): boolean {
     const features = changeGuestOffloads(this.context.features, wanted);
     if (features === null) return false;
@@ -295,7 +295,7 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     return true;
   }
 
-  /** {@inheritDoc ControlTarget.moderate} */
+  /** As `ControlTarget.moderate` says. */
   moderate(direction: "rx" | "tx", moderation: Moderation): void {
     this.#moderation[direction] = moderation;
     for (const pair of direction === "rx" ? this.#receive : this.#transmit) pair?.moderator.set(moderation);
@@ -305,30 +305,30 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     return ((index & 1) === 0 ? this.#receive : this.#transmit)[index >> 1]?.moderator ?? null;
   }
 
-  /** {@inheritDoc ControlTarget.moderateQueue} */
+  /** As `ControlTarget.moderateQueue` says. */
   moderateQueue(index: number, moderation: Moderation): boolean {
     const moderator = this.#moderator(index);
     moderator?.set(moderation);
     return moderator !== null;
   }
 
-  /** {@inheritDoc ControlTarget.moderationOf} */
+  /** As `ControlTarget.moderationOf` says. */
   moderationOf(index: number): Moderation | null {
     return this.#moderator(index)?.current ?? null;
   }
 
-  /** {@inheritDoc ControlTarget.counted} */
+  /** As `ControlTarget.counted` says. */
   counted(done: boolean): void {
     if (done) this.card.statistics.commands++;
     else this.card.statistics.refused++;
   }
 
-  /** {@inheritDoc ControlTarget.failed} */
+  /** As `ControlTarget.failed` says. */
   failed(error: unknown): void {
     this.context.needsReset(failure(this.card.name, "control", error));
   }
 
-  /** {@inheritDoc VirtioSession.queueStarted} */
+  /** As `VirtioSession.queueStarted` says. */
   queueStarted(queue: VirtioQueue): void {
     if (this.#stopped) return;
     try {
@@ -340,7 +340,7 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     }
   }
 
-  /** {@inheritDoc VirtioSession.queueStopped} */
+  /** As `VirtioSession.queueStopped` says. */
   queueStopped(index: number): void {
     if (index === this.#pairs * 2) {
       this.#control?.close();
@@ -354,7 +354,7 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     }
   }
 
-  /** {@inheritDoc VirtioSession.stop} */
+  /** As `VirtioSession.stop` says. */
   stop(): void {
     if (this.#stopped) return;
     this.#close();
