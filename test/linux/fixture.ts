@@ -1,6 +1,7 @@
 /** A Linux guest for a test file: started once, before its first test, and switched off after its last. */
 import { afterAll, beforeAll, expect } from "vitest";
 import { Lab, type LabOptions } from "../../examples/linux/lab.js";
+import type { Machine } from "../../examples/linux/machine.js";
 import { readPieces } from "../../examples/linux/pieces.js";
 
 /** Says what is waited for, past vitest, which shows no output of a test that passes. */
@@ -102,4 +103,23 @@ export async function until(what: string, condition: () => boolean | Promise<boo
     if (performance.now() > end) throw new Error(`still waiting for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+/**
+ * Has a guest do something ten times, and expects that its memory is there afterwards. What lies on the kernel's lists of free
+ * pages of each processor comes and goes: the best of five is without it.
+ */
+export async function expectNoLeak(machine: Machine, work: () => Promise<void>): Promise<void> {
+  const best = async (): Promise<number> => {
+    let most = 0;
+    for (let i = 0; i < 5; i++) {
+      await work();
+      await machine.check("sync; echo 3 >/proc/sys/vm/drop_caches; sleep 0.2");
+      const text = await machine.check("cat /proc/meminfo");
+      most = Math.max(most, Number(/MemFree:\s+(\d+)/.exec(text)![1]));
+    }
+    return most;
+  };
+  const before = await best();
+  expect(before - (await best()), "kB of memory that are gone after five more times").toBeLessThan(1000);
 }

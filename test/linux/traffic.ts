@@ -2,7 +2,7 @@
 import { expect } from "vitest";
 import type { Card, CardName, Lab } from "../../examples/linux/lab.js";
 import { PatternStream } from "../support/streams.js";
-import { probed, until } from "./fixture.js";
+import { probed, receiveDatagrams, until } from "./fixture.js";
 
 /** Seed of what streams consist of. */
 export const SEED = 20090401;
@@ -68,4 +68,50 @@ export async function during(
   );
   expect(await lab.machine.check("cat /tmp/status")).toBe("0\n");
   await judge(await lab.machine.check("cat /tmp/stream"));
+}
+
+/**
+ * Verified streams and round trips over a card with an 802.1Q tag; `address` is the guest's in that network. `tagged` is
+ * called when the guest has the tag, before there is traffic.
+ */
+export async function taggedTraffic(
+  lab: Lab,
+  name: CardName,
+  address: string,
+  tagged: () => void = () => undefined,
+): Promise<void> {
+  const { machine } = lab;
+  const card = lab.card(name);
+  await machine.check(
+    `for m in llc stp garp mrp 8021q; do insmod /lib/modules/$m.ko; done; vconfig add ${name} 5; ` +
+      `ip addr add ${address} dev ${name}.5; ip link set ${name}.5 up`,
+  );
+  tagged();
+  const { command, judge } = both(card, 3 * MEGABYTE, 3 * MEGABYTE);
+  await judge(await machine.check(`${command} -i ${name}.5`, { timeoutMs: 120_000 }));
+  const output = await machine.check(`netprobe ping -h ${card.peerAddress} -i ${name}.5 -n 20 -z 1471`);
+  expect(probed(output, "pinged")).toMatchObject({ sent: 20, lost: 0, errors: 0 });
+  await machine.check(`vconfig rem ${name}.5`);
+}
+
+/** Datagrams of all sizes, odd ones too, both ways. */
+export async function datagramsOfAllSizes(lab: Lab, name: CardName): Promise<void> {
+  const card = lab.card(name);
+  const port = nextPort();
+  const sink = card.peer.udp.sink(port, SEED);
+  const count = 1469;
+  const sent = await lab.machine.check(
+    `netprobe udp-send -h ${card.peerAddress} -p ${port} -n ${count} -z 4:1472 -s ${SEED}`,
+  );
+  expect(probed(sent, "sent").datagrams).toBe(count);
+  await until("the datagrams", () => sink.datagrams >= count);
+  expect(sink).toMatchObject({ datagrams: count, patternErrors: 0, duplicates: 0, missing: 0 });
+  const received = await receiveDatagrams(lab, `-p ${port} -n 200 -r ${SEED}`, () =>
+    card.peer.udp.send(card.guestAddress, port, {
+      count: 200,
+      size: (n) => 4 + ((n * 37) % 1469),
+      seed: SEED,
+    }),
+  );
+  expect(received).toMatchObject({ datagrams: 200, errors: 0, duplicates: 0, end: 200 });
 }

@@ -2,8 +2,17 @@
 import { EXT_ACCEPTED, EXT_LAZY_INDEXES, IOQ_MAGIC, IOQ_OFF_EXTENSION, IOQ_VERSION } from "vbus/abi";
 import { describe, expect, it } from "vitest";
 import type { Lab } from "../../examples/linux/lab.js";
-import { both, during, MEGABYTE, nextPort, SEED, traffic } from "./traffic.js";
-import { expectNoErrors, linuxLab, probed, receiveDatagrams, tell, until } from "./fixture.js";
+import {
+  both,
+  datagramsOfAllSizes,
+  during,
+  MEGABYTE,
+  nextPort,
+  SEED,
+  taggedTraffic,
+  traffic,
+} from "./traffic.js";
+import { expectNoErrors, expectNoLeak, linuxLab, probed, receiveDatagrams, tell, until } from "./fixture.js";
 
 /** Extension word of a ring: lazily written indexes, accepted by south. */
 const GRANTED = (EXT_ACCEPTED | EXT_LAZY_INDEXES) >>> 0;
@@ -77,39 +86,11 @@ describe("venet beside virtio-net in a Linux guest", () => {
   });
 
   it("speaks 802.1Q, streams and datagrams", async () => {
-    const { machine } = lab();
-    await machine.check(
-      "for m in llc stp garp mrp 8021q; do insmod /lib/modules/$m.ko; done; vconfig add eth1 5; " +
-        "ip addr add 10.0.1.3/24 dev eth1.5; ip link set eth1.5 up",
-    );
-    const card = lab().card("eth1");
-    const { command, judge } = both(card, 3 * MEGABYTE, 3 * MEGABYTE);
-    await judge(await machine.check(`${command} -i eth1.5`, { timeoutMs: 120_000 }));
-    const output = await machine.check(`netprobe ping -h ${card.peerAddress} -i eth1.5 -n 20 -z 1471`);
-    expect(probed(output, "pinged")).toMatchObject({ sent: 20, lost: 0, errors: 0 });
-    await machine.check("vconfig rem eth1.5");
+    await taggedTraffic(lab(), "eth1", "10.0.1.3/24");
   });
 
   it("carries datagrams of all sizes, odd ones too, both ways", async () => {
-    const card = lab().card("eth1");
-    const { machine } = lab();
-    const port = nextPort();
-    const sink = card.peer.udp.sink(port, SEED);
-    const count = 1469;
-    const sent = await machine.check(
-      `netprobe udp-send -h ${card.peerAddress} -p ${port} -n ${count} -z 4:1472 -s ${SEED}`,
-    );
-    expect(probed(sent, "sent").datagrams).toBe(count);
-    await until("the datagrams", () => sink.datagrams >= count);
-    expect(sink).toMatchObject({ datagrams: count, patternErrors: 0, duplicates: 0, missing: 0 });
-    const received = await receiveDatagrams(lab(), `-p ${port} -n 200 -r ${SEED}`, () =>
-      card.peer.udp.send(card.guestAddress, port, {
-        count: 200,
-        size: (n) => 4 + ((n * 37) % 1469),
-        seed: SEED,
-      }),
-    );
-    expect(received).toMatchObject({ datagrams: 200, errors: 0, duplicates: 0, end: 200 });
+    await datagramsOfAllSizes(lab(), "eth1");
   });
 
   it("notices the carrier", async () => {
@@ -175,10 +156,6 @@ describe("venet beside virtio-net in a Linux guest", () => {
   it("has its modules reloaded ten times under traffic, without a leak or an oops", async () => {
     const { machine, host } = lab();
     const card = lab().card("eth1");
-    const free = async (): Promise<number> => {
-      await machine.check("sync; echo 3 >/proc/sys/vm/drop_caches; sleep 0.2");
-      return Number(/MemFree:\s+(\d+)/.exec(await machine.check("cat /proc/meminfo"))![1]);
-    };
     const reload = async (): Promise<void> => {
       const noise = `netprobe udp-send -h ${card.peerAddress} -p 9 -d 60000 -z 1400 >/dev/null 2>&1 & noise=$!`;
       await machine.check(`${noise}; usleep 100000`);
@@ -190,18 +167,8 @@ describe("venet beside virtio-net in a Linux guest", () => {
       await until("eth1", async () => (await machine.run("[ -e /sys/class/net/eth1 ]")).status === 0);
       await up(lab());
     };
-    // what lies on the kernel's lists of free pages of each processor comes and goes: the best of five is without it
-    const best = async (): Promise<number> => {
-      let most = 0;
-      for (let i = 0; i < 5; i++) {
-        await reload();
-        most = Math.max(most, await free());
-      }
-      return most;
-    };
     const { resets } = host!.counters();
-    const before = await best();
-    expect(before - (await best()), "kB of memory that are gone after five more reloads").toBeLessThan(1000);
+    await expectNoLeak(machine, reload);
     expect(host!.counters().resets - resets).toBeGreaterThanOrEqual(10);
     await traffic(lab(), "eth1");
     const log = "dmesg | grep -v 'oops=panic' | grep -iE 'oops|bug:|warning:|call trace|leak'";

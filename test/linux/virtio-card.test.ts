@@ -2,7 +2,16 @@
 import { describe, expect, it } from "vitest";
 import type { Lab } from "../../examples/linux/lab.js";
 import { expectNoErrors, linuxLab, probed, receiveDatagrams, until } from "./fixture.js";
-import { both, during, MEGABYTE, nextPort, SEED, traffic } from "./traffic.js";
+import {
+  both,
+  datagramsOfAllSizes,
+  during,
+  MEGABYTE,
+  nextPort,
+  SEED,
+  taggedTraffic,
+  traffic,
+} from "./traffic.js";
 import { abandonFunction, adoptFunction } from "../../examples/linux/virtio-function.js";
 
 const SLOT = 0x11;
@@ -98,41 +107,14 @@ describe("our virtio-net beside v86's and venet in a Linux guest", () => {
   });
 
   it("speaks 802.1Q through the filter that the driver sets", async () => {
-    const { machine } = lab();
     const { commands } = card().statistics;
-    await machine.check(
-      "for m in llc stp garp mrp 8021q; do insmod /lib/modules/$m.ko; done; vconfig add eth2 5; " +
-        "ip addr add 10.0.2.3/24 dev eth2.5; ip link set eth2.5 up",
-    );
-    expect(card().statistics.commands).toBeGreaterThan(commands);
-    const eth2 = lab().card("eth2");
-    const { command, judge } = both(eth2, 3 * MEGABYTE, 3 * MEGABYTE);
-    await judge(await machine.check(`${command} -i eth2.5`, { timeoutMs: 120_000 }));
-    const output = await machine.check(`netprobe ping -h ${eth2.peerAddress} -i eth2.5 -n 20 -z 1471`);
-    expect(probed(output, "pinged")).toMatchObject({ sent: 20, lost: 0, errors: 0 });
-    await machine.check("vconfig rem eth2.5");
+    await taggedTraffic(lab(), "eth2", "10.0.2.3/24", () => {
+      expect(card().statistics.commands).toBeGreaterThan(commands);
+    });
   });
 
   it("carries datagrams of all sizes, odd ones too, both ways", async () => {
-    const eth2 = lab().card("eth2");
-    const { machine } = lab();
-    const port = nextPort();
-    const sink = eth2.peer.udp.sink(port, SEED);
-    const count = 1469;
-    const sent = await machine.check(
-      `netprobe udp-send -h ${eth2.peerAddress} -p ${port} -n ${count} -z 4:1472 -s ${SEED}`,
-    );
-    expect(probed(sent, "sent").datagrams).toBe(count);
-    await until("the datagrams", () => sink.datagrams >= count);
-    expect(sink).toMatchObject({ datagrams: count, patternErrors: 0, duplicates: 0, missing: 0 });
-    const received = await receiveDatagrams(lab(), `-p ${port} -n 200 -r ${SEED}`, () =>
-      eth2.peer.udp.send(eth2.guestAddress, port, {
-        count: 200,
-        size: (n) => 4 + ((n * 37) % 1469),
-        seed: SEED,
-      }),
-    );
-    expect(received).toMatchObject({ datagrams: 200, errors: 0, duplicates: 0, end: 200 });
+    await datagramsOfAllSizes(lab(), "eth2");
   });
 
   it("notices the carrier", async () => {

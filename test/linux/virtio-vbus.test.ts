@@ -12,7 +12,7 @@ import { Machine } from "../../examples/linux/machine.js";
 import { readPieces } from "../../examples/linux/pieces.js";
 import { generator } from "../engine/seed.js";
 import { NetPeer } from "../support/net-peer.js";
-import { probed, tell, until } from "./fixture.js";
+import { expectNoLeak, probed, tell, until } from "./fixture.js";
 import { both, MEGABYTE, type StreamPlace } from "./traffic.js";
 
 const GUEST = "10.0.1.2";
@@ -285,10 +285,6 @@ describe("the kernel's virtio drivers on the bus", () => {
 
   it("are reloaded ten times under traffic, without a leak or a complaint", async () => {
     const { machine } = lab;
-    const free = async (): Promise<number> => {
-      await machine.check("sync; echo 3 >/proc/sys/vm/drop_caches; sleep 0.2");
-      return Number(/MemFree:\s+(\d+)/.exec(await machine.check("cat /proc/meminfo"))![1]);
-    };
     const reload = async (): Promise<void> => {
       const noise = `netprobe udp-send -h ${PEER} -p 9 -d 60000 -z 1400 >/dev/null 2>&1 & noise=$!`;
       await machine.check(`${noise}; usleep 100000`);
@@ -299,17 +295,7 @@ describe("the kernel's virtio drivers on the bus", () => {
       await flood;
       await lab.up();
     };
-    // what lies on the kernel's lists of free pages of each processor comes and goes: the best of five is without it
-    const best = async (): Promise<number> => {
-      let most = 0;
-      for (let i = 0; i < 5; i++) {
-        await reload();
-        most = Math.max(most, await free());
-      }
-      return most;
-    };
-    const before = await best();
-    expect(before - (await best()), "kB of memory that are gone after five more reloads").toBeLessThan(1000);
+    await expectNoLeak(machine, reload);
     await lab.traffic();
     await lab.expectQuiet();
   });
