@@ -5,7 +5,7 @@ import type { EventLoopScheduler } from "../scheduler.js";
 import type { VirtioRingOptions } from "../virtio/features.js";
 import type { VirtioFace } from "../virtio/types.js";
 import { Part, type AttachmentCounters } from "./attachment.js";
-import type { EmulatorHost, Mapping } from "./host.js";
+import type { EmulatorHost, InterruptLine, Mapping } from "./host.js";
 import { EmulatorMachine, type MachineOptions } from "./machine.js";
 import { mappedMemory } from "./mapped-memory.js";
 
@@ -36,6 +36,7 @@ export class VirtioMmioAttachment {
   /** The guest's memory. */
   readonly memory: MemorySpace;
   readonly #part: Part;
+  readonly #line: InterruptLine;
   readonly #mapping: Mapping;
 
   /** @internal Use {@link attachVirtioMmio}. */
@@ -43,8 +44,12 @@ export class VirtioMmioAttachment {
     const { device, memoryAddress, irq, rings, onError, scheduler = machine.scheduler } = options;
     this.scheduler = scheduler;
     this.memory = machine.memory;
+    const line = machine.host.openLine(irq);
+    this.#line = line;
     this.#part = new Part(machine, scheduler, {
-      line: machine.host.openLine(irq),
+      line: (asserted) => {
+        line.set(asserted);
+      },
       answer: (queue) => {
         this.registers.device.kick(queue);
       },
@@ -55,24 +60,25 @@ export class VirtioMmioAttachment {
         this.registers.machineReset();
       },
     });
-    const registers = new VirtioMmio({
-      face: device,
-      memory: machine.memory,
-      scheduler,
-      interrupt: (asserted) => {
-        this.#part.interrupts.setLine(asserted);
-      },
-      ...(rings === undefined ? {} : { rings }),
-      ...(onError === undefined ? {} : { onError }),
-    });
-    this.registers = registers;
-    registers.onKick = (queue) => {
-      this.#part.doorbells.ring(queue);
-    };
+    let registers: VirtioMmio | null = null;
     try {
+      this.registers = registers = new VirtioMmio({
+        face: device,
+        memory: machine.memory,
+        scheduler,
+        interrupt: (asserted) => {
+          this.#part.interrupts.setLine(asserted);
+        },
+        ...(rings === undefined ? {} : { rings }),
+        ...(onError === undefined ? {} : { onError }),
+      });
+      registers.onKick = (queue) => {
+        this.#part.doorbells.ring(queue);
+      };
       this.#mapping = mappedMemory(machine, memoryAddress, VIRTIO_MMIO_SIZE, registers);
     } catch (error) {
-      registers.close();
+      registers?.close();
+      line.close();
       throw error;
     }
     this.#part.join();
@@ -88,6 +94,7 @@ export class VirtioMmioAttachment {
     this.#part.close(() => {
       this.registers.close();
       this.#mapping.unmap();
+      this.#line.close();
     });
   }
 }
@@ -96,7 +103,7 @@ export class VirtioMmioAttachment {
  * Puts a virtio device in front of an emulator's guest, as memory-mapped registers, which the guest must be told of: by its
  * command line, a device tree, an ACPI table with an `LNRO0005`. Call it in the emulator's thread, once for each device.
  *
- * @throws VbusError EBUSY when the memory is taken; EOPNOTSUPP when the machine cannot map any; EINVAL; ENOMEM
+ * @throws VbusError EBUSY when the memory or the interrupt is taken; EOPNOTSUPP when the machine cannot map any; EINVAL; ENOMEM
  */
 export function attachVirtioMmio(host: EmulatorHost, options: HostedVirtioMmioOptions): VirtioMmioAttachment {
   return EmulatorMachine.attach(host, options, (machine) => new VirtioMmioAttachment(machine, options));

@@ -33,6 +33,14 @@ export interface RegisterBlock {
   write(offset: number, width: AccessWidth, value: number): void;
 }
 
+/** A line of the machine's interrupt controller, that belongs to whoever opened it. */
+export interface InterruptLine {
+  /** Sets its level. Called only where interrupts may be raised; from a task it must also wake a guest that sleeps. */
+  set(asserted: boolean): void;
+  /** Gives it back, lowered. Twice is harmless. */
+  close(): void;
+}
+
 /** Registers that were mapped. */
 export interface Mapping {
   /** Takes them away again: accesses lead to what the emulator has where nothing is. Twice is harmless. */
@@ -144,11 +152,10 @@ export interface EmulatorHost {
     readonly port: boolean;
   };
   /**
-   * A line of the machine's interrupt controller. The function sets its level, and is called only where interrupts may be
-   * raised; from a task it must also wake a guest that sleeps.
-   * @throws VbusError EINVAL for a number that does not exist or is taken
+   * Opens a line of the machine's interrupt controller.
+   * @throws VbusError EINVAL for a number that does not exist; EBUSY for one that is taken
    */
-  openLine(irq: number): (asserted: boolean) => void;
+  openLine(irq: number): InterruptLine;
   /** Message-signalled interrupts, when the machine has a controller for them; without, functions have lines only. */
   readonly messages?: MessageSink;
 

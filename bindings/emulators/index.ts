@@ -8,6 +8,7 @@ export type {
   EmulatorHooks,
   EmulatorHost,
   HostedPciFunction,
+  InterruptLine,
   Mapping,
   MessageSink,
   PciSeat,

@@ -5,6 +5,7 @@ import type {
   EmulatorHooks,
   EmulatorHost,
   HostedPciFunction,
+  InterruptLine,
   Mapping,
   MessageSink,
   PciSeat,
@@ -33,6 +34,7 @@ export class V86EmulatorHost implements EmulatorHost {
   readonly messages?: MessageSink;
   readonly memory: WebAssembly.Memory;
   readonly regions: readonly MemoryRegion[];
+  readonly #lines = new Set<number>();
 
   private constructor(private readonly emulator: V86Emulator) {
     const internals = new V86Internals(emulator);
@@ -84,11 +86,26 @@ export class V86EmulatorHost implements EmulatorHost {
   }
 
   /** One of the 16 interrupts of old, past the PCI bus. */
-  openLine(irq: number): (asserted: boolean) => void {
+  openLine(irq: number): InterruptLine {
     if (!(Number.isInteger(irq) && irq >= 0 && irq < 16) || TAKEN_IRQS.includes(irq))
       throw new VbusError("EINVAL", `interrupt ${irq}; 5 and 7 are free in every v86`);
-    return (asserted) => {
-      this.internals.setIrq(irq, asserted);
+    if (this.#lines.has(irq))
+      throw new VbusError(
+        "EBUSY",
+        `interrupt ${irq} belongs to something else that is attached; choose another`,
+      );
+    this.#lines.add(irq);
+    let open = true;
+    return {
+      set: (asserted) => {
+        if (open) this.internals.setIrq(irq, asserted);
+      },
+      close: () => {
+        if (!open) return;
+        this.internals.setIrq(irq, false);
+        open = false;
+        this.#lines.delete(irq);
+      },
     };
   }
 
