@@ -229,7 +229,8 @@ export class V86Host {
   }
 }
 
-function busFor(options: V86Options, scheduler: EventLoopScheduler): { vbus: Vbus | null; bus: Bus } {
+/** The bus that the options name or describe. */
+export function busFor(options: V86Options, scheduler: EventLoopScheduler): { vbus: Vbus | null; bus: Bus } {
   const { bus, devices = [], member = "v86" } = options;
   if (bus !== undefined) return { vbus: null, bus };
   const vbus = new Vbus({ scheduler });
