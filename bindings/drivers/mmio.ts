@@ -71,6 +71,11 @@ class MmioCarrier implements BridgeCarrier {
     page.write(VBUS_MMIO_OFF_CALL, vector);
     const result = page.read(VBUS_MMIO_OFF_RESULT) | 0;
     if (result === -ENOTCONN && (page.read(VBUS_MMIO_OFF_STATE) & VBUS_STATE_GONE) !== 0) this.#gone();
+    // a page that was taken away reads as 0, too
+    if (result === 0 && page.read(VBUS_MMIO_OFF_MAGIC) >>> 0 !== VBUS_MMIO_MAGIC) {
+      this.#gone();
+      throw new VbusError("ENOTCONN", "the register page is gone");
+    }
     return result;
   }
 

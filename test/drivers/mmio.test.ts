@@ -42,7 +42,7 @@ afterEach(async () => {
 class TypeScriptGuest {
   bus!: Bus;
   nic!: VenetNic;
-  proxy!: ProxyBus;
+  proxy: ProxyBus | null = null;
   page!: VbusMmio;
   lost: Error[] = [];
   /** The handler, once there is one. */
@@ -89,21 +89,22 @@ class TypeScriptGuest {
       eventCount: 64,
     });
     this.handler = interrupt;
-    this.proxy = new ProxyBus(transport, {
+    const proxy = new ProxyBus(transport, {
       error: (_device, error) => errors.push(error),
       lost: (error) => this.lost.push(error),
     });
+    this.proxy = proxy;
     const found = new Promise<VenetNic>((resolve) => {
-      this.proxy.registerDriver(new VenetDriver(resolve));
+      proxy.registerDriver(new VenetDriver(resolve));
     });
-    await this.proxy.start();
+    await proxy.start();
     this.nic = await found;
     await this.nic.open();
     return this;
   }
 
   async close(): Promise<void> {
-    if (this.proxy !== undefined) await this.proxy.close();
+    await this.proxy?.close();
     this.page.close();
   }
 }
@@ -135,7 +136,7 @@ describe("guests written in TypeScript behind register pages", () => {
 
   it("leave, which resets the page, and come again", async () => {
     const a = await (await new TypeScriptGuest("a").plug()).start();
-    await a.proxy.close();
+    await a.proxy?.close();
     expect(a.page.read(0x54, 4)).toBe(0);
     await a.start();
     const b = await (await new TypeScriptGuest("b").plug()).start();
@@ -146,6 +147,20 @@ describe("guests written in TypeScript behind register pages", () => {
   it("notice in their next call that the host took them off the bus", async () => {
     const a = await (await new TypeScriptGuest("a").plug()).start();
     a.bus.expel("guest");
+    await expect(a.nic.close()).rejects.toMatchObject({ code: "ENOTCONN" });
+    await pause(5);
+    expect(a.lost).toEqual([expect.objectContaining({ code: "ENOTCONN" })]);
+  });
+});
+
+describe("a register page that is taken away", () => {
+  it("is noticed in the next call, though all of it reads as 0", async () => {
+    const a = await (await new TypeScriptGuest("a").plug()).start();
+    a.page.close();
+    const dead = { read: () => 0, write: () => undefined };
+    Object.defineProperty(a, "page", {
+      value: { ...dead, close: () => undefined, counters: a.page.counters },
+    });
     await expect(a.nic.close()).rejects.toMatchObject({ code: "ENOTCONN" });
     await pause(5);
     expect(a.lost).toEqual([expect.objectContaining({ code: "ENOTCONN" })]);

@@ -42,12 +42,19 @@ static irqreturn_t vbus_mmio_interrupt(int irq, void *data)
 static int vbus_mmio_call(struct vbus_bridge *bridge, u32 vector, u32 len,
 			  u64 addr)
 {
+	int ret;
+
 	iowrite32(lower_32_bits(addr), bridge->regs + VBUS_MMIO_DATAP_LOW);
 	iowrite32(upper_32_bits(addr), bridge->regs + VBUS_MMIO_DATAP_HIGH);
 	iowrite32(len, bridge->regs + VBUS_MMIO_LEN);
 	wmb();	/* the block, too, before south reads it */
 	iowrite32(vector, bridge->regs + VBUS_MMIO_CALL);
-	return (int)ioread32(bridge->regs + VBUS_MMIO_RESULT);
+	ret = (int)ioread32(bridge->regs + VBUS_MMIO_RESULT);
+	/* a page that was taken away reads as 0, too */
+	if (!ret &&
+	    ioread32(bridge->regs + VBUS_MMIO_MAGIC) != VBUS_MMIO_MAGIC_VALUE)
+		return -ENODEV;
+	return ret;
 }
 
 static int vbus_mmio_request_irq(struct vbus_bridge *bridge)
