@@ -25,6 +25,12 @@ export {
   type VbusPciOptions,
 } from "./attach-vbus-pci.js";
 export {
+  attachVbusMmio,
+  type VbusMmioAttachment,
+  type VbusMmioAttachmentCounters,
+  type VbusMmioOptions,
+} from "./attach-vbus-mmio.js";
+export {
   attachVirtioPci,
   type HostedVirtioPciOptions,
   type VirtioPciAttachment,

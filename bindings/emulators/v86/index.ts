@@ -4,6 +4,12 @@
  */
 export { attachVbus, type V86Counters, type V86Device, type V86Host, type V86Options } from "./attach.js";
 export {
+  attachVbusMmio,
+  type V86VbusMmioCounters,
+  type V86VbusMmioHost,
+  type V86VbusMmioOptions,
+} from "./attach-mmio.js";
+export {
   attachVirtio,
   type V86MachineOptions,
   type V86VirtioCounters,
