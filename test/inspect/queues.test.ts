@@ -241,8 +241,8 @@ describe.each([
           case 2:
             if (taken.length > 0) {
               const at = options.inOrder ? 0 : random() % taken.length;
-              const [id] = taken.splice(at, 1);
-              device.completeOne(id!, 1);
+              const { id, slots } = taken.splice(at, 1)[0]!;
+              device.completeOne(id, slots, 1);
               used++;
             }
             break;
