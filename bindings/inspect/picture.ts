@@ -70,7 +70,7 @@ function ioqPicture(queue: IoqSnapshot, width: number, rows: number): string {
     `    ${
       owners === null
         ? "the segment is not in the guest's memory, or too large to be drawn"
-        : `n/s whose descriptor: north ${owners.north}, south ${owners.south}${owners.other === 0 ? "" : `, NEITHER ${owners.other}`}; capitals: valid (${valid ?? 0})`
+        : `n/s whose descriptor: north ${owners.north}, south ${owners.south}${owners.other === 0 ? "" : `, NEITHER ${owners.other}`}${valid === null || valid === 0 ? "" : `; capitals: marked valid (${valid})`}`
     }`,
     ...(signal === null ? [] : [`    ${signalLine(signal)}`]),
   ].join("\n");

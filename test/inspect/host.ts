@@ -83,9 +83,9 @@ export class InspectedHost {
       ["disk0", "vblk", {}],
       ["console0", "vconsole", {}],
       ["card2", "virtio-net", {}],
-      ["entropy0", "virtio-rng", {}],
     ] as const)
       bus.connect(vbus.createDevice(name, className, attributes));
+    vbus.createDevice("entropy0", "virtio-rng"); // on no bus
     bus.admit("guest-a");
     const init = allocateGuestMemory({ size: 16 << 20, arenaSize: 2 << 20 });
     const memory = await GuestMemory.open(init);

@@ -2,7 +2,9 @@
 import { EXT_COMPACT, EXT_LAZY_INDEXES } from "vbus/abi";
 import {
   BURST_LENGTH,
+  BURST_CLEAR_VALID,
   BURST_NOFLIP,
+  BURST_SET_VALID,
   BURST_SIGNAL,
   BurstTable,
   type DeviceVirtQueue,
@@ -81,7 +83,7 @@ describe.each([
     expect(ioq(north).granted).toEqual({ push: 5, pop: 0 });
     for (let i = 0; i < 5; i++) table.setLength(i, 60);
     south.enable(0);
-    expect(north.commit("both", table, 5, BURST_LENGTH | BURST_SIGNAL)).toBe(true);
+    expect(north.commit("both", table, 5, BURST_LENGTH | BURST_SET_VALID | BURST_SIGNAL)).toBe(true);
 
     expect(ioq(south)).toMatchObject({
       owners: { north: 3, south: 5, other: 0 },
@@ -104,7 +106,7 @@ describe.each([
       indexes: { inuse: { head: 2 } },
     });
     expect(north.peek("valid", null, 1)).toBe(1);
-    north.release("valid", null, 1, BURST_NOFLIP);
+    north.release("valid", null, 1, BURST_NOFLIP | BURST_CLEAR_VALID);
     expect(ioq(north).map).toBe("nNSSSnnn");
     if ((offer & EXT_LAZY_INDEXES) === 0)
       expect(ioq(north).shared).toEqual({
@@ -117,7 +119,7 @@ describe.each([
     const { north, south } = open();
     const table = BurstTable.allocate(north.space, 8);
     north.reserve("both", table, 5);
-    north.commit("both", table, 5, BURST_SIGNAL);
+    north.commit("both", table, 5, BURST_SET_VALID | BURST_SIGNAL);
     south.peek("inuse", null, 2);
     south.release("inuse", null, 2, BURST_SIGNAL);
     const picture = ringPicture(ioq(north, "tx")).split("\n");
@@ -141,7 +143,7 @@ it("a ring that is broken says so, and why", () => {
   const snapshot = ioq(south);
   expect(snapshot).toMatchObject({
     broken: "owner",
-    map: "?SSS",
+    map: "?sss",
     owners: { other: 1, south: 3 },
   });
   expect(ringPicture(snapshot)).toMatch(/BROKEN: owner[^]*NEITHER 1/);
@@ -374,7 +376,7 @@ it("a picture of many descriptors puts several into one character, and of number
   const lines = ringPicture(snapshot, { width: 32, rows: 4 }).split("\n");
   expect(lines.filter((line) => /^ *\d+ [SsNn+]+$/.test(line))).toHaveLength(4);
   expect(lines.join("\n")).toContain("16 descriptors in a character");
-  expect(lines[1]).toBe(`     0 ${"S".repeat(6)}+${"n".repeat(25)}`);
+  expect(lines[1]).toBe(`     0 ${"s".repeat(6)}+${"n".repeat(25)}`);
   snapshot.shared!.inuse.head = 0xffffffff;
   expect(ringPicture(snapshot)).toContain("OUTSIDE THE RING: inuse.head 4294967295");
 });
