@@ -1,8 +1,8 @@
 /** Samples everybody in turn, and makes one setting's cells of what they found. */
 import { placementOf, type Placement } from "../harness/placement.js";
 import { FEWEST_PAIRS } from "../harness/result.js";
-import { quantile, summarize } from "../harness/statistics.js";
-import type { Absence, Cell, Duel, ExtraName, Setting } from "./model.js";
+import { summarize } from "../harness/statistics.js";
+import type { Absence, Cell, Duel, ExtraName, Measures, Setting } from "./model.js";
 
 /** One sample. */
 export interface Outcome {
@@ -10,7 +10,7 @@ export interface Outcome {
   value: number;
   /** Probes around a two-thread sample; null where placement plays no part. */
   probes: { before: number; after: number } | null;
-  extras: Partial<Record<ExtraName, number>>;
+  extras: Measures;
 }
 
 /** Somebody who takes part in a setting, or why not. */
@@ -166,7 +166,7 @@ function cellsOf(
       contestant: id,
       value: summarize(own.map(({ value }) => value)),
       ratio: id === reference ? null : compare(id, reference),
-      extras: medians(own),
+      extras: summaries(own),
     });
   }
   const compared = duels.flatMap(([ours, rival]) => {
@@ -176,12 +176,12 @@ function cellsOf(
   return { cells, absent: missing, duels: compared };
 }
 
-function medians(outcomes: readonly Outcome[]): Cell["extras"] {
+function summaries(outcomes: readonly Outcome[]): Cell["extras"] {
   const extras: Cell["extras"] = {};
   const names = new Set(outcomes.flatMap((outcome) => Object.keys(outcome.extras) as ExtraName[]));
   for (const name of names) {
     const values = outcomes.map((outcome) => outcome.extras[name]).filter((value) => value !== undefined);
-    extras[name] = quantile(values, 0.5);
+    extras[name] = summarize(values);
   }
   return extras;
 }

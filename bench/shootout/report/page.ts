@@ -1,5 +1,6 @@
 /** The shoot-out as one page that needs nothing else: no script, no network. */
 import { escapeHtml } from "../../harness/report.js";
+import type { Placement } from "../../harness/placement.js";
 import { describeSpread, describeTarget, describeVerdict, verdictOf } from "../../harness/result.js";
 import { figureText } from "../../harness/text-table.js";
 import { SHOOTOUT_GOALS } from "../goals.js";
@@ -12,8 +13,9 @@ import {
   type Shootout,
   type Study,
 } from "../model.js";
-import { barChart, lineChart } from "./charts.js";
-import { extrasOf, nameOf, settingTitle, takingPart } from "./text.js";
+import { barChart, barsAreLogarithmic, lineChart, type BarGroup } from "./charts.js";
+import { headlines } from "./headlines.js";
+import { extrasOf, nameOf, settingTitle, spreadOf, takingPart } from "./text.js";
 
 const STYLE = `
 :root { color-scheme: light dark; --ink: #1b2026; --soft: #59636e; --line: #dbe0e6; --page: #fff; --panel: #f5f7f9;
@@ -30,9 +32,10 @@ p { margin: .4rem 0; max-width: 56rem; } .soft, p.about, summary, li { color: va
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; min-width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; } td.what { min-width: 15rem; } td.n, th.n { text-align: right; white-space: nowrap; } td small { color: var(--soft); }
+.short li { color: var(--ink); margin: .2rem 0; }
 .reached { color: var(--good); font-weight: 600; } .missed, .failed { color: var(--bad); font-weight: 600; }
 svg { width: 100%; max-width: 56rem; height: auto; display: block; margin: .5rem 0; }
-svg text { font: 12px system-ui, sans-serif; fill: var(--ink); } svg .soft { fill: var(--soft); }
+svg text { font: 12px system-ui, sans-serif; fill: var(--ink); } svg .soft { fill: var(--soft); } svg .head { font-weight: 600; }
 .grid { stroke: var(--line); } .line { fill: none; stroke-width: 2; } .whisker { stroke: var(--ink); stroke-width: 1.5; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; padding: 0; margin: .25rem 0; list-style: none; font-size: .85rem; }
 .legend i { display: inline-block; width: 1.4rem; border-top: 3px solid; margin-right: .4rem; vertical-align: .25em; }
@@ -82,6 +85,30 @@ function legend(report: Shootout, ids: readonly string[]): string {
   return `<ul class="legend">${items.join("")}</ul>`;
 }
 
+const better = ({ lower }: Study): string => (lower ? "shorter is better" : "longer is better");
+
+/** Bars of all settings of one class, on one axis. */
+function bars(report: Shootout, study: Study, placement: Placement | null, ids: readonly string[]): string {
+  const settings = study.settings.filter((setting) => setting.placement === placement);
+  const groups = settings.map(({ name, cells }): BarGroup => ({
+    title: settings.length === 1 ? "" : name,
+    bars: ids.flatMap((id) => {
+      const cell = cells.find(({ contestant }) => contestant === id);
+      if (cell === undefined) return [];
+      const { median, low, high } = cell.value;
+      const ratio = cell.ratio === null ? "" : `, ${figureText(cell.ratio.median)}×`;
+      const label = `${figureText(median)}${ratio}`;
+      return [{ name: nameOf(report, id), colour: colourOf(id), value: median, low, high, label }];
+    }),
+  }));
+  const chart = barChart(groups, `${study.title}, ${study.unit}`);
+  if (chart === "") return "";
+  const cores = placement === null ? "" : `, ${placement} cores`;
+  const axis = barsAreLogarithmic(groups) ? ", the axis is logarithmic" : "";
+  const against = `×: times as good as ${nameOf(report, study.reference)}`;
+  return `<p class="soft">${escapeHtml(`${study.unit}${cores}; ${better(study)}${axis}; ${against}`)}</p>${chart}`;
+}
+
 /** A line chart for ranges, bars where there is just one setting or the settings are no range. */
 function charts(report: Shootout, study: Study): string {
   const ids = takingPart(report, study);
@@ -91,23 +118,7 @@ function charts(report: Shootout, study: Study): string {
   }
   const isRange = new Set(study.settings.map(({ at }) => at)).size > 2 && study.axis !== "setting";
   const placements = [...new Set(study.settings.map(({ placement }) => placement))];
-  if (!isRange) {
-    return study.settings
-      .map((setting) => {
-        const bars = ids.flatMap((id) => {
-          const cell = setting.cells.find(({ contestant }) => contestant === id);
-          if (cell === undefined) return [];
-          const { median, low, high } = cell.value;
-          const label = `${figureText(median)} ${study.unit}`;
-          return [{ name: nameOf(report, id), colour: colourOf(id), value: median, low, high, label }];
-        });
-        const title = settingTitle(setting);
-        return bars.length === 0
-          ? ""
-          : `<p class="soft">${escapeHtml(title)}</p>${barChart(bars, `${study.title}, ${title}`)}`;
-      })
-      .join("");
-  }
+  if (!isRange) return placements.map((placement) => bars(report, study, placement, ids)).join("");
   return placements
     .map((placement) => {
       const settings = study.settings.filter((setting) => setting.placement === placement);
@@ -157,7 +168,9 @@ function studyTables(report: Shootout, study: Study): string {
   const extras = extrasOf(study).map((name) =>
     table(`${EXTRAS[name].title}, ${EXTRAS[name].unit}`, ({ cells }, id) => {
       const value = cells.find(({ contestant }) => contestant === id)?.extras[name];
-      return value === undefined ? "—" : figureText(value);
+      return value === undefined
+        ? "—"
+        : `${figureText(value.median)} <small>${escapeHtml(spreadOf(value))}</small>`;
     }),
   );
   const reference = nameOf(report, study.reference);
@@ -236,6 +249,31 @@ export function goalsSentence(report: Shootout): string {
   return `${parts.join(", ")}.`;
 }
 
+/** What is needed to read the rest. */
+const WORDS: readonly (readonly [string, string])[] = [
+  [
+    "ring",
+    "A list in memory that two sides share: one side writes what it has, the other takes it. An entry is a descriptor: where a buffer lies, and how long it is.",
+  ],
+  [
+    "burst",
+    "So many descriptors handed over at once. What each hand-over costs is paid once for all of them.",
+  ],
+  [
+    "doorbell, interrupt",
+    "How one side wakes the other when it may be asleep: a guest rings a doorbell, a host raises an interrupt. Each costs a thousand times what a descriptor costs, so rings say whether the other side wants any.",
+  ],
+  [
+    "near, far",
+    "How long a piece of memory takes from one processor core to the other. The hypervisor that this machine runs under decides, and changes its mind; figures are kept apart by it.",
+  ],
+  [
+    "offloads",
+    "Work on network frames that one side leaves to the other: a checksum that nobody computes as long as the frame stays in memory; a superframe of up to 64 KiB that is cut into ordinary frames only where somebody needs those (TSO for TCP, USO for UDP), and made of ordinary frames where they arrive; buffers that may be combined for a frame (mergeable buffers of virtio, L4RO of venet).",
+  ],
+  ["±", "Half the range that the middle half of all samples lies in, in percent of the median."],
+];
+
 /** The page. */
 export function shootoutPage(report: Shootout): string {
   const { machine } = report;
@@ -266,6 +304,13 @@ export function shootoutPage(report: Shootout): string {
 <h1>vbus shoot-out</h1>
 <p class="lead">How fast do virtual machines in JavaScript exchange buffers with the world outside, and by which ring? IOQ (the ring of the
 virtual-bus of 2009), virtio's two rings and what else there is, under the same conditions. ${escapeHtml(goalsSentence(report))}</p>
+<h2>In short</h2>
+<ul class="short">${headlines(report)
+    .map((line) => `<li>${escapeHtml(line)}</li>`)
+    .join("")}</ul>
+<h2>Words</h2>
+<dl>${WORDS.map(([word, meaning]) => `<dt>${word}</dt><dd>${escapeHtml(meaning)}</dd>`).join("")}</dl>
+<h2>The machine</h2>
 <dl>${facts.map(([name, value]) => `<dt>${name}</dt><dd>${escapeHtml(value)}</dd>`).join("")}</dl>
 <details><summary>How it was measured</summary><ul>${report.method.map((line) => `<li>${escapeHtml(line)}</li>`).join("")}</ul></details>
 <details><summary>Who takes part</summary><div class="wide"><table><tbody>${contestants.join("")}</tbody></table></div></details>

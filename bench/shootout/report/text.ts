@@ -1,5 +1,6 @@
 /** The shoot-out as tables for a terminal. */
 import { describeSpread, describeTarget, describeVerdict, verdictOf } from "../../harness/result.js";
+import type { Summary } from "../../harness/statistics.js";
 import { aligned, figureText } from "../../harness/text-table.js";
 import {
   EXTRAS,
@@ -33,6 +34,11 @@ export function extrasOf(study: Study): ExtraName[] {
     study.settings.flatMap(({ cells }) => cells.flatMap(({ extras }) => Object.keys(extras) as ExtraName[])),
   );
   return (Object.keys(EXTRAS) as ExtraName[]).filter((name) => present.has(name));
+}
+
+/** The spread of a figure that has one. */
+export function spreadOf(value: Summary): string {
+  return value.high === value.low ? "" : describeSpread(value);
 }
 
 /** One study: who, and per setting the median, its spread, and how many times as good as the reference. */
@@ -69,7 +75,7 @@ function extraTable(report: Shootout, study: Study, name: ExtraName): string {
       nameOf(report, id),
       ...study.settings.map(({ cells }) => {
         const value = cells.find(({ contestant }) => contestant === id)?.extras[name];
-        return value === undefined ? "—" : figureText(value);
+        return value === undefined ? "—" : [figureText(value.median), spreadOf(value)].join(" ").trim();
       }),
     ])
     .filter((line) => line.slice(1).some((cell) => cell !== "—"));
