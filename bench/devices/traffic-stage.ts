@@ -139,9 +139,8 @@ export class TrafficStage {
     try {
       arrived = await this.#b.call<TrafficReceived>("received", { payload, timeoutMs: ARRIVE_MS });
     } catch (error) {
-      throw new Error(`frames were lost; the host says ${JSON.stringify(await this.report())}`, {
-        cause: error,
-      });
+      const what = error instanceof Error ? error.message : String(error);
+      throw new Error(`${what}; the host says ${JSON.stringify(await this.report())}`, { cause: error });
     }
     const { user, system } = process.cpuUsage(cpu);
     const after = await this.#totals();

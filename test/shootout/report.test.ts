@@ -187,8 +187,8 @@ describe("the same report for a terminal and as a page", () => {
     expect(headlines(REPORT)).toEqual([
       "Rings between two threads, in bursts of 32 (near cores), ns/descriptor, best first: IOQ strict v4 3.13, virtio split 6.25.",
       "Rings between two threads, in bursts of 32 (far cores), ns/descriptor, best first: IOQ strict v4 9.38, virtio split 28.1.",
-      "… one descriptor at a time (near cores), ns/descriptor, best first: IOQ strict v4 100, virtio split 200.",
-      "… one descriptor at a time (far cores), ns/descriptor, best first: IOQ strict v4 300, virtio split 900.",
+      "Rings between two threads, one descriptor at a time (near cores), ns/descriptor, best first: IOQ strict v4 100, virtio split 200.",
+      "Rings between two threads, one descriptor at a time (far cores), ns/descriptor, best first: IOQ strict v4 300, virtio split 900.",
       "TCP between two guests, all offloads on (near cores), Gbit/s of payload, best first: venet 50.0, our virtio-net, split 40.0.",
     ]);
   });

@@ -24,13 +24,13 @@ const HEADLINES: readonly Headline[] = [
     about: "Rings between two threads, in bursts of 32",
     names: RINGS,
   },
-  { study: "descriptors-2-notified", at: 1, about: "… one descriptor at a time", names: RINGS },
-  { study: "trips", at: 1, about: "… one there and back, before the next", names: RINGS },
+  { study: "descriptors-2-notified", at: 1, about: "Rings between two threads, one descriptor at a time", names: RINGS },
+  { study: "trips", at: 1, about: "Rings between two threads, one there and back before the next", names: RINGS },
   { study: "devices-off", about: "TCP between two guests, all offloads on", names: CARDS },
-  { study: "devices-on", about: "… all offloads off", names: CARDS },
-  { study: "devices-trips", about: "… one frame there and back", names: CARDS },
+  { study: "devices-on", about: "TCP between two guests, all offloads off", names: CARDS },
+  { study: "devices-trips", about: "One frame between two guests, there and back", names: CARDS },
   { study: "linux-out", about: "A Linux guest in an emulator, TCP out", names: LINUX },
-  { study: "linux-in", about: "… TCP in", names: LINUX },
+  { study: "linux-in", about: "A Linux guest in an emulator, TCP in", names: LINUX },
 ];
 
 function sentence(report: Shootout, study: Study, setting: Setting, { about, names }: Headline): string {
