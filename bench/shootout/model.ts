@@ -81,14 +81,17 @@ export interface Absence {
   failed: boolean;
 }
 
+/** Class of the cores that samples were taken on; `mixed`: of several classes, or of none, taken together. */
+export type CoreClass = Placement | "mixed";
+
 /** One setting of a study: everybody under the same conditions. */
 export interface Setting {
   /** Where it stands on the study's axis, such as the burst. */
   at: number;
   /** For people, such as `bursts of 32`. */
   name: string;
-  /** Two-thread settings have cells of both classes; others of none. */
-  placement: Placement | null;
+  /** Class of the samples; null where one thread does everything. */
+  placement: CoreClass | null;
   cells: Cell[];
   absent: Absence[];
   /** What goals are judged by. */
@@ -119,7 +122,7 @@ export interface Study {
 export interface GoalResult {
   goal: string;
   name: string;
-  placement: Placement | null;
+  placement: CoreClass | null;
   figure: Summary | null;
   target: Target | null;
   /** Remarks, or why it could not be measured. */

@@ -6,12 +6,12 @@ import {
   verdictOf,
   type Target,
 } from "../../harness/result.js";
-import type { Placement } from "../../harness/placement.js";
 import { figureText } from "../../harness/text-table.js";
 import {
   EXTRAS,
   PARTS,
   type Cell,
+  type CoreClass,
   type ExtraName,
   type PartName,
   type Setting,
@@ -43,10 +43,10 @@ function extraText(cell: Cell | undefined, name: ExtraName): string {
 const cellOf = ({ cells }: Setting, id: string): Cell | undefined =>
   cells.find(({ contestant }) => contestant === id);
 
-const coresText = (placement: Placement | null): string => (placement === null ? "" : `, ${placement} cores`);
+const coresText = (placement: CoreClass | null): string => (placement === null ? "" : `, ${placement} cores`);
 
 /** Classes of cores that a study has figures of. */
-const classesOf = ({ settings }: Study): (Placement | null)[] => [
+const classesOf = ({ settings }: Study): (CoreClass | null)[] => [
   ...new Set(settings.filter(({ cells }) => cells.length > 0).map(({ placement }) => placement)),
 ];
 

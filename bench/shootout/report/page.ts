@@ -1,19 +1,19 @@
 /** The shoot-out as one page that needs nothing else: no script, no network. */
 import { escapeHtml } from "../../harness/report.js";
-import type { Placement } from "../../harness/placement.js";
 import { describeSpread, describeTarget, describeVerdict, verdictOf } from "../../harness/result.js";
 import { figureText } from "../../harness/text-table.js";
 import { SHOOTOUT_GOALS } from "../goals.js";
 import {
   EXTRAS,
   PARTS,
+  type CoreClass,
   type GoalResult,
   type PartName,
   type Setting,
   type Shootout,
   type Study,
 } from "../model.js";
-import { barChart, barsAreLogarithmic, lineChart, type BarGroup } from "./charts.js";
+import { barChart, barsAreLogarithmic, lineChart, type BarGroup, type Series } from "./charts.js";
 import { headlines } from "./headlines.js";
 import { extrasOf, nameOf, settingTitle, spreadOf, takingPart } from "./text.js";
 
@@ -88,7 +88,7 @@ function legend(report: Shootout, ids: readonly string[]): string {
 const better = ({ lower }: Study): string => (lower ? "shorter is better" : "longer is better");
 
 /** Bars of all settings of one class, on one axis. */
-function bars(report: Shootout, study: Study, placement: Placement | null, ids: readonly string[]): string {
+function bars(report: Shootout, study: Study, placement: CoreClass | null, ids: readonly string[]): string {
   const settings = study.settings.filter((setting) => setting.placement === placement);
   const groups = settings.map(({ name, cells }): BarGroup => ({
     title: settings.length === 1 ? "" : name,
@@ -119,28 +119,75 @@ function charts(report: Shootout, study: Study): string {
   const isRange = new Set(study.settings.map(({ at }) => at)).size > 2 && study.axis !== "setting";
   const placements = [...new Set(study.settings.map(({ placement }) => placement))];
   if (!isRange) return placements.map((placement) => bars(report, study, placement, ids)).join("");
+  const native = ids.filter((id) => isNative(report, id));
+  const managed = ids.filter((id) => !isNative(report, id));
+  const yardsticks = managed.filter((id) => YARDSTICKS.includes(id));
   return placements
-    .map((placement) => {
-      const settings = study.settings.filter((setting) => setting.placement === placement);
-      const series = ids.map((id) => ({
-        name: nameOf(report, id),
-        colour: colourOf(id),
-        dashed: isNative(report, id),
-        points: settings.flatMap(({ at, name, cells }) => {
-          const cell = cells.find(({ contestant }) => contestant === id);
-          if (cell === undefined) return [];
-          return [
-            { x: at, y: cell.value.median, label: `${name}: ${figureText(cell.value.median)} ${study.unit}` },
-          ];
-        }),
-      }));
-      const xLabels = new Map(settings.map(({ at }) => [at, String(at)]));
-      const chart = lineChart(series, { x: study.axis, y: study.unit, xLabels });
-      if (chart === "") return "";
-      const title = placement === null ? study.unit : `${study.unit}, ${placement} cores`;
-      return `<p class="soft">${escapeHtml(title)}; ${study.lower ? "lower is better" : "higher is better"}, both axes logarithmic</p>${chart}`;
-    })
+    .flatMap((placement) => [
+      lines(report, study, placement, managed, ""),
+      native.length === 0
+        ? ""
+        : lines(
+            report,
+            study,
+            placement,
+            [...yardsticks, ...native],
+            "native loops (dashed) beside ours in wasm; ",
+          ),
+    ])
     .join("");
+}
+
+/** Contestants in wasm that native ones are shown with. */
+const YARDSTICKS = ["ioq", "split"];
+/** Somebody who is everywhere so many times worse than the best would flatten the chart for all others. */
+const OFF_CHART = 12;
+
+/** Lines of some contestants over a range, on cores of one class. */
+function lines(
+  report: Shootout,
+  study: Study,
+  placement: CoreClass | null,
+  ids: readonly string[],
+  what: string,
+): string {
+  const settings = study.settings.filter((setting) => setting.placement === placement);
+  const pointsOf = (id: string): Series["points"] =>
+    settings.flatMap(({ at, name, cells }) => {
+      const cell = cells.find(({ contestant }) => contestant === id);
+      if (cell === undefined) return [];
+      const y = cell.value.median;
+      return [{ x: at, y, label: `${name}: ${figureText(y)} ${study.unit}` }];
+    });
+  const all = ids.map((id) => ({ id, points: pointsOf(id) })).filter(({ points }) => points.length > 0);
+  const bestAt = (at: number): number =>
+    Math.min(...all.flatMap(({ points }) => points.filter(({ x }) => x === at).map(({ y }) => y)));
+  const isOff = ({ points }: { points: Series["points"] }): boolean =>
+    study.lower && points.every(({ x, y }) => y > OFF_CHART * bestAt(x));
+  const shown = all.filter((one) => !isOff(one));
+  const series = shown.map(({ id, points }) => ({
+    name: nameOf(report, id),
+    colour: colourOf(id),
+    dashed: isNative(report, id),
+    points,
+  }));
+  const xLabels = new Map(settings.map(({ at }) => [at, String(at)]));
+  const chart = lineChart(series, { x: study.axis, y: study.unit, xLabels });
+  if (chart === "") return "";
+  const cores = placement === null ? "" : `, ${placement} cores`;
+  const better = study.lower ? "lower is better" : "higher is better";
+  const off = all.filter(isOff).map(({ id, points }) => {
+    const found = points.map(({ y }) => y);
+    return `${nameOf(report, id)} is off the chart: ${figureText(Math.max(...found))} to ${figureText(Math.min(...found))}.`;
+  });
+  return (
+    `<p class="soft">${escapeHtml(`${what}${study.unit}${cores}; ${better}, both axes logarithmic`)}</p>` +
+    `${legend(
+      report,
+      shown.map(({ id }) => id),
+    )}${chart}` +
+    off.map((line) => `<p class="soft">${escapeHtml(line)}</p>`).join("")
+  );
 }
 
 function cellText(study: Study, { cells }: Setting, id: string): string {
@@ -204,7 +251,7 @@ function partSection(report: Shootout, part: PartName): string {
   const sections = studies.map(
     (study) =>
       `<section id="${escapeHtml(study.id)}"><h3>${escapeHtml(study.title)}</h3><p class="about">${escapeHtml(study.about)}</p>` +
-      `${legend(report, takingPart(report, study))}${charts(report, study)}${studyTables(report, study)}</section>`,
+      `${charts(report, study)}${studyTables(report, study)}</section>`,
   );
   return `<h2>${escapeHtml(PARTS[part])}</h2>${missing}${sections.join("")}`;
 }
