@@ -50,7 +50,7 @@ export const EXTRAS = {
   p99: { title: "p99", unit: "ns" },
   p999: { title: "p99.9", unit: "ns" },
   max: { title: "slowest", unit: "ns" },
-  change: { title: "in proportion to the same card in the first row of its kind", unit: "×" },
+  change: { title: "against the first row of its flow", unit: "×" },
   received: { title: "received", unit: "per frame sent" },
   doorbells: { title: "doorbells", unit: "per 1000" },
   interrupts: { title: "interrupts", unit: "per 1000" },

@@ -50,7 +50,7 @@ function sentence(report: Shootout, study: Study, setting: Setting, { about, nam
   });
   if (figures.length < 2) return "";
   const sorted = figures.sort((a, b) => (study.lower ? a.value - b.value : b.value - a.value));
-  const list = sorted.map(({ name, value }) => `${name} ${figureText(value)}`).join(", ");
+  const list = sorted.map(({ name, value }) => `${name} ${figureText(value)}`).join("; ");
   const cores = setting.placement === null ? "" : ` (${setting.placement} cores)`;
   return `${about}${cores}, ${study.unit}, best first: ${list}.`;
 }

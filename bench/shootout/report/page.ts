@@ -15,7 +15,7 @@ import {
 } from "../model.js";
 import { barChart, barsAreLogarithmic, lineChart, type BarGroup, type Series } from "./charts.js";
 import { headlines } from "./headlines.js";
-import { extrasOf, nameOf, settingTitle, spreadOf, takingPart } from "./text.js";
+import { extrasOf, nameOf, spreadOf, studyLines, takingPart } from "./text.js";
 
 const STYLE = `
 :root { color-scheme: light dark; --ink: #1b2026; --soft: #59636e; --line: #dbe0e6; --page: #fff; --panel: #f5f7f9;
@@ -42,7 +42,8 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--ink); } svg .soft { fil
 .legend i.dashed { border-top-style: dashed; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; background: var(--panel); padding: .75rem 1rem; border-radius: .5rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; } details { margin: .4rem 0; } summary { cursor: pointer; }
-@media (max-width: 40rem) { body { font-size: 15px; } dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } svg text { font-size: 15px; } }
+@media (max-width: 40rem) { body { font-size: 15px; } dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } td.what { min-width: 8rem; }
+  .wide svg { min-width: 38rem; } }
 `;
 
 /** Colours of contestants by id; native ones have that of the one that they are the yardstick of. */
@@ -85,14 +86,44 @@ function legend(report: Shootout, ids: readonly string[]): string {
   return `<ul class="legend">${items.join("")}</ul>`;
 }
 
+/** Ids of those who are everywhere so many times worse than the best that they would flatten a chart for all others. */
+function offChart(study: Study, settings: readonly Setting[], ids: readonly string[]): string[] {
+  if (!study.lower) return [];
+  const among = settings.map(({ cells }) => cells.filter(({ contestant }) => ids.includes(contestant)));
+  return ids.filter((id) => {
+    const ratios = among.flatMap((cells) => {
+      const own = cells.find(({ contestant }) => contestant === id)?.value.median;
+      const best = Math.min(...cells.map(({ value }) => value.median));
+      return own === undefined ? [] : [own / best];
+    });
+    return ratios.length > 0 && ratios.every((ratio) => ratio > OFF_CHART);
+  });
+}
+
+/** Says where those are who are not on a chart. */
+function offText(report: Shootout, settings: readonly Setting[], off: readonly string[]): string {
+  return off
+    .map((id) => {
+      const found = settings.flatMap(({ cells }) =>
+        cells.filter(({ contestant }) => contestant === id).map(({ value }) => value.median),
+      );
+      const [least, most] = [Math.min(...found), Math.max(...found)].map(figureText);
+      const range = least === most ? least : `${least} to ${most}`;
+      return `<p class="soft">${escapeHtml(`${nameOf(report, id)} is off the chart: ${range}.`)}</p>`;
+    })
+    .join("");
+}
+
 const better = ({ lower }: Study): string => (lower ? "shorter is better" : "longer is better");
 
 /** Bars of all settings of one class, on one axis. */
 function bars(report: Shootout, study: Study, placement: CoreClass | null, ids: readonly string[]): string {
   const settings = study.settings.filter((setting) => setting.placement === placement);
+  const off = offChart(study, settings, ids);
+  const shown = ids.filter((id) => !off.includes(id));
   const groups = settings.map(({ name, cells }): BarGroup => ({
     title: settings.length === 1 ? "" : name,
-    bars: ids.flatMap((id) => {
+    bars: shown.flatMap((id) => {
       const cell = cells.find(({ contestant }) => contestant === id);
       if (cell === undefined) return [];
       const { median, low, high } = cell.value;
@@ -106,7 +137,7 @@ function bars(report: Shootout, study: Study, placement: CoreClass | null, ids: 
   const cores = placement === null ? "" : `, ${placement} cores`;
   const axis = barsAreLogarithmic(groups) ? ", the axis is logarithmic" : "";
   const against = `×: times as good as ${nameOf(report, study.reference)}`;
-  return `<p class="soft">${escapeHtml(`${study.unit}${cores}; ${better(study)}${axis}; ${against}`)}</p>${chart}`;
+  return `<p class="soft">${escapeHtml(`${study.unit}${cores}; ${better(study)}${axis}; ${against}`)}</p><div class="wide">${chart}</div>${offText(report, settings, off)}`;
 }
 
 /** A line chart for ranges, bars where there is just one setting or the settings are no range. */
@@ -140,7 +171,7 @@ function charts(report: Shootout, study: Study): string {
 
 /** Contestants in wasm that native ones are shown with. */
 const YARDSTICKS = ["ioq", "split"];
-/** Somebody who is everywhere so many times worse than the best would flatten the chart for all others. */
+/** So many times worse than the best, everywhere: see {@link offChart}. */
 const OFF_CHART = 12;
 
 /** Lines of some contestants over a range, on cores of one class. */
@@ -159,12 +190,11 @@ function lines(
       const y = cell.value.median;
       return [{ x: at, y, label: `${name}: ${figureText(y)} ${study.unit}` }];
     });
-  const all = ids.map((id) => ({ id, points: pointsOf(id) })).filter(({ points }) => points.length > 0);
-  const bestAt = (at: number): number =>
-    Math.min(...all.flatMap(({ points }) => points.filter(({ x }) => x === at).map(({ y }) => y)));
-  const isOff = ({ points }: { points: Series["points"] }): boolean =>
-    study.lower && points.every(({ x, y }) => y > OFF_CHART * bestAt(x));
-  const shown = all.filter((one) => !isOff(one));
+  const off = offChart(study, settings, ids);
+  const shown = ids
+    .filter((id) => !off.includes(id))
+    .map((id) => ({ id, points: pointsOf(id) }))
+    .filter(({ points }) => points.length > 0);
   const series = shown.map(({ id, points }) => ({
     name: nameOf(report, id),
     colour: colourOf(id),
@@ -176,17 +206,12 @@ function lines(
   if (chart === "") return "";
   const cores = placement === null ? "" : `, ${placement} cores`;
   const better = study.lower ? "lower is better" : "higher is better";
-  const off = all.filter(isOff).map(({ id, points }) => {
-    const found = points.map(({ y }) => y);
-    return `${nameOf(report, id)} is off the chart: ${figureText(Math.max(...found))} to ${figureText(Math.min(...found))}.`;
-  });
   return (
     `<p class="soft">${escapeHtml(`${what}${study.unit}${cores}; ${better}, both axes logarithmic`)}</p>` +
     `${legend(
       report,
       shown.map(({ id }) => id),
-    )}${chart}` +
-    off.map((line) => `<p class="soft">${escapeHtml(line)}</p>`).join("")
+    )}<div class="wide">${chart}</div>${offText(report, settings, off)}`
   );
 }
 
@@ -198,19 +223,15 @@ function cellText(study: Study, { cells }: Setting, id: string): string {
 }
 
 function studyTables(report: Shootout, study: Study): string {
-  const ids = takingPart(report, study);
-  const head = study.settings
-    .map((setting) => `<th class="n">${escapeHtml(settingTitle(setting))}</th>`)
-    .join("");
   const table = (title: string, cell: (setting: Setting, id: string) => string): string => {
-    const rows = ids
-      .map((id) => ({ id, cells: study.settings.map((setting) => cell(setting, id)) }))
-      .filter(({ cells }) => cells.some((text) => text !== "—"))
-      .map(
-        ({ id, cells }) =>
-          `<tr><td>${escapeHtml(nameOf(report, id))}</td>${cells.map((text) => `<td class="n">${text}</td>`).join("")}</tr>`,
-      );
-    return `<div class="wide"><table><thead><tr><th>${escapeHtml(title)}</th>${head}</tr></thead><tbody>${rows.join("")}</tbody></table></div>`;
+    const [head = [], ...lines] = studyLines(report, study, cell);
+    const row = (line: readonly string[]): string =>
+      `<tr><td class="what">${escapeHtml(line[0] ?? "")}</td>${line
+        .slice(1)
+        .map((text) => `<td class="n">${text}</td>`)
+        .join("")}</tr>`;
+    const heads = head.slice(1).map((text) => `<th class="n">${escapeHtml(text)}</th>`);
+    return `<div class="wide"><table><thead><tr><th>${escapeHtml(title)}</th>${heads.join("")}</tr></thead><tbody>${lines.map(row).join("")}</tbody></table></div>`;
   };
   const extras = extrasOf(study).map((name) =>
     table(`${EXTRAS[name].title}, ${EXTRAS[name].unit}`, ({ cells }, id) => {
