@@ -71,6 +71,18 @@ describe("a tiny shoot-out of rings and devices", () => {
     }
   });
 
+  it("wants no signals for what was sent: two doorbells and two interrupts for a frame there and back", () => {
+    const trips = report.studies.find(({ id }) => id === "devices-trips")!;
+    const cells = trips.settings.flatMap(({ cells }) => cells);
+    expect(cells.map(({ contestant }) => contestant)).toEqual(DEVICE_CONTESTANTS.map(({ id }) => id));
+    for (const { contestant, extras } of cells) {
+      expect(extras.doorbells!.high, contestant).toBeLessThanOrEqual(2200);
+      expect(extras.interrupts!.high, contestant).toBeLessThanOrEqual(2200);
+      for (const name of ["p50", "p90", "p99", "max"] as const)
+        expect(extras[name]!.median, `${contestant}, ${name}`).toBeGreaterThan(0);
+    }
+  });
+
   it("gives a verdict on G2 and G4, whatever it is", () => {
     expect(new Set(report.goals.map(({ goal }) => goal))).toEqual(new Set(["G2", "G4"]));
     for (const { figure, note } of report.goals) expect(figure === null ? note : "").not.toBe(null);

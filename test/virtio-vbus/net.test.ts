@@ -155,7 +155,8 @@ describe.each([true, false])("a virtio-net card in a guest, packed rings: %s", (
       await receiveAll(b.nic, 1);
     }
     const queues = JSON.parse(vbus.read("devices/nic0/virtio_queues")) as VirtioVbusQueueReport[];
-    expect(queues.find(({ index }) => index === 1)?.signal).toMatchObject({ sent: 0 });
+    // an event index names a position, so one of a split ring cannot say never: that position comes by once
+    expect(queues.find(({ index }) => index === 1)?.signal.sent).toBeLessThanOrEqual(packed ? 0 : 1);
   });
 });
 
