@@ -25,9 +25,9 @@ import { openHostView, type GuestMemoryInit } from "../../memory/guest.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import { BridgeHost, type BridgeCounters } from "../bridge/host.js";
-import { DoorbellWaiter } from "./doorbell.js";
-import { HeartbeatWatch } from "./heartbeat.js";
-import { DoorbellPage } from "./page.js";
+import { DoorbellWaiter } from "../../doorbells/waiter.js";
+import { HeartbeatWatch } from "../../doorbells/heartbeat.js";
+import { DoorbellPage } from "../../doorbells/page.js";
 
 /** How to put a bus in front of a guest in another thread. */
 export interface WorkerHostOptions {
