@@ -9,7 +9,6 @@ import {
   MessagePortPort,
   type BroadcastChannelPortOptions,
   type ChannelPortOptions,
-  type FrameMessagePort,
 } from "vbus/net/threads";
 import { EventLoopScheduler } from "vbus/scheduler";
 import { describe, expect, it } from "vitest";

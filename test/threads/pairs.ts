@@ -116,7 +116,7 @@ export class Collector implements PortPeer {
 
   constructor(
     readonly port: Port,
-    readonly offloads: number | undefined = undefined,
+    readonly offloads?: number,
   ) {
     port.attach(this);
   }
