@@ -122,11 +122,11 @@ async function main(): Promise<number> {
     return 0;
   }
   if (options.twoGuests) {
-    const { mtu, rounds, seconds, seed } = options.experiment;
+    const { mtu, rounds, warmUp, seconds, seed } = options.experiment;
     const state = options.boot ? "renew" : "use";
     const guests = { pieces: readPieces(), mtu, state, progress } as const;
     const capture = options.capture === undefined ? {} : { capture: options.capture };
-    process.stdout.write(await runTwoGuests({ ...guests, ...capture }, { rounds, seconds, seed }, progress));
+    process.stdout.write(await runTwoGuests({ ...guests, ...capture }, { rounds, warmUp, seconds, seed }, progress));
     return 0;
   }
   const lab = await Lab.open({

@@ -214,7 +214,7 @@ async function bringUp({ machine, address }: LinuxGuest, mtu: number): Promise<v
 /** `npm run guest -- --two-guests`: ping and verified streams between the guests, and what the cards counted. */
 export async function runTwoGuests(
   options: TwoGuestsOptions,
-  { rounds, seconds, seed }: { rounds: number; seconds: number; seed: number },
+  { rounds, warmUp, seconds, seed }: { rounds: number; warmUp: number; seconds: number; seed: number },
   progress: (message: string) => void,
 ): Promise<string> {
   const guests = await TwoGuests.open({ ...options, typescript: true });
@@ -223,15 +223,16 @@ export async function runTwoGuests(
     progress(`guests a (${a.address}) and b (${b.address}) are up`);
     const lines: string[] = [];
     const rates: Record<string, number[]> = { "a to b": [], "b to a": [] };
-    for (let round = 1; round <= rounds; round++) {
+    for (let round = 1 - warmUp; round <= rounds; round++) {
+      const what = round < 1 ? "warming up" : `round ${round} of ${rounds}`;
       for (const [from, to] of [
         [a, b],
         [b, a],
       ] as const) {
         const name = `${from.name} to ${to.name}`;
-        const { bytesPerSecond } = await guests.stream(from, to, { ms: seconds * 1000, seed: seed + round });
-        progress(`round ${round} of ${rounds}: TCP from ${name} ${(bytesPerSecond / 1e6).toFixed(1)} MB/s`);
-        rates[name]!.push(bytesPerSecond / 1e6);
+        const { bytesPerSecond } = await guests.stream(from, to, { ms: seconds * 1000, seed: seed + warmUp + round });
+        progress(`${what}: TCP from ${name} ${(bytesPerSecond / 1e6).toFixed(1)} MB/s`);
+        if (round > 0) rates[name]!.push(bytesPerSecond / 1e6);
       }
     }
     const ping = await guests.ping(a, b.address, 200);

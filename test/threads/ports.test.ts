@@ -114,7 +114,7 @@ describe.each(KINDS)("two ends of a %s connection", (kind, open) => {
 
   it("join switches into one network", async () => {
     const { a, b, space, scheduler } = await open({ frames: 64 });
-    const [one, two] = ["one", "two"].map((name) => new Switch({ name, scheduler, space }));
+    const [one, two] = ["one", "two"].map((name) => new Switch({ name, scheduler, space, stallMs: 60_000 }));
     joinPorts(one!.addPort("uplink"), a);
     joinPorts(two!.addPort("uplink"), b);
     const here = new Station(one!.addPort("here"), scheduler, space);

@@ -178,9 +178,10 @@ export class OutgoingRing {
     const { bytes } = this.options;
     const size = Math.ceil(length / FRAME_ALIGN) * FRAME_ALIGN;
     if (this.#used === 0) this.#head = 0; // the longest run
-    const skipped = this.#head + size > bytes ? bytes - this.#head : 0;
+    const wraps = this.#head + size > bytes;
+    const skipped = wraps ? bytes - this.#head : 0;
     if (this.#used + skipped + size > bytes) return -1;
-    const place = skipped > 0 ? 0 : this.#head;
+    const place = wraps ? 0 : this.#head;
     this.#before[position] = this.#head;
     this.#head = place + size;
     this.#used += skipped + size;
