@@ -21,6 +21,7 @@ export class RemoteGuest {
     { resolve: (output: string) => void; reject: (error: Error) => void }
   >();
   #orders = 0;
+  #ended = false;
 
   private constructor(
     worker: Worker,
@@ -73,9 +74,16 @@ export class RemoteGuest {
     });
   }
 
-  /** Switches the guest off, and ends its thread. */
+  /** Ends its thread at once, whatever it is doing. */
+  async kill(): Promise<void> {
+    this.#ended = true;
+    await this.#worker.terminate();
+  }
+
+  /** Switches the guest off, and ends its thread. Twice is harmless. */
   async close(): Promise<void> {
-    await this.#order({});
+    if (!this.#ended) await this.#order({});
+    this.#ended = true;
     this.port.close();
     await this.#worker.terminate();
   }

@@ -20,7 +20,8 @@ describe("two Linux guests on one switch", () => {
   beforeAll(async () => {
     guests = await TwoGuests.open({ pieces: readPieces(), progress: tell, capture, typescript: true });
   });
-  afterAll(() => {
+  afterAll(async () => {
+    await guests.close();
     rmSync(folder, { recursive: true });
   });
 
