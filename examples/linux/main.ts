@@ -6,6 +6,8 @@ import { CARD_NAMES, Lab, type CardName } from "./lab.js";
 import { readPieces } from "./pieces.js";
 import { formatReport, rowsOf } from "./report.js";
 import { runShell } from "./shell.js";
+import { formatThreads, runThreads } from "../threads/compare.js";
+import { runTwoGuests } from "./two-guests.js";
 
 const DEFAULTS = { seconds: 2, rounds: 5, warmUp: 2, mtu: 1500, seed: 1 };
 
@@ -21,6 +23,8 @@ them: ping, 60-byte frames (pktgen), and TCP in both directions with verified co
   --seed <n>          of the patterns (default ${DEFAULTS.seed})
   --capture <file>    writes everything that crosses the cards, as pcapng; slows both down
   --inspect <socket>  serves what "vbus inspect <socket>" shows: bus, queues, switches, counters
+  --two-guests        two Linux guests on one switch instead, and one written in TypeScript: ping, verified streams, counters
+  --threads           the network in a thread of its own, measured against everything in one; --spin <n> polls before it sleeps
   --shell             an interactive console instead of the measurements; Ctrl-] ends it
   --boot              boot even when there is a saved state
   --json              print the result as JSON on standard output
@@ -73,6 +77,9 @@ function readOptions(argv: string[]) {
     capture: text,
     inspect: text,
     shell: flag,
+    "two-guests": flag,
+    threads: flag,
+    spin: text,
     boot: flag,
     json: flag,
     help: flag,
@@ -88,7 +95,10 @@ function readOptions(argv: string[]) {
     cards: cardsOption(values.nics),
     capture: values.capture,
     inspect: values.inspect,
+    threads: values.threads ?? false,
+    spin: numberOption("spin", values.spin, 0, 0, 1e6),
     shell: values.shell ?? false,
+    twoGuests: values["two-guests"] ?? false,
     boot: values.boot ?? false,
     json: values.json ?? false,
     experiment: {
@@ -108,6 +118,20 @@ async function main(): Promise<number> {
     return 0;
   }
   const progress = (message: string): void => void process.stderr.write(`vbus: ${message}\n`);
+  if (options.threads) {
+    const threads = { pieces: readPieces(), spin: options.spin, ...options.experiment };
+    const rows = await runThreads(threads, progress);
+    process.stdout.write(options.json ? `${JSON.stringify(rows, null, 2)}\n` : formatThreads(rows, threads));
+    return 0;
+  }
+  if (options.twoGuests) {
+    const { mtu, rounds, warmUp, seconds, seed } = options.experiment;
+    const state = options.boot ? "renew" : "use";
+    const guests = { pieces: readPieces(), mtu, state, progress } as const;
+    const capture = options.capture === undefined ? {} : { capture: options.capture };
+    process.stdout.write(await runTwoGuests({ ...guests, ...capture }, { rounds, warmUp, seconds, seed }, progress));
+    return 0;
+  }
   const lab = await Lab.open({
     pieces: readPieces(),
     cards: options.cards,

@@ -1,8 +1,21 @@
 /** The measurements: what one card did in one turn. Each verifies what it measures; a fault is an error, not a number. */
 import process from "node:process";
 import { PatternStream } from "../../test/support/streams.js";
-import type { Card, Lab } from "./lab.js";
+import type { Card } from "./lab.js";
+import type { Machine } from "./machine.js";
 import type { NotificationCounts } from "./notifications.js";
+
+/** What is needed of a lab, which may be in another thread. */
+export interface SampleLab {
+  readonly machine: Pick<Machine, "check">;
+}
+
+/** What is needed of a card. */
+export interface SampleCard extends Omit<Card, "notifications" | "copied"> {
+  readonly notifications: { read(): Promise<NotificationCounts> };
+  /** Bytes of payload that the host copied. */
+  copied(): number | Promise<number>;
+}
 
 /** Kinds of measurement. */
 export type SampleKind = "ping" | "small" | "out" | "in";
@@ -54,15 +67,15 @@ function fields(output: string, first: string): Record<string, number> {
 }
 
 async function counted(
-  card: Card,
+  card: SampleCard,
   work: () => Promise<Omit<Sample, keyof NotificationCounts | "copied" | "cpu">>,
 ): Promise<Sample> {
   const before = await card.notifications.read();
-  const copied = card.copied();
+  const copied = await card.copied();
   const cpu = process.cpuUsage();
   const result = await work();
   const { user, system } = process.cpuUsage(cpu);
-  const copiedAfter = card.copied();
+  const copiedAfter = await card.copied();
   const after = await card.notifications.read();
   return {
     ...result,
@@ -75,7 +88,7 @@ async function counted(
 }
 
 /** Round trips, one at a time. */
-export function samplePing(lab: Lab, card: Card, { ms }: SampleOptions): Promise<Sample> {
+export function samplePing(lab: SampleLab, card: SampleCard, { ms }: SampleOptions): Promise<Sample> {
   return counted(card, async () => {
     const command = `netprobe ping -h ${card.peerAddress} -i ${card.name} -d ${ms}`;
     const details = fields(await lab.machine.check(command, { timeoutMs: ms + SPARE_MS }), "pinged");
@@ -86,7 +99,7 @@ export function samplePing(lab: Lab, card: Card, { ms }: SampleOptions): Promise
 const rates = new Map<string, number>();
 
 /** Frames of 60 bytes out of the guest, by the kernel's packet generator. All of them must reach the peer. */
-export function sampleSmall(lab: Lab, card: Card, { ms }: SampleOptions): Promise<Sample> {
+export function sampleSmall(lab: SampleLab, card: SampleCard, { ms }: SampleOptions): Promise<Sample> {
   return counted(card, async () => {
     const { machine } = lab;
     const count = Math.max(
@@ -125,7 +138,11 @@ export function sampleSmall(lab: Lab, card: Card, { ms }: SampleOptions): Promis
 }
 
 /** One TCP stream out of the guest, verified by the peer. */
-export function sampleOut(lab: Lab, card: Card, { ms, mtu, seed }: SampleOptions): Promise<Sample> {
+export function sampleOut(
+  lab: SampleLab,
+  card: SampleCard,
+  { ms, mtu, seed }: SampleOptions,
+): Promise<Sample> {
   return counted(card, async () => {
     const streamSeed = seed + ++seeds;
     const streams: PatternStream[] = [];
@@ -152,7 +169,11 @@ export function sampleOut(lab: Lab, card: Card, { ms, mtu, seed }: SampleOptions
 }
 
 /** One TCP stream into the guest, verified there. */
-export function sampleIn(lab: Lab, card: Card, { ms, mtu, seed }: SampleOptions): Promise<Sample> {
+export function sampleIn(
+  lab: SampleLab,
+  card: SampleCard,
+  { ms, mtu, seed }: SampleOptions,
+): Promise<Sample> {
   return counted(card, async () => {
     const streamSeed = seed + ++seeds;
     const timers: ReturnType<typeof setTimeout>[] = [];
@@ -184,7 +205,7 @@ export function sampleIn(lab: Lab, card: Card, { ms, mtu, seed }: SampleOptions)
 }
 
 /** One TCP stream within the guest: what it could do at most, with both ends to serve. Bytes per second. */
-export async function sampleLo(lab: Lab, { ms, seed }: SampleOptions): Promise<number> {
+export async function sampleLo(lab: SampleLab, { ms, seed }: SampleOptions): Promise<number> {
   const streamSeed = seed + ++seeds;
   const command =
     `netprobe tcp-receive -p ${PORT_LO} -r ${streamSeed} & ` +
