@@ -1,4 +1,5 @@
 /** The measurements: what one card did in one turn. Each verifies what it measures; a fault is an error, not a number. */
+import process from "node:process";
 import { PatternStream } from "../../test/support/streams.js";
 import type { Card, Lab } from "./lab.js";
 import type { NotificationCounts } from "./notifications.js";
@@ -12,6 +13,12 @@ export interface Sample extends NotificationCounts {
   value: number;
   /** Round trips, frames, or full frames' worth of payload: what notifications are divided by. */
   frames: number;
+  /** Bytes of frames or payload that were carried; null for round trips. */
+  bytes: number | null;
+  /** Bytes that the host copied for that. */
+  copied: number;
+  /** Nanoseconds of processor time of the whole process: guest, host and station. */
+  cpu: number;
   /** For people who look at the JSON: everything else that was said. */
   details: Record<string, number>;
 }
@@ -48,13 +55,19 @@ function fields(output: string, first: string): Record<string, number> {
 
 async function counted(
   card: Card,
-  work: () => Promise<Omit<Sample, keyof NotificationCounts>>,
+  work: () => Promise<Omit<Sample, keyof NotificationCounts | "copied" | "cpu">>,
 ): Promise<Sample> {
   const before = await card.notifications.read();
+  const copied = card.copied();
+  const cpu = process.cpuUsage();
   const result = await work();
+  const { user, system } = process.cpuUsage(cpu);
+  const copiedAfter = card.copied();
   const after = await card.notifications.read();
   return {
     ...result,
+    copied: copiedAfter - copied,
+    cpu: (user + system) * 1000,
     doorbells: after.doorbells - before.doorbells,
     lines: after.lines - before.lines,
     interrupts: after.interrupts - before.interrupts,
@@ -66,7 +79,7 @@ export function samplePing(lab: Lab, card: Card, { ms }: SampleOptions): Promise
   return counted(card, async () => {
     const command = `netprobe ping -h ${card.peerAddress} -i ${card.name} -d ${ms}`;
     const details = fields(await lab.machine.check(command, { timeoutMs: ms + SPARE_MS }), "pinged");
-    return { value: details.p50! / 1000, frames: details.sent!, details };
+    return { value: details.p50! / 1000, frames: details.sent!, bytes: null, details };
   });
 }
 
@@ -107,7 +120,7 @@ export function sampleSmall(lab: Lab, card: Card, { ms }: SampleOptions): Promis
       );
     const value = (sent / us) * 1e6;
     rates.set(card.name, value);
-    return { value, frames: sent, details: { us, sent, received } };
+    return { value, frames: sent, bytes: sent * SMALL_FRAME, details: { us, sent, received } };
   });
 }
 
@@ -131,7 +144,7 @@ export function sampleOut(lab: Lab, card: Card, { ms, mtu, seed }: SampleOptions
             `${stream?.patternErrors} pieces of them wrong, the first at ${stream?.firstError}`,
         );
       const bytes = details.bytes;
-      return { value: (bytes / details.ns!) * 1e9, frames: bytes / (mtu - TCP_HEADERS), details };
+      return { value: (bytes / details.ns!) * 1e9, frames: bytes / (mtu - TCP_HEADERS), bytes, details };
     } finally {
       card.peer.tcp.release(PORT_OUT);
     }
@@ -162,7 +175,7 @@ export function sampleIn(lab: Lab, card: Card, { ms, mtu, seed }: SampleOptions)
       const output = await lab.machine.check(command, { timeoutMs: ms * 10 + SPARE_MS });
       const details = fields(output, "received");
       const bytes = details.bytes!;
-      return { value: (bytes / details.ns!) * 1e9, frames: bytes / (mtu - TCP_HEADERS), details };
+      return { value: (bytes / details.ns!) * 1e9, frames: bytes / (mtu - TCP_HEADERS), bytes, details };
     } finally {
       for (const timer of timers) clearTimeout(timer);
       card.peer.tcp.release(PORT_IN);
