@@ -36,10 +36,13 @@ export class Surroundings {
   static async start(): Promise<Surroundings> {
     const folder = await bundlePages({
       out: `.build/pages-${process.pid}`,
-      entries: ["probe", "probe-worker", "disk-worker", "mortal-guest"].map(
+      entries: ["probe", "probe-worker", "disk-worker", "mortal-guest", "toy-worker"].map(
         (name) => `test/browser/${name}.ts`,
       ),
-      files: { "probe.html": "test/browser/probe.html" },
+      files: {
+        "probe.html": "test/browser/probe.html",
+        "toy.hex": "examples/toy-emulator/guest/program.hex",
+      },
       alias: { "node:assert/strict": fileURLToPath(new URL("assert.ts", import.meta.url)) },
     });
     const servers = {
