@@ -36,12 +36,19 @@ export class Surroundings {
   static async start(): Promise<Surroundings> {
     const folder = await bundlePages({
       out: `.build/pages-${process.pid}`,
-      entries: ["probe", "probe-worker", "disk-worker", "mortal-guest", "port-probe", "port-worker"].map(
-        (name) => `test/browser/${name}.ts`,
-      ),
+      entries: [
+        "probe",
+        "probe-worker",
+        "disk-worker",
+        "mortal-guest",
+        "port-probe",
+        "port-worker",
+        "toy-worker",
+      ].map((name) => `test/browser/${name}.ts`),
       files: {
         "probe.html": "test/browser/probe.html",
         "port-probe.html": "test/browser/port-probe.html",
+        "toy.hex": "examples/toy-emulator/guest/program.hex",
       },
       alias: { "node:assert/strict": fileURLToPath(new URL("assert.ts", import.meta.url)) },
     });
@@ -95,7 +102,8 @@ export class Surroundings {
           await tab.goto(`${this.servers[serving].url}${page}?${query}`);
           const state = await ended(tab);
           const text = (await tab.locator("#outcome").textContent()) ?? "";
-          if (state !== "done") throw new Error(`${page}?${query} failed: ${text}\n${this.complaints.join("\n")}`);
+          if (state !== "done")
+            throw new Error(`${page}?${query} failed: ${text}\n${this.complaints.join("\n")}`);
           return JSON.parse(text) as T;
         }),
       );
