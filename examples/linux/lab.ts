@@ -1,6 +1,7 @@
 /**
  * A Linux guest with up to three network cards, and behind each of them a network with one station, which is the same
- * program for all: `eth0` is v86's own virtio-net, `eth1` is venet, `eth2` is the virtio-net of this package.
+ * program for all: `eth0` is v86's own virtio-net, `eth1` is venet, `eth2` is the virtio-net of this package. Beside
+ * venet there may be other devices on the bus, such as disks and consoles.
  *
  *     ┌ guest ─────────────────────────────┐
  *     │ eth0        eth1        eth2       │
@@ -18,6 +19,7 @@ import {
   attachVbus,
   attachVirtio,
   V86NetworkPort,
+  type V86Device,
   type V86Host,
   type V86VirtioHost,
   type V86VirtioOptions,
@@ -61,7 +63,6 @@ const PREPARED: Partial<Record<CardName, string>> = {
   eth1: "vbus-pci bridge in slot 0x10",
   eth2: "virtio-net in slot 0x11",
 };
-const DRIVERS = ["vbus.ko", "venet.ko"];
 const HEADERS = 14 + 4;
 const READY_MS = 30_000;
 /**
@@ -107,6 +108,10 @@ export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs
   tcp?: TcpOptions;
   /** Attributes of the venet card besides its address, MTU and carrier. */
   attributes?: Readonly<Record<string, string>>;
+  /** Devices on the bus besides the venet card; there is a bus without the card, too, when this is given. */
+  devices?: readonly V86Device[];
+  /** Drivers for them, such as `vblk.ko`, each with its parameters behind it; loaded in this order, before the cards' one. */
+  drivers?: readonly string[];
   /** Parameters of the guest's vbus.ko, such as `ilp32=1`. */
   bridgeParameters?: string;
   /** Parameters of the guest's venet.ko, such as `lazy_indexes=1`. */
@@ -121,7 +126,7 @@ export class Lab {
     readonly machine: Machine,
     /** Those asked for. */
     readonly cards: readonly Card[],
-    /** The bridge, when `eth1` was asked for. */
+    /** The bridge, when `eth1` or devices were asked for. */
     readonly host: V86Host | null,
     /** Our virtio-net card and its function, when `eth2` was asked for. */
     readonly virtio: { readonly card: VirtioNet; readonly host: V86VirtioHost } | null,
@@ -131,11 +136,10 @@ export class Lab {
   /** Starts the guest and brings its cards up. @throws GuestError, Error */
   static async open(options: LabOptions): Promise<Lab> {
     const { cards: names = USUAL_CARDS, mtu = 1500, pieces } = options;
-    if (names.includes("eth1")) {
-      const missing = DRIVERS.filter((driver) => !pieces.drivers.includes(driver));
-      if (missing.length > 0)
-        throw new Error(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
-    }
+    const drivers = busDrivers(options, names);
+    const missing = drivers.map(fileOf).filter((driver) => !pieces.drivers.includes(driver));
+    if (missing.length > 0)
+      throw new Error(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
     const closers: (() => void | Promise<void>)[] = [];
     const scheduler = new EventLoopScheduler();
     const space = await MemorySpace.host();
@@ -164,9 +168,9 @@ export class Lab {
     let host: V86Host | null = null;
     let virtio: { card: VirtioNet; host: V86VirtioHost } | null = null;
     const { vectors } = options.virtioFunction ?? {};
-    const prepared = CARD_NAMES.filter((name) => names.includes(name)).flatMap(
-      (name) => PREPARED[name] ?? [],
-    );
+    const prepared = CARD_NAMES.filter((name) =>
+      name === "eth1" ? drivers.length > 0 : names.includes(name),
+    ).flatMap((name) => PREPARED[name] ?? []);
     if (names.includes("eth2") && vectors !== undefined) prepared.push(`${vectors} vectors`);
     try {
       if (options.inspect !== undefined) {
@@ -189,24 +193,28 @@ export class Lab {
         preparedAs: prepared.join("; "),
         prepare: async (emulator) => {
           const attaching: Promise<void>[] = [];
+          const devices: V86Device[] = [];
           if (names.includes("eth1")) {
             const net = new Switch({ scheduler, space, name: "eth1" });
             switches.push(net);
             closers.push(() => net.close());
+            devices.push({
+              name: "nic0",
+              class: venetClass({ port: (name) => wrap(net.addPort(name), "eth1") }),
+              attributes: {
+                client_mac: macOf(2, NETWORK.eth1),
+                mtu: String(mtu),
+                enabled: "1",
+                ...options.attributes,
+              },
+            });
+            addPeer("eth1", net.addPort("peer"));
+          }
+          devices.push(...(options.devices ?? []));
+          if (drivers.length > 0) {
             const attached = attachVbus(emulator, {
               scheduler,
-              devices: [
-                {
-                  name: "nic0",
-                  class: venetClass({ port: (name) => wrap(net.addPort(name), "eth1") }),
-                  attributes: {
-                    client_mac: macOf(2, NETWORK.eth1),
-                    mtu: String(mtu),
-                    enabled: "1",
-                    ...options.attributes,
-                  },
-                },
-              ],
+              devices,
             });
             attaching.push(
               attached.then((bridge) => {
@@ -220,7 +228,6 @@ export class Lab {
                 closers.push(() => bridge.close());
               }),
             );
-            addPeer("eth1", net.addPort("peer"));
           }
           if (names.includes("eth2")) {
             const net = new Switch({ scheduler, space, name: "eth2" });
@@ -265,12 +272,13 @@ export class Lab {
         },
       });
       closers.push(() => machine.close());
+      for (const driver of drivers) await machine.check(`insmod /lib/vbus/${driver}`);
       const cards: Card[] = [];
       for (const name of CARD_NAMES) {
         const peer = peers.get(name);
         const bytesCopied = copied.get(name);
         if (peer === undefined || bytesCopied === undefined) continue;
-        await bringUp(machine, name, mtu, options);
+        await bringUp(machine, name, mtu);
         const { size, ...place } = PLACES[name];
         const network = NETWORK[name];
         cards.push({
@@ -309,12 +317,19 @@ async function closeAll(closers: (() => void | Promise<void>)[]): Promise<void> 
   for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer();
 }
 
-async function bringUp(machine: Machine, name: CardName, mtu: number, options: LabOptions): Promise<void> {
+/** What to load for the bus, in order; nothing without one. */
+function busDrivers(options: LabOptions, names: readonly CardName[]): string[] {
+  const { bridgeParameters = "", cardParameters = "", devices, drivers = [] } = options;
+  const card = names.includes("eth1") ? [`venet.ko ${cardParameters}`] : [];
+  if (card.length === 0 && devices === undefined) return [];
+  return [`vbus.ko ${bridgeParameters}`, ...drivers, ...card];
+}
+
+const fileOf = (driver: string): string => driver.split(" ", 1)[0]!;
+
+async function bringUp(machine: Machine, name: CardName, mtu: number): Promise<void> {
   const network = NETWORK[name];
   if (name === "eth1") {
-    const { bridgeParameters = "", cardParameters = "" } = options;
-    await machine.check(`insmod /lib/vbus/vbus.ko ${bridgeParameters}`);
-    await machine.check(`insmod /lib/vbus/venet.ko ${cardParameters}`);
     const appears = `n=0; until [ -e /sys/class/net/${name} ] || [ $n -ge 100 ]; do n=$((n+1)); usleep 50000; done; [ -e /sys/class/net/${name} ]`;
     await machine.check(appears, { timeoutMs: READY_MS });
   } else if (name === "eth2") {
