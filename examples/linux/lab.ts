@@ -79,14 +79,27 @@ export interface Card {
   readonly notifications: Notifications;
 }
 
+/** What is behind the cards. */
+interface Networks {
+  readonly scheduler: EventLoopScheduler;
+  readonly space: MemorySpace;
+  readonly switches: Map<CardName, Switch>;
+  readonly peers: Map<CardName, NetPeer>;
+}
+
 /** What a lab is made of. */
-export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs"> {
+export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs" | "moved"> {
   /** Cards to set up; v86's own is in the machine in any case. Default {@link USUAL_CARDS}. */
   cards?: readonly CardName[];
   /** What `eth2` is like besides its name, address, MTU and port. */
   virtioNet?: Partial<VirtioNetOptions>;
   /** How `eth2` is attached; `vectors` is part of what a saved state is. */
   virtioFunction?: Pick<V86VirtioOptions, "rings" | "vectors">;
+  /**
+   * The guest of another lab goes on here: its state, as `saveMachine` saved it, and the lab whose stations and networks it is
+   * plugged into again (those of eth1 and eth2; v86's own card finds a new station). Close that lab last.
+   */
+  moved?: { readonly state: Uint8Array; readonly from: Lab };
   /** File for everything that crosses the cards, as pcapng. */
   capture?: string;
   /** How the stations speak TCP. */
@@ -111,11 +124,14 @@ export class Lab {
     readonly host: V86Host | null,
     /** Our virtio-net card and its function, when `eth2` was asked for. */
     readonly virtio: { readonly card: VirtioNet; readonly host: V86VirtioHost } | null,
+    /** What is behind the cards, but for v86's own. */
+    private readonly networks: Networks,
     private readonly closers: (() => void | Promise<void>)[],
   ) {}
 
   /** Starts the guest and brings its cards up. @throws GuestError, Error */
   static async open(options: LabOptions): Promise<Lab> {
+    const { moved, ...machineOptions } = options;
     const { cards: names = USUAL_CARDS, mtu = 1500, pieces } = options;
     if (names.includes("eth1")) {
       const missing = DRIVERS.filter((driver) => !pieces.drivers.includes(driver));
@@ -123,8 +139,13 @@ export class Lab {
         throw new Error(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
     }
     const closers: (() => void | Promise<void>)[] = [];
-    const scheduler = new EventLoopScheduler();
-    const space = await MemorySpace.host();
+    const networks: Networks = moved?.from.networks ?? {
+      scheduler: new EventLoopScheduler(),
+      space: await MemorySpace.host(),
+      switches: new Map(),
+      peers: new Map(),
+    };
+    const { scheduler, space } = networks;
     const capture = options.capture === undefined ? null : new CaptureFile(options.capture);
     if (capture !== null) closers.push(() => capture.close());
     const wrap = (port: Port, name: CardName): Port =>
@@ -144,6 +165,20 @@ export class Lab {
       });
       closers.push(() => peer.close());
       peers.set(name, peer);
+      networks.peers.set(name, peer);
+    };
+    const network = (name: CardName): { net: Switch; plugStation: () => void } => {
+      const there = networks.switches.get(name);
+      const net = there ?? new Switch({ scheduler, space, name });
+      if (there === undefined) closers.push(() => net.close());
+      networks.switches.set(name, net);
+      return {
+        net,
+        plugStation: () => {
+          if (there !== undefined) peers.set(name, networks.peers.get(name) as NetPeer);
+          else addPeer(name, net.addPort("peer"));
+        },
+      };
     };
     let host: V86Host | null = null;
     let virtio: { card: VirtioNet; host: V86VirtioHost } | null = null;
@@ -154,13 +189,13 @@ export class Lab {
     if (names.includes("eth2") && vectors !== undefined) prepared.push(`${vectors} vectors`);
     try {
       const machine = await Machine.start({
-        ...options,
+        ...machineOptions,
+        ...(moved === undefined ? {} : { moved: moved.state }),
         preparedAs: prepared.join("; "),
         prepare: async (emulator) => {
           const attaching: Promise<void>[] = [];
           if (names.includes("eth1")) {
-            const net = new Switch({ scheduler, space, name: "eth1" });
-            closers.push(() => net.close());
+            const { net, plugStation } = network("eth1");
             const attached = attachVbus(emulator, {
               scheduler,
               devices: [
@@ -182,11 +217,10 @@ export class Lab {
                 closers.push(() => bridge.close());
               }),
             );
-            addPeer("eth1", net.addPort("peer"));
+            plugStation();
           }
           if (names.includes("eth2")) {
-            const net = new Switch({ scheduler, space, name: "eth2" });
-            closers.push(() => net.close());
+            const { net, plugStation } = network("eth2");
             const card = virtioNet({
               name: "eth2",
               mac: macOf(2, NETWORK.eth2),
@@ -210,7 +244,7 @@ export class Lab {
                 closers.push(() => pci.close());
               }),
             );
-            addPeer("eth2", net.addPort("peer"));
+            plugStation();
           }
           // at once: a function that comes after a saved state was applied misses what it says of it
           await Promise.all(attaching);
@@ -225,7 +259,7 @@ export class Lab {
       for (const name of CARD_NAMES) {
         const peer = peers.get(name);
         if (peer === undefined) continue;
-        await bringUp(machine, name, mtu, options);
+        if (moved === undefined) await bringUp(machine, name, mtu, options);
         const { size, ...place } = PLACES[name];
         const network = NETWORK[name];
         cards.push({
@@ -239,7 +273,7 @@ export class Lab {
           notifications: new Notifications(machine, place, size),
         });
       }
-      return new Lab(machine, cards, host, virtio, closers);
+      return new Lab(machine, cards, host, virtio, networks, closers);
     } catch (error) {
       await closeAll(closers);
       throw error;

@@ -13,6 +13,8 @@ import type { ClientSource } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import type { Saveable } from "../../state/saveable.js";
 import { BridgeHost, type BridgeCounters } from "../bridge/host.js";
 import { bridgeConfigSpace, type PciConfigOptions } from "./bridge-config.js";
 import type { AccessWidth, ConfigChange, PciConfigSpace } from "./config-space.js";
@@ -45,6 +47,8 @@ export interface PciBridgeOptions {
   readonly interrupts: PciInterruptSink;
   /** Fixed addresses, for emulators whose BARs cannot move. */
   readonly config?: PciConfigOptions;
+  /** What a saved state finds it by; default `bridge`. */
+  readonly stateName?: string;
   /** Told of errors that hurt nothing but what they name, such as a broken event queue. */
   readonly onError?: (error: unknown) => void;
   /** Told, once, that the host took the guest off its bus: every call fails with -ENOTCONN from then on. */
@@ -73,7 +77,9 @@ export interface PciBridgeCounters extends BridgeCounters {
  * Accesses come from a guest and never throw. All bus work happens inside the access that asks for it, as the ABI says;
  * events and doorbells are tasks of the scheduler.
  */
-export class PciBridge {
+export class PciBridge implements Saveable {
+  /** As `Saveable.stateName` says: `bridge`, or what the options said. */
+  readonly stateName: string;
   /** Configuration space. */
   readonly config: PciConfigSpace;
   /** Calls, events and signals of the guest. */
@@ -92,6 +98,7 @@ export class PciBridge {
   constructor(options: PciBridgeOptions) {
     const { bus, member, label, memory, scheduler, onError } = options;
     this.#options = options;
+    this.stateName = options.stateName ?? "bridge";
     this.config = bridgeConfigSpace(options.config);
     const client = bus.openClient({ member, memory, ...(label === undefined ? {} : { label }) });
     client.onEnd = () => {
@@ -202,6 +209,71 @@ export class PciBridge {
     this.#stop();
     this.config.reset();
     this.#registers.fill(0);
+  }
+
+  /** True while the INTA line is up. */
+  get line(): boolean {
+    return this.#line;
+  }
+
+  /** As `Saveable.settle` says. @throws VbusError EOPNOTSUPP */
+  async settle(): Promise<void> {
+    await this.bridge.settle();
+  }
+
+  /** As `Saveable.hold` says. */
+  hold(): void {
+    this.bridge.hold();
+  }
+
+  /** As `Saveable.release` says. */
+  release(): void {
+    this.bridge.release();
+  }
+
+  /** As `Saveable.save` says. */
+  save(): StateValue {
+    return {
+      config: this.config.image(),
+      registers: this.#registers.slice(),
+      messages: this.#messages,
+      pending: this.#pending,
+      line: this.#line,
+      bridge: this.bridge.save(),
+    };
+  }
+
+  /** As `Saveable.check` says. @throws StateError */
+  check(state: StateReader): void {
+    this.bridge.check(state.get("bridge"));
+  }
+
+  /** As `Saveable.clear` says. */
+  clear(): void {
+    this.machineReset();
+  }
+
+  /** As `Saveable.restore` says; the emulator's interrupt controller knows the level of the line. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    try {
+      const line = state.get("line").boolean();
+      const pending = state.get("pending").boolean();
+      this.config.restore(state.get("config"));
+      this.#registers.set(state.get("registers").bytes(BAR0_SIZE));
+      this.bridge.restore(state.get("bridge"));
+      this.#messages = state.get("messages").boolean();
+      this.#pending = pending;
+      this.#line = line;
+      this.config.setInterruptStatus(pending && !this.#messages);
+    } catch (error) {
+      this.machineReset();
+      throw error;
+    }
+  }
+
+  /** As `Saveable.restored` says: the guest looks at its events again, whatever became of an interrupt. */
+  restored(): void {
+    if (this.bridge.registered) this.#interrupt();
   }
 
   /** What was counted so far. */

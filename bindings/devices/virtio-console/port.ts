@@ -5,6 +5,7 @@ import { VirtQueueWakeups } from "../../engine/virtqueue-wakeup.js";
 import { VbusError } from "../../errors.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { VirtioQueue } from "../../virtio/types.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { HangupReason, Terminal, TerminalLine } from "../vconsole/terminal.js";
 
 /** Chains looked at at once. */
@@ -262,6 +263,29 @@ export class ConsolePort implements TerminalLine {
       this.environment.tell(VIRTIO_CONSOLE_PORT_OPEN, 0);
       this.#end("host");
     }
+  }
+
+  /** What is on, as plain data. */
+  save(): StateValue {
+    return { guestOpen: this.#guestOpen, terminal: this.#up ? this.terminal.save() : null };
+  }
+
+  /** Takes it over. @throws StateError */
+  restore(state: StateReader): void {
+    this.#guestOpen = state.get("guestOpen").boolean();
+    const talking = state.get("terminal").nullable((at) => at);
+    if (talking === null) {
+      this.#begin(); // the saved terminal was hung up; this one may be open
+      return;
+    }
+    if (!this.#guestOpen) state.fail("a conversation with a guest that is not there");
+    this.terminal.restore(talking);
+    this.#up = true;
+  }
+
+  /** Goes on after that. */
+  resume(): void {
+    this.#schedule();
   }
 
   /** The session ends: nothing of the guest is touched any more. */

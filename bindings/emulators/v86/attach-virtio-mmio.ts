@@ -9,6 +9,7 @@ import { V86Doorbells } from "./doorbells.js";
 import type { V86Emulator } from "./internals.js";
 import { V86Interrupts, type V86InterruptCounters } from "./interrupts.js";
 import { V86Machine, type V86MachineOptions, type V86Part } from "./machine.js";
+import { savedPart } from "./saved-part.js";
 
 const PAGE = 0x1000;
 /** Free for memory-mapped registers: see docs/v86.md. The first two pieces are the bridge's and the MSI-X tables'. */
@@ -68,6 +69,7 @@ export class V86VirtioMmioHost {
       face: device,
       memory: machine.memory,
       scheduler,
+      stateName: `mmio-${memoryAddress.toString(16)}`,
       interrupt: (asserted) => {
         this.#interrupts.setLine(asserted);
       },
@@ -114,6 +116,7 @@ export class V86VirtioMmioHost {
         this.#doorbells.clear();
         registers.machineReset();
       },
+      saved: savedPart(registers, null, this.#interrupts, () => undefined),
     };
     machine.join(this.#part, scheduler);
   }

@@ -11,6 +11,7 @@ import type { V86Emulator } from "./internals.js";
 import { V86Interrupts, type V86InterruptCounters } from "./interrupts.js";
 import { V86Machine, type V86MachineOptions, type V86Part } from "./machine.js";
 import type { V86Bar } from "./pci-internals.js";
+import { savedPart } from "./saved-part.js";
 
 /** Slots that are free in every configuration of v86; 0x10 is left to the bridge as long as there is another. */
 const SLOTS = [
@@ -94,6 +95,7 @@ export class V86VirtioHost {
       memory: machine.memory,
       scheduler,
       interrupts: this.#interrupts,
+      stateName: `pci-${slot.toString(16)}`,
       place: { registers: "io", registerAddress: port, msixAddress: memoryAddress },
       ...(hasApic ? (vectors === undefined ? {} : { vectors }) : { vectors: 0 }),
       ...(rings === undefined ? {} : { rings }),
@@ -130,6 +132,9 @@ export class V86VirtioHost {
         this.function.machineReset();
         space.putBackAll(this.function.config);
       },
+      saved: savedPart(this.function, null, this.#interrupts, () => {
+        space.putBackAll(this.function.config);
+      }),
     };
     machine.join(this.#part, scheduler);
   }

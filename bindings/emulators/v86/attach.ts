@@ -12,6 +12,7 @@ import { type V86Emulator } from "./internals.js";
 import { V86Interrupts, type V86InterruptCounters } from "./interrupts.js";
 import { V86Machine, type V86Part } from "./machine.js";
 import { MMIO_GRANULE } from "./pci-internals.js";
+import { savedPart } from "./saved-part.js";
 import { V86ConfigSpace } from "./config-space.js";
 
 /** Slot 0x10 is free in every configuration of v86, and so are those above it but 0x12 and 0x1e. */
@@ -122,6 +123,7 @@ export class V86Host {
         scheduler,
         interrupts: this.#interrupts,
         config: { bar0: memoryAddress, bar1: port },
+        stateName: `pci-${slot.toString(16)}`,
         ...(label === undefined ? {} : { label }),
         ...(onError === undefined ? {} : { onError }),
       });
@@ -150,6 +152,9 @@ export class V86Host {
         this.function.machineReset();
         space.putBackAll(this.function.config);
       },
+      saved: savedPart(this.function, this.vbus, this.#interrupts, () => {
+        space.putBackAll(this.function.config);
+      }),
     };
     machine.join(this.#part, scheduler);
   }

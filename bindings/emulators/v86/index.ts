@@ -17,5 +17,6 @@ export {
 } from "./attach-virtio-mmio.js";
 export type { V86MachineOptions } from "./machine.js";
 export { V86NetworkPort, type V86NetworkOptions } from "./network-port.js";
+export { restoreMachine, saveMachine, type RestoreMachineOptions, type SaveMachineOptions } from "./save.js";
 export { V86_VERSION, type V86Emulator } from "./internals.js";
 export type { V86InterruptCounters } from "./interrupts.js";

@@ -86,6 +86,13 @@ export class V86Interrupts implements PciInterruptSink {
     if (this.#level) this.line(true);
   }
 
+  /** The machine was restored: its controller knows the level already. */
+  restore(asserted: boolean): void {
+    this.#level = asserted;
+    this.#lineDue = this.#dropDue = this.#messageDue = false;
+    this.shown(asserted);
+  }
+
   /** Does what was kept for later. Called where interrupts may be raised. */
   catchUp(): void {
     this.#updateLine();

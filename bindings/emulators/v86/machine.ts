@@ -1,6 +1,7 @@
 import { VbusError } from "../../errors.js";
 import { MemorySpace } from "../../memory/space.js";
 import { EventLoopScheduler } from "../../scheduler.js";
+import type { Saveable } from "../../state/saveable.js";
 import { V86Internals, whenReady, type V86Emulator } from "./internals.js";
 
 /** Where the thread is, as far as interrupts are concerned; see internals.ts. */
@@ -18,6 +19,8 @@ export interface V86Part {
   serve(): void;
   /** The machine was reset. */
   reset(): void;
+  /** What of it is saved with the machine. */
+  readonly saved?: Saveable;
 }
 
 /** What the parts of a machine are attached with; the first one decides about the arena. */
@@ -112,6 +115,16 @@ export class V86Machine {
     });
   }
 
+  /** The machine of an emulator, when anything is attached to it. */
+  static of(emulator: V86Emulator): V86Machine | undefined {
+    return machines.get(emulator);
+  }
+
+  /** What is attached. */
+  get parts(): Iterable<V86Part> {
+    return this.#parts;
+  }
+
   /** Where the thread is. */
   get context(): V86Context {
     return this.#context;
@@ -159,6 +172,14 @@ export class V86Machine {
       for (const part of this.#parts) part.catchUp();
       for (const part of this.#parts) part.serve();
       this.runTasks();
+    });
+  }
+
+  /** Serves what was kept for later: the guest was stopped, and is about to be saved. */
+  settle(): void {
+    this.in("task", () => {
+      for (const part of this.#parts) part.catchUp();
+      for (const part of this.#parts) part.serve();
     });
   }
 
