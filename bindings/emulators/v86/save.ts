@@ -4,8 +4,9 @@ import { StateError } from "../../state/error.js";
 import type { StateReader } from "../../state/reader.js";
 import type { MacPolicy, Saveable } from "../../state/saveable.js";
 import { quiesce, restoreState } from "../../state/saving.js";
+import { EmulatorMachine } from "../machine.js";
 import { stateOf, type V86Emulator } from "./internals.js";
-import { V86Machine } from "./machine.js";
+import { V86EmulatorHost } from "./host.js";
 
 /** What of a machine is saved besides what is attached to it. */
 export interface SaveMachineOptions {
@@ -27,17 +28,18 @@ const EMULATOR_STATE_MAX = 2 ** 32;
 /** Functions on v86's PCI bus. */
 const FUNCTIONS = 256;
 
-function machineOf(emulator: V86Emulator): V86Machine {
-  const machine = V86Machine.of(emulator);
-  if (machine !== undefined) return machine;
+function machineOf(emulator: V86Emulator): { host: V86EmulatorHost; machine: EmulatorMachine } {
+  const host = V86EmulatorHost.of(emulator);
+  const machine = host === undefined ? undefined : EmulatorMachine.of(host);
+  if (host !== undefined && machine !== undefined) return { host, machine };
   throw new VbusError(
     "ENOTCONN",
     "nothing is attached to this emulator; call attachVbus or attachVirtio first, or use v86's own save_state",
   );
 }
 
-function partsOf(machine: V86Machine, { vbus }: SaveMachineOptions): Saveable[] {
-  const parts = [...machine.parts].flatMap(({ saved }) => (saved === undefined ? [] : [saved]));
+function partsOf(machine: EmulatorMachine, { vbus }: SaveMachineOptions): Saveable[] {
+  const parts = machine.settle();
   return vbus === undefined ? parts : [vbus, ...parts];
 }
 
@@ -52,16 +54,15 @@ export async function saveMachine(
   emulator: V86Emulator,
   options: SaveMachineOptions = {},
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const machine = machineOf(emulator);
+  const { host, machine } = machineOf(emulator);
   const v86 = stateOf(emulator);
   const ran = v86.running;
   await v86.stop();
   try {
-    machine.settle();
     const quiesced = await quiesce(partsOf(machine, options));
     try {
       machine.written();
-      const { raised } = machine.internals.pci;
+      const { raised } = host.internals.pci;
       return quiesced.save({ emulator: new Uint8Array(v86.save()), raised });
     } finally {
       quiesced.resume();
@@ -86,13 +87,12 @@ export async function restoreMachine(
   bytes: Uint8Array,
   options: RestoreMachineOptions = {},
 ): Promise<void> {
-  const machine = machineOf(emulator);
+  const { host, machine } = machineOf(emulator);
   const v86 = stateOf(emulator);
   const ran = v86.running;
   await v86.stop();
   const progress = { touched: false };
   try {
-    machine.settle();
     await restoreState(partsOf(machine, options), bytes, {
       ...(options.macs === undefined ? {} : { macs: options.macs }),
       check: (extra) => {
@@ -112,7 +112,7 @@ export async function restoreMachine(
             },
           );
         }
-        machine.internals.pci.restoreRaised(raised);
+        host.internals.pci.restoreRaised(raised);
       },
     });
   } catch (error) {

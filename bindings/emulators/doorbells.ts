@@ -1,4 +1,4 @@
-import type { V86Machine } from "./machine.js";
+import type { EmulatorMachine } from "./machine.js";
 
 /** A doorbell that comes so many instructions after the last is served at once … */
 const PAUSE_INSTRUCTIONS = 16_000;
@@ -9,11 +9,11 @@ const POSTPONED_MAX = 4096;
 
 /**
  * When the doorbells of a function are served. One that comes after a pause, from a guest that has time, is served inside the
- * port access that rang, which is what makes a round trip short. A guest that is busy has more to say: it is served at the end
- * of its slice (some 100,000 instructions, or as soon as it idles). Until then it need not ring again. Doorbells in memory can
- * only be served then, for their device may want to interrupt: the slice ends early for those that come after a pause.
+ * access that rang, which is what makes a round trip short. A guest that is busy has more to say: it is served at the end
+ * of its slice (some 100,000 instructions, or as soon as it idles). Until then it need not ring again. Where no interrupt may be
+ * raised in the access, it can only be served then, for its device may want one: the slice ends early if it came after a pause.
  */
-export class V86Doorbells {
+export class Doorbells {
   /** When the last one rang, in instructions. */
   #last: number;
   readonly #postponed = new Set<number>();
@@ -25,11 +25,11 @@ export class V86Doorbells {
    * @param silence - a doorbell will be served later: the guest need not ring it until then
    */
   constructor(
-    private readonly machine: V86Machine,
+    private readonly machine: EmulatorMachine,
     private readonly answer: (doorbell: number) => void,
     private readonly silence: (doorbell: number) => void,
   ) {
-    this.#last = machine.internals.instructions - PAUSE_INSTRUCTIONS;
+    this.#last = machine.host.instructions - PAUSE_INSTRUCTIONS;
   }
 
   /** How many were postponed, several of one doorbell as one at last. */
@@ -40,14 +40,14 @@ export class V86Doorbells {
   /** The guest rang. */
   ring(doorbell: number): void {
     const { machine } = this;
-    const now = machine.internals.instructions;
+    const now = machine.host.instructions;
     const pause = (now - this.#last) >>> 0;
     this.#last = now;
     if (pause < PAUSE_INSTRUCTIONS || (now - machine.lastIdle) >>> 0 > BUSY_INSTRUCTIONS) {
       this.#postpone(doorbell);
-    } else if (machine.context === "memory") {
+    } else if (!machine.mayInterrupt) {
       this.#postpone(doorbell);
-      machine.internals.endSlice();
+      machine.host.endSlice?.();
     } else {
       this.answer(doorbell);
       machine.runTasks();

@@ -1,0 +1,106 @@
+import type { MemorySpace } from "../memory/space.js";
+import type { EventLoopScheduler } from "../scheduler.js";
+import { Doorbells } from "./doorbells.js";
+import { EmulatorInterrupts, type InterruptCounters } from "./interrupts.js";
+import type { EmulatorMachine, MachinePart } from "./machine.js";
+import { savedPart, type SavedAttachment } from "./saved-part.js";
+
+/** What was counted of an attached function or device, besides its own counters. */
+export interface AttachmentCounters extends InterruptCounters {
+  /** Doorbells that were served when the current slice of the guest was over, several of one doorbell as one. */
+  postponed: number;
+  /** Ranges of guest memory that the emulator was told to look at for stale translated code: of the machine. */
+  invalidated: number;
+}
+
+/** What a {@link Part} is wired to. */
+export interface PartWiring {
+  /** Sets the level of the interrupt line, where interrupts may be raised. */
+  readonly line: (asserted: boolean) => void;
+  /** Told of the line's level before the guest can see it. */
+  readonly shown?: (asserted: boolean) => void;
+  /** Serves a doorbell. */
+  readonly answer: (doorbell: number) => void;
+  /** A doorbell will be served later: the guest need not ring it until then. */
+  readonly silence?: (doorbell: number) => void;
+  /** The machine was reset. */
+  readonly reset: () => void;
+  /** What of it is saved, made when it is needed: the connector's half, and the level of its line. */
+  readonly saved: () => SavedAttachment;
+}
+
+const nothing = (): void => undefined;
+
+/**
+ * What is the same of everything that is attached to a machine: when its interrupts go out, when its doorbells are served,
+ * what happens at a reset and at the end. @internal
+ */
+export class Part {
+  /** Its interrupts. */
+  readonly interrupts: EmulatorInterrupts;
+  /** Its doorbells. */
+  readonly doorbells: Doorbells;
+  readonly #part: MachinePart;
+  #closed = false;
+
+  constructor(
+    /** The machine. */
+    readonly machine: EmulatorMachine,
+    /** The scheduler that it runs on. */
+    readonly scheduler: EventLoopScheduler,
+    { line, shown = nothing, answer, silence = nothing, reset, saved }: PartWiring,
+  ) {
+    this.interrupts = new EmulatorInterrupts(machine, line, shown);
+    this.doorbells = new Doorbells(machine, answer, silence);
+    const { interrupts } = this;
+    this.#part = {
+      catchUp: () => {
+        this.interrupts.catchUp();
+      },
+      serve: () => {
+        this.doorbells.serve();
+      },
+      reset: () => {
+        this.doorbells.clear();
+        reset();
+      },
+      get saved() {
+        return savedPart(saved(), interrupts);
+      },
+    };
+  }
+
+  /** The guest's memory. */
+  get memory(): MemorySpace {
+    return this.machine.memory;
+  }
+
+  /** True from {@link Part.close} on. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Takes part in the machine's life, once everything is in place. */
+  join(): void {
+    this.machine.join(this.#part, this.scheduler);
+  }
+
+  /** What was counted so far. */
+  counters(): AttachmentCounters {
+    return {
+      ...this.interrupts.counters(),
+      postponed: this.doorbells.postponed,
+      invalidated: this.machine.invalidated,
+    };
+  }
+
+  /** Leaves the machine. @param end - ends the function or device, first; called once */
+  close(end: () => void): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    end();
+    this.doorbells.clear();
+    this.machine.leave(this.#part, this.scheduler);
+    this.machine.release();
+  }
+}
