@@ -70,7 +70,8 @@ async function findCompiler() {
 /** Compiles the sources. Returns the image, and what it was compiled by. @throws {StepError} */
 export async function compileToyGuest() {
   const clang = await findCompiler();
-  const version = /version ([\d.]+)/.exec(await runTool("asking clang", clang, ["--version"]))?.[1] ?? "unknown";
+  const version =
+    /version ([\d.]+)/.exec(await runTool("asking clang", clang, ["--version"]))?.[1] ?? "unknown";
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "vbus-toy-"));
   try {
     const out = path.join(folder, "program.bin");

@@ -91,6 +91,7 @@ export class VbusMmioAttachment {
     } catch (error) {
       registers?.close();
       vbus?.close();
+      this.#part.discard();
       throw error;
     }
     this.#part.join();
@@ -119,7 +120,7 @@ export class VbusMmioAttachment {
  * by its command line, a device tree, or because it is where the machine's manual says. Call it in the emulator's thread. Every
  * device of the bus then appears to the guest by itself.
  *
- * @throws VbusError EBUSY when the memory is taken; EOPNOTSUPP when the machine cannot map any; EPERM when the bus has not
+ * @throws VbusError EBUSY when the memory or the interrupt is taken; EOPNOTSUPP when the machine cannot map any; EPERM when the bus has not
  *   admitted the member; EINVAL; ENOMEM
  */
 export function attachVbusMmio(host: EmulatorHost, options: VbusMmioOptions): VbusMmioAttachment {

@@ -5,7 +5,7 @@ import type { EventLoopScheduler } from "../scheduler.js";
 import type { VirtioRingOptions } from "../virtio/features.js";
 import type { VirtioFace } from "../virtio/types.js";
 import { Part, type AttachmentCounters } from "./attachment.js";
-import type { EmulatorHost, InterruptLine, Mapping } from "./host.js";
+import type { EmulatorHost, Mapping } from "./host.js";
 import { EmulatorMachine, type MachineOptions } from "./machine.js";
 import { mappedMemory } from "./mapped-memory.js";
 
@@ -36,7 +36,6 @@ export class VirtioMmioAttachment {
   /** The guest's memory. */
   readonly memory: MemorySpace;
   readonly #part: Part;
-  readonly #line: InterruptLine;
   readonly #mapping: Mapping;
 
   /** @internal Use {@link attachVirtioMmio}. */
@@ -44,12 +43,8 @@ export class VirtioMmioAttachment {
     const { device, memoryAddress, irq, rings, onError, scheduler = machine.scheduler } = options;
     this.scheduler = scheduler;
     this.memory = machine.memory;
-    const line = machine.host.openLine(irq);
-    this.#line = line;
     this.#part = new Part(machine, scheduler, {
-      line: (asserted) => {
-        line.set(asserted);
-      },
+      line: machine.host.openLine(irq),
       answer: (queue) => {
         this.registers.device.kick(queue);
       },
@@ -83,7 +78,7 @@ export class VirtioMmioAttachment {
       this.#mapping = mappedMemory(machine, memoryAddress, VIRTIO_MMIO_SIZE, registers);
     } catch (error) {
       registers?.close();
-      line.close();
+      this.#part.discard();
       throw error;
     }
     this.#part.join();
@@ -99,7 +94,6 @@ export class VirtioMmioAttachment {
     this.#part.close(() => {
       this.registers.close();
       this.#mapping.unmap();
-      this.#line.close();
     });
   }
 }

@@ -1,6 +1,7 @@
 import type { MemorySpace } from "../memory/space.js";
 import type { EventLoopScheduler } from "../scheduler.js";
 import { Doorbells } from "./doorbells.js";
+import type { InterruptLine } from "./host.js";
 import { EmulatorInterrupts, type InterruptCounters } from "./interrupts.js";
 import type { EmulatorMachine, MachinePart } from "./machine.js";
 import { savedPart, type SavedAttachment } from "./saved-part.js";
@@ -15,8 +16,8 @@ export interface AttachmentCounters extends InterruptCounters {
 
 /** What a {@link Part} is wired to. */
 export interface PartWiring {
-  /** Sets the level of the interrupt line, where interrupts may be raised. */
-  readonly line: (asserted: boolean) => void;
+  /** The interrupt line; belongs to the part from now on. */
+  readonly line: InterruptLine;
   /** Told of the line's level before the guest can see it. */
   readonly shown?: (asserted: boolean) => void;
   /** Serves a doorbell. */
@@ -41,6 +42,7 @@ export class Part {
   /** Its doorbells. */
   readonly doorbells: Doorbells;
   readonly #part: MachinePart;
+  readonly #line: InterruptLine;
   #closed = false;
 
   constructor(
@@ -50,7 +52,14 @@ export class Part {
     readonly scheduler: EventLoopScheduler,
     { line, shown = nothing, answer, silence = nothing, reset, saved }: PartWiring,
   ) {
-    this.interrupts = new EmulatorInterrupts(machine, line, shown);
+    this.#line = line;
+    this.interrupts = new EmulatorInterrupts(
+      machine,
+      (asserted) => {
+        line.set(asserted);
+      },
+      shown,
+    );
     this.doorbells = new Doorbells(machine, answer, silence);
     const { interrupts } = this;
     this.#part = {
@@ -99,8 +108,15 @@ export class Part {
     if (this.#closed) return;
     this.#closed = true;
     end();
+    this.#line.close();
     this.doorbells.clear();
     this.machine.leave(this.#part, this.scheduler);
     this.machine.release();
+  }
+
+  /** Gives back what it has when attaching failed halfway. The machine is let go by who attaches. */
+  discard(): void {
+    this.#closed = true;
+    this.#line.close();
   }
 }

@@ -1,6 +1,6 @@
 import type { AccessWidth, PciBar, PciConfigSpace } from "../connectors/pci/config-space.js";
 import { VbusError } from "../errors.js";
-import type { PciSeat, RegisterBlock } from "./host.js";
+import type { InterruptLine, PciSeat, RegisterBlock } from "./host.js";
 import type { EmulatorMachine } from "./machine.js";
 
 /** A PCI function of this package's, as it looks from an emulator. */
@@ -50,9 +50,12 @@ export class HostedFunction {
       );
   }
 
-  /** Sets the level of the line. */
-  readonly line = (asserted: boolean): void => {
-    this.#seat?.setLine(asserted);
+  /** Its INTA line, which goes with the function. */
+  readonly line: InterruptLine = {
+    set: (asserted) => {
+      this.#seat?.setLine(asserted);
+    },
+    close: () => undefined,
   };
 
   /** Shows the level of the line in the status register. */

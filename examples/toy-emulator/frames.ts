@@ -34,7 +34,8 @@ function frame(to: Uint8Array, from: Uint8Array, type: number, body: number): [U
 
 const typeOf = (bytes: Uint8Array): number => ((bytes[12] ?? 0) << 8) | (bytes[13] ?? 0);
 
-const same = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i]);
+const same = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.length === b.length && a.every((byte, i) => byte === b[i]);
 
 /** The Internet checksum of an even number of bytes, which these packets are. */
 function checksum(bytes: Uint8Array): number {

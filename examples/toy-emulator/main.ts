@@ -35,7 +35,12 @@ function readOptions(args: string[]): Options | null {
     allowPositionals: true,
   });
   if (values.help === true) return null;
-  const whole = (name: "pings" | "frames" | "size", fallback: number, least: number, most: number): number => {
+  const whole = (
+    name: "pings" | "frames" | "size",
+    fallback: number,
+    least: number,
+    most: number,
+  ): number => {
     const given = values[name];
     const value = given === undefined ? fallback : Number(given);
     if (!(Number.isInteger(value) && value >= least && value <= most))

@@ -14,8 +14,10 @@ import {
 } from "./frames.js";
 
 const PING_ID = 0x7079;
+/** How often ARP asks. */
+const ASK_AGAIN_MS = 20;
 /** How long an answer may take; the machine may have other things to do. */
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 60_000;
 
 /** What a flood was like at the far end. */
 export interface FloodResult {
@@ -68,11 +70,16 @@ export class Peer implements Station {
     }
   }
 
-  /** Finds the station with an IP address. */
+  /** Finds the station with an IP address: asks again and again, it may not be up yet. */
   async find(ip: Uint8Array): Promise<Station> {
-    await this.nic.send([arpRequest(this, ip)]);
-    const mac = await this.#until((frame) => arpAnswer(frame, ip), "answer to ARP");
-    return { mac, ip };
+    const request = [arpRequest(this, ip)];
+    this.nic.trySend(request);
+    const again = setInterval(() => this.nic.trySend(request), ASK_AGAIN_MS);
+    try {
+      return { mac: await this.#until((frame) => arpAnswer(frame, ip), "answer to ARP"), ip };
+    } finally {
+      clearInterval(again);
+    }
   }
 
   /** Pings a station; returns the milliseconds that it took. */
@@ -92,7 +99,9 @@ export class Peer implements Station {
     await this.#until((frame) => {
       const sequence = floodedSequence(frame, size);
       if (sequence !== frames)
-        throw new Error(`frame ${frames} of the flood is ${sequence === null ? "not one of it" : `number ${sequence}`}`);
+        throw new Error(
+          `frame ${frames} of the flood is ${sequence === null ? "not one of it" : `number ${sequence}`}`,
+        );
       frames++;
       return frames === count ? true : null;
     }, `end of the flood`);
