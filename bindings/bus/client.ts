@@ -276,7 +276,11 @@ export class Client implements BusClient {
 
   /** {@inheritDoc BusClient.signal} */
   signal(signalHandle: number): number {
-    return this.#signals.get(signalHandle)?.ring() ?? -ENOENT;
+    const signal = this.#signals.get(signalHandle);
+    if (signal === undefined) return -ENOENT;
+    if (this.#held === null) return signal.ring();
+    signal.ringLater(); // a guest that was not stopped: what it rings for is served when everything goes on
+    return 0;
   }
 
   /** {@inheritDoc BusClient.nextEvent} */

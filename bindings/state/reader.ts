@@ -70,7 +70,8 @@ export class StateReader {
   items(max: number): StateReader[] {
     const { value } = this;
     if (!Array.isArray(value) || value.length > max) this.fail(`a list of up to ${max} is wanted`);
-    return value.map((item, i) => new StateReader(item, `${this.path}[${i}]`, this.blobs));
+    // not map(): it passes over holes
+    return Array.from(value, (item: unknown, i) => new StateReader(item, `${this.path}[${i}]`, this.blobs));
   }
 
   /** The value must be a list of just so many. @throws StateError contradiction */

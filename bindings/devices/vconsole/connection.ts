@@ -75,6 +75,7 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
   #running = false;
   /** Closed or broken: the rings are not touched any more. */
   #over = false;
+  #held = false;
   readonly #signals = new Map<object, HostSignal>();
 
   constructor(
@@ -400,8 +401,14 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
     }
   }
 
+  /** {@inheritDoc Connection.hold} */
+  hold(): void {
+    this.#held = true;
+  }
+
   /** {@inheritDoc Connection.resume} */
   resume(): void {
+    this.#held = false;
     this.#schedule();
   }
 
@@ -448,7 +455,7 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
       name: string,
       role: QueueRole,
       build: (queue: Queue, signal: HostSignal) => T,
-    ): T | null =>
+    ): { side: T; saved: StateReader } | null =>
       state.get(name).nullable((at) => {
         const saved = at.get("ring");
         const signal = signals.take(at.get("signal"));
@@ -460,12 +467,15 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
             build,
           ),
         );
-        side.restore(saved);
-        return side;
+        return { side, saved };
       });
-    this.#rx = ring("rx", "southReceive", this.#buildReceive);
-    this.#tx = ring("tx", "southTransmit", this.#buildTransmit);
-    this.#events = ring("events", "southReceive", this.#buildEvents);
+    const rx = ring("rx", "southReceive", this.#buildReceive);
+    this.#rx = rx?.side ?? null;
+    const tx = ring("tx", "southTransmit", this.#buildTransmit);
+    this.#tx = tx?.side ?? null;
+    const events = ring("events", "southReceive", this.#buildEvents);
+    this.#events = events?.side ?? null;
+    for (const built of [rx, tx, events]) built?.side.restore(built.saved);
     const complete = this.#rx !== null && this.#tx !== null && this.#events !== null;
     const line = state.get("state").oneOf("down", "waiting", "up", "draining", "closing");
     const ready = state.get("ready").boolean();
@@ -500,7 +510,8 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
     const { terminal } = this.environment;
     this.#ready = false;
     try {
-      if (!this.#over && this.#tx !== null) this.#lastWords(this.#tx);
+      // a session that another one takes over from a saved state says nothing more: it will say it again
+      if (!this.#over && !this.#held && this.#tx !== null) this.#lastWords(this.#tx);
     } catch (error) {
       this.failed(error);
     } finally {

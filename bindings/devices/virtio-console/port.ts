@@ -23,6 +23,8 @@ const INPUT_MAX = 1 << 16;
 export interface PortEnvironment {
   /** Where deferred work runs. */
   readonly scheduler: Scheduler;
+  /** The machine is being saved or restored: guest memory must not be touched. */
+  held(): boolean;
   /** Tells the guest about this port; does nothing where there is no control queue. */
   tell(event: number, value: number): void;
   /** The window size changed. */
@@ -291,7 +293,9 @@ export class ConsolePort implements TerminalLine {
   /** The session ends: nothing of the guest is touched any more. */
   close(): void {
     if (this.#over) return;
-    this.#guestLeft("closed");
+    // one that another takes over from a saved state says nothing more: it will say it again
+    if (this.environment.held()) this.#end("closed");
+    else this.#guestLeft("closed");
     this.#over = true;
     this.terminal.connect(null);
     this.tearDown("rx");

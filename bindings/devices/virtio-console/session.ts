@@ -79,6 +79,7 @@ export class ConsoleSession implements VirtioSession {
         new ConsolePort(terminal, {
           scheduler,
           failed,
+          held: () => context.held,
           tell: (event, value) => {
             if (this.#ready[id] === true) this.#control?.tell({ id, event, value });
           },
