@@ -1,5 +1,7 @@
 import { VbusError } from "./errors.js";
 
+export { Gate } from "./gate.js";
+
 /** A pending timer. */
 export interface Timer {
   /** Cancels it; harmless afterwards. */

@@ -1,13 +1,31 @@
 import { EFAULT, ENOENT, ENOMEM, ENOSPC, ENOTCONN } from "../../assembly/abi/errno.js";
 import { negatedErrno, VbusError } from "../errors.js";
+import { Gate } from "../gate.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
+import { StateError } from "../state/error.js";
+import type { StateReader, StateValue } from "../state/reader.js";
+import {
+  readClientState,
+  savedEvents,
+  type ClientState,
+  type CookieNumber,
+  type SavedSession,
+} from "./client-state.js";
 import type { ClientNotice, ConnectionNotice, Emitter } from "./emitter.js";
 import { EventQueue, type EventEntry } from "./events.js";
 import { checkSignalRecord, SessionSignal, type SignalOwner } from "./host-signal.js";
 import type { InterfaceTable, Published } from "./interfaces.js";
 import { Session, type SessionView } from "./session.js";
-import type { BusClient, BusEvent, Connection, SharedSegment, SignalRequest } from "./types.js";
+import type {
+  BusClient,
+  BusEvent,
+  Connection,
+  HostSignal,
+  SharedSegment,
+  SignalCookie,
+  SignalRequest,
+} from "./types.js";
 
 /** What one client may use up. Guests choose how much they ask for, so everything they can pile up has a limit. */
 export interface ClientLimits {
@@ -66,6 +84,10 @@ export class Client implements BusClient {
   readonly #sessions = new Map<number, Session>();
   readonly #signals = new Map<number, SessionSignal>();
   readonly #unobserve: () => void;
+  /** Where everything of this client runs. */
+  readonly #gate: Gate;
+  /** Sessions that were settled or held, and go on together. */
+  #held: Session[] | null = null;
   #opening = 0;
   #nextHandle = 1;
   #nextSignalHandle = 0;
@@ -90,15 +112,16 @@ export class Client implements BusClient {
     readonly memory: MemorySpace,
     private readonly limits: ClientLimits,
   ) {
+    this.#gate = new Gate(host.scheduler);
     this.#events = new EventQueue(() => {
       this.#eventsWait();
     });
     this.#signalOwner = {
       events: this.#events,
-      scheduler: host.scheduler,
+      scheduler: this.#gate,
       signalReleased: (signal) => {
         this.#signals.delete(signal.handle);
-        signal.session.forget(signal);
+        signal.session?.forget(signal);
       },
       doorbellFailed: (error) => {
         this.#failed(null, "a doorbell handler failed", error);
@@ -144,7 +167,7 @@ export class Client implements BusClient {
     this.#onEvents = told;
     if (told === null || !this.#listening || this.#events.length === 0) return;
     // what came before nobody was told of
-    this.host.scheduler.post(() => {
+    this.#gate.post(() => {
       if (this.#events.length > 0) this.#eventsWait();
     });
   }
@@ -246,7 +269,9 @@ export class Client implements BusClient {
   ): number {
     if (this.#nextSignalHandle > this.limits.lastSignalHandle) return -ENOSPC;
     if (this.#events.outstandingSignals >= this.limits.signals) return -ENOMEM;
-    const signal = new SessionSignal(this.#signalOwner, session, this.#nextSignalHandle++, { ...request });
+    const signal = new SessionSignal(this.#signalOwner, () => session, this.#nextSignalHandle++, {
+      ...request,
+    });
     const result = session.run("shm()", () => session.connection.shm(id, segment, signal, flags));
     if (result < 0 || !session.open) {
       signal.refuse();
@@ -261,7 +286,11 @@ export class Client implements BusClient {
 
   /** {@inheritDoc BusClient.signal} */
   signal(signalHandle: number): number {
-    return this.#signals.get(signalHandle)?.ring() ?? -ENOENT;
+    const signal = this.#signals.get(signalHandle);
+    if (signal === undefined) return -ENOENT;
+    if (this.#held === null) return signal.ring();
+    signal.ringLater(); // a guest that was not stopped: what it rings for is served when everything goes on
+    return 0;
   }
 
   /** {@inheritDoc BusClient.nextEvent} */
@@ -300,6 +329,287 @@ export class Client implements BusClient {
       }
       announcement.entry = null;
     }
+  }
+
+  /**
+   * The guest is about to be saved: devices finish what takes time. Nothing of its sessions runs until
+   * {@link Client.resume}. @throws VbusError EOPNOTSUPP for an open device whose sessions cannot be saved
+   */
+  async settle(): Promise<void> {
+    for (const session of this.#sessions.values()) {
+      const { connection, notice } = session;
+      if (connection.save === undefined && !this.#isOrphan(session))
+        throw new VbusError(
+          "EOPNOTSUPP",
+          `the guest has ${notice.device} open, and its class does not say how a session is saved; have the guest close it`,
+        );
+    }
+    const sessions = this.#heldSessions();
+    await Promise.all(
+      sessions.map(async ({ connection }) => {
+        await connection.settle?.();
+      }),
+    );
+  }
+
+  /** Nothing of the guest's sessions touches its memory from now on; events wait. */
+  hold(): void {
+    for (const session of this.#heldSessions()) session.connection.hold?.();
+  }
+
+  /** Holds the gates of the client and of its sessions' devices, once. */
+  #heldSessions(): Session[] {
+    if (this.#held !== null) return this.#held;
+    this.#gate.hold();
+    this.#held = [...this.#sessions.values()];
+    for (const session of this.#held) session.gate.hold();
+    return this.#held;
+  }
+
+  /** Goes on after {@link Client.settle} or {@link Client.hold}. Harmless otherwise. */
+  resume(): void {
+    const held = this.#held;
+    if (held === null) return;
+    this.#held = null;
+    for (const session of held) if (session.open) session.connection.resume?.();
+    for (const session of held) session.gate.release();
+    this.#gate.release();
+  }
+
+  /**
+   * What the guest has of the bus, as plain data, while held.
+   * @param numberOf - numbers the connector's cookies
+   */
+  save(numberOf: CookieNumber): StateValue {
+    return {
+      listening: this.#listening,
+      nextId: this.#nextId,
+      nextHandle: this.#nextHandle,
+      nextSignalHandle: this.#nextSignalHandle,
+      interfaces: [...this.#announcements.values()].map(({ published, id, entry }) => ({
+        device: published.device.name,
+        name: published.implementation.name,
+        id,
+        told: entry === null ? "no" : entry.queued ? "waits" : "yes",
+      })),
+      sessions: [...this.#sessions.values()]
+        .filter((session) => !this.#isOrphan(session))
+        .map((session) => this.#saveSession(session, numberOf)),
+      events: this.#saveEvents(numberOf),
+    };
+  }
+
+  /** A session whose device left the bus: the guest was told, and only has to let go of it. */
+  #isOrphan(session: Session): boolean {
+    return !this.#announcements.has(session.published);
+  }
+
+  /** Sessions of devices that are gone end with the saving: in the saved state their signals are closed already. */
+  #saveEvents(numberOf: CookieNumber): StateValue {
+    const orphans = [...this.#sessions.values()].filter((session) => this.#isOrphan(session));
+    const cookies = new Set(orphans.flatMap((session) => [...session.signals].map(({ cookie }) => cookie)));
+    const waiting = this.#events.waiting.filter(
+      ({ event }) => !("cookie" in event) || !cookies.has(event.cookie),
+    );
+    return [
+      ...savedEvents(waiting, numberOf),
+      ...[...cookies].map((cookie): StateValue => ({ kind: "shmclose", cookie: numberOf(cookie) })),
+    ];
+  }
+
+  #saveSession(session: Session, numberOf: CookieNumber): StateValue {
+    const numbers = new Map<HostSignal, number>();
+    const signals = [...session.signals].map((signal): StateValue => {
+      numbers.set(signal, signal.handle);
+      const { handle, offset, cookie, rung } = signal;
+      return { handle, offset, cookie: numberOf(cookie), rung };
+    });
+    const { device, interface: name, handle } = session.notice;
+    const state = session.connection.save?.({
+      // a signal that the device released has no number any more; it must not be asked for one
+      number: (signal) => numbers.get(signal) ?? -1,
+    });
+    return { handle, device, name, signals, state: state ?? null };
+  }
+
+  /** Looks at a saved state without changing anything. @throws StateError contradiction, mismatch */
+  check(reader: StateReader, cookies: number): void {
+    const state = readClientState(reader, this.limits, cookies);
+    const ids = new Set(state.interfaces.map(({ id }) => id));
+    for (const event of state.events)
+      if (event.kind === "devadd" && !ids.has(event.id))
+        reader.fail("a device is announced that is not there");
+  }
+
+  /**
+   * Becomes what was saved, while held: the client had just been reset. Interfaces that are gone since are dropped for the
+   * guest, new ones are announced.
+   * @param cookieAt - the connector's cookie of a number below `cookies`
+   * @throws StateError; VbusError ENOMEM; then the client is as after a reset
+   */
+  restore(reader: StateReader, cookies: number, cookieAt: (number: number) => SignalCookie): void {
+    const state = readClientState(reader, this.limits, cookies);
+    this.reset();
+    try {
+      const taken = this.#restoreInterfaces(state);
+      for (const saved of state.sessions) this.#restoreSession(reader, saved, cookieAt);
+      this.#restoreEvents(reader, state, cookieAt);
+      for (const [announcement, told] of taken) {
+        if (told === "yes" && announcement.id !== null)
+          announcement.entry = this.#events.tookBefore({
+            kind: "devadd",
+            id: announcement.id,
+            type: announcement.published.implementation.type,
+          });
+      }
+      this.#nextHandle = state.nextHandle;
+      this.#nextSignalHandle = state.nextSignalHandle;
+      this.#followChanges(state);
+    } catch (error) {
+      this.reset();
+      throw error;
+    }
+    this.#listening = state.listening;
+    this.#gate.post(() => {
+      if (this.#events.length > 0) this.#eventsWait();
+    });
+  }
+
+  /** Numbers interfaces as the guest knows them. Returns those that it was told of, or is about to be. */
+  #restoreInterfaces(state: ClientState): Map<Announcement, "no" | "waits" | "yes"> {
+    const told = new Map<Announcement, "no" | "waits" | "yes">();
+    const saved = new Map(state.interfaces.map((entry) => [`${entry.device}\0${entry.name}`, entry]));
+    this.#byId.clear();
+    this.#nextId = state.nextId;
+    for (const announcement of this.#announcements.values()) {
+      const { device, implementation } = announcement.published;
+      const found = saved.get(`${device.name}\0${implementation.name}`);
+      announcement.entry = null;
+      announcement.id = found?.id ?? null;
+      if (announcement.id !== null) this.#byId.set(announcement.id, announcement);
+      if (found !== undefined) told.set(announcement, found.told);
+    }
+    return told;
+  }
+
+  #restoreSession(
+    reader: StateReader,
+    saved: SavedSession,
+    cookieAt: (number: number) => SignalCookie,
+  ): void {
+    const published = [...this.#announcements.keys()].find(
+      ({ device, implementation }) => device.name === saved.device && implementation.name === saved.name,
+    );
+    if (published?.implementation.restoreSession === undefined)
+      throw new StateError(
+        "mismatch",
+        `the guest had ${saved.device} open, and there is no such device here whose sessions can be restored; create it first`,
+      );
+    const { device, implementation } = published;
+    const signals = new Map<number, SessionSignal>();
+    let session: Session | null = null;
+    device.hold();
+    device.gate.hold();
+    try {
+      const offered: SessionSignal[] = [];
+      const restored = { session: null as Session | null };
+      for (const { handle, offset, cookie } of saved.signals) {
+        const request = { offset, prio: 0, cookie: cookieAt(cookie) };
+        const signal = new SessionSignal(this.#signalOwner, () => restored.session, handle, request);
+        signals.set(handle, signal);
+        offered.push(signal);
+      }
+      const connection = reader.rebuild(`the session with ${device.name}`, () =>
+        implementation.restoreSession?.(this.memory, saved.state, {
+          take: (number) => {
+            const handle = number.number(0, 2 ** 31);
+            const signal =
+              signals.get(handle) ?? number.fail("the session has no such signal, or it is taken");
+            signals.delete(handle);
+            return signal;
+          },
+        }),
+      ) as Connection;
+      const notice = {
+        ...this.notice,
+        device: device.name,
+        interface: implementation.name,
+        handle: saved.handle,
+      };
+      session = new Session(saved.handle, published, connection, notice, (message, error) => {
+        this.#failed(device.name, message, error);
+      });
+      restored.session = session;
+      this.#sessions.set(saved.handle, session);
+      for (const signal of offered) {
+        this.#signals.set(signal.handle, signal);
+        session.adopt(signal);
+        signal.accept();
+      }
+      for (const { handle, rung } of saved.signals) if (rung) this.#signals.get(handle)?.ringLater();
+    } catch (error) {
+      if (session === null) device.drop();
+      device.gate.release();
+      throw error;
+    }
+    if (signals.size > 0) {
+      device.gate.release();
+      reader.fail(`the session with ${device.name} has signals that belong to nothing`);
+    }
+    this.#held?.push(session);
+    if (this.#held === null) device.gate.release();
+    this.host.emitter.emit("connectionOpened", session.notice);
+  }
+
+  #restoreEvents(
+    reader: StateReader,
+    { events, interfaces }: ClientState,
+    cookieAt: (number: number) => SignalCookie,
+  ): void {
+    const waiting = new Set(interfaces.filter(({ told }) => told === "waits").map(({ id }) => id));
+    for (const event of events) {
+      switch (event.kind) {
+        case "devadd": {
+          if (!waiting.delete(event.id)) reader.fail("a device is announced that does not wait for that");
+          const announcement = this.#byId.get(event.id);
+          if (announcement !== undefined) this.#announce(announcement);
+          break;
+        }
+        case "devdrop":
+          this.#events.announce({ kind: "devdrop", id: event.id });
+          break;
+        case "shmsignal": {
+          const cookie = cookieAt(event.cookie);
+          for (const signal of this.#signals.values()) if (signal.cookie === cookie) signal.notify();
+          break;
+        }
+        case "shmclose":
+          this.#events.closeSignal(this.#events.openSignal(cookieAt(event.cookie)));
+          break;
+      }
+    }
+    if (waiting.size > 0) reader.fail("a device waits to be announced, and no event does that");
+  }
+
+  /** Devices came and went while the state lay about: the guest hears of it as of any other hot-plugging. */
+  #followChanges(state: ClientState): void {
+    const here = new Set([...this.#announcements.values()].map(({ id }) => id));
+    for (const { id, told } of state.interfaces)
+      if (id !== null && told === "yes" && !here.has(id)) this.#events.announce({ kind: "devdrop", id });
+    for (const announcement of this.#announcements.values()) {
+      if (announcement.id !== null || !state.listening) continue;
+      this.#number(announcement, this.#nextId);
+      this.#announce(announcement);
+    }
+    if (state.listening) return;
+    // a guest that does not listen yet learns of everything when it does
+    for (const announcement of this.#announcements.values())
+      if (announcement.id === null && !state.interfaces.some((saved) => this.#isOf(saved, announcement)))
+        this.#number(announcement, this.#nextId);
+  }
+
+  #isOf(saved: { device: string; name: string }, { published }: Announcement): boolean {
+    return published.device.name === saved.device && published.implementation.name === saved.name;
   }
 
   /** The host ends the client: the connector is told. */

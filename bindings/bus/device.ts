@@ -1,4 +1,5 @@
 import { VbusError } from "../errors.js";
+import type { Gate } from "../gate.js";
 import type { Emitter } from "./emitter.js";
 import type { Published } from "./interfaces.js";
 import { checkName } from "./names.js";
@@ -71,6 +72,8 @@ export class DeviceNode implements ManagedDevice {
     readonly name: string,
     readonly className: string,
     readonly implementation: Device,
+    /** Where tasks of the device run. */
+    readonly gate: Gate,
     private readonly emitter: Emitter,
     private readonly owner: DeviceOwner,
   ) {

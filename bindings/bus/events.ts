@@ -145,6 +145,18 @@ export class EventQueue {
     else this.#entries.unshift(entry);
   }
 
+  /** Events that wait, oldest first. */
+  get waiting(): readonly EventEntry[] {
+    return this.#entries.slice(this.#head);
+  }
+
+  /** A DEVADD that was taken before the state was saved that is being restored. */
+  tookBefore(event: BusEvent): EventEntry {
+    const entry = new EventEntry(event, this.#epoch);
+    entry.taken = true;
+    return entry;
+  }
+
   /** Forgets everything: signals that live now will never send an event. */
   clear(): void {
     this.#entries = [];

@@ -11,7 +11,7 @@ import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
 import type { EventQueue, SignalEntry } from "./events.js";
 import type { Session } from "./session.js";
-import type { HostSignal, SignalRequest } from "./types.js";
+import type { HostSignal, SignalCookie, SignalRequest } from "./types.js";
 
 /**
  * Checks the shm-signal record that a guest announced (`docs/abi/shm-signal.md` section 1, defect P3): it must fit in the
@@ -63,8 +63,8 @@ export class SessionSignal implements HostSignal {
 
   constructor(
     private readonly owner: SignalOwner,
-    /** The session that its segment belongs to. */
-    readonly session: Session,
+    /** The session that its segment belongs to; null while a saved one is being restored. */
+    private readonly sessionOf: () => Session | null,
     /** The number that the guest rings. */
     readonly handle: number,
     private readonly request: Readonly<SignalRequest>,
@@ -101,6 +101,26 @@ export class SessionSignal implements HostSignal {
     this.owner.events.closeSignal(this.#entry);
   }
 
+  /** The session that its segment belongs to; null while a saved one is being restored. */
+  get session(): Session | null {
+    return this.sessionOf();
+  }
+
+  /** Cookie of the guest's. */
+  get cookie(): SignalCookie {
+    return this.request.cookie;
+  }
+
+  /** Its place among the events; null until the device accepted the segment. */
+  get entry(): SignalEntry | null {
+    return this.#entry;
+  }
+
+  /** A doorbell waits for somebody who hears it. */
+  get rung(): boolean {
+    return this.#rung;
+  }
+
   /** The device accepted the segment: what it did with the signal so far takes effect. */
   accept(): void {
     const entry = this.owner.events.openSignal(this.request.cookie);
@@ -134,6 +154,14 @@ export class SessionSignal implements HostSignal {
       this.owner.doorbellFailed(error);
       return negatedErrno(error);
     }
+  }
+
+  /** A doorbell that was kept when the state was saved. */
+  ringLater(): void {
+    this.#rung = true;
+    this.owner.scheduler.post(() => {
+      if (this.#rung && this.#bell !== null) this.ring();
+    });
   }
 
   #forgetBell(): void {

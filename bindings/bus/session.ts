@@ -1,5 +1,6 @@
 import { EIO } from "../../assembly/abi/errno.js";
 import { negatedErrno, VbusError } from "../errors.js";
+import type { Gate } from "../gate.js";
 import type { ConnectionNotice } from "./emitter.js";
 import type { SessionSignal } from "./host-signal.js";
 import type { Published } from "./interfaces.js";
@@ -41,13 +42,19 @@ export class Session {
   constructor(
     /** The number that the guest uses. */
     readonly handle: number,
-    private readonly published: Published,
+    /** What it is a session with. */
+    readonly published: Published,
     /** The device's half. */
     readonly connection: Connection,
     /** What listeners are told about it. */
     readonly notice: ConnectionNotice,
     private readonly report: (message: string, error: unknown) => void,
   ) {}
+
+  /** Where tasks of its device run. */
+  get gate(): Gate {
+    return this.published.device.gate;
+  }
 
   /** False once closing began. */
   get open(): boolean {

@@ -3,6 +3,8 @@ import type { Signal } from "../engine/signal.js";
 import type { VirtQueue } from "../engine/virtqueue.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
+import type { StateReader, StateValue } from "../state/reader.js";
+import type { RestoreOptions } from "../state/saveable.js";
 
 /**
  * The interfaces that devices, connectors and drivers meet at (`docs/abi/vbus-bus.md`).
@@ -50,6 +52,10 @@ export interface Device {
   busDisconnect(bus: BusPublisher): void;
   /** The administrator dropped the device, and no connection uses it any more: give everything back. */
   release(): void;
+  /** What the administrator set and what was counted, as plain data; sessions are saved on their own. Absent: the attributes. */
+  save?(): StateValue;
+  /** Becomes what was saved; no guest has it open. @throws StateError; VbusError of attributes that refuse what was saved */
+  restore?(state: StateReader, options: RestoreOptions): void;
 }
 
 /** What a bus offers to a device that is being connected. */
@@ -76,6 +82,12 @@ export interface DeviceInterface {
   readonly type: string;
   /** A client opens it. @throws VbusError EINVAL (version), EBUSY (already open), ENXIO (no back end), ENOMEM */
   connect(memory: MemorySpace, version: number): Connection;
+  /**
+   * A session that {@link Connection.save} saved goes on, with the guest's memory as it was. It is held until
+   * {@link Connection.resume}: it must not touch that memory before. Absent: sessions of this device cannot be saved.
+   * @throws StateError; VbusError EBUSY (open), ENOMEM; what was taken is given back then
+   */
+  restoreSession?(memory: MemorySpace, state: StateReader, signals: RestoredSignals): Connection;
 }
 
 /** One open session between a client and an interface. */
@@ -94,6 +106,32 @@ export interface Connection {
   queues?(): readonly SessionQueue[];
   /** The session ends: stop all access to guest memory before returning. Called once. */
   close(): void;
+  /**
+   * The session is about to be saved: finish what takes time and touches guest memory, and begin nothing of the kind until
+   * {@link Connection.resume}. Tasks of the device's scheduler are held already.
+   */
+  settle?(): Promise<void>;
+  /**
+   * Nothing may touch guest memory until {@link Connection.resume}: leave what comes from outside where it is (a port: take no
+   * frames), remember the rest. Tasks of the device's scheduler are held.
+   */
+  hold?(): void;
+  /** Goes on after {@link Connection.settle} or {@link Connection.hold}, or begins to, after it was restored. */
+  resume?(): void;
+  /** What the session is, as plain data, while held. Absent: sessions of this device cannot be saved. */
+  save?(signals: SavedSignals): StateValue;
+}
+
+/** What a session that is saved is told about its signals. */
+export interface SavedSignals {
+  /** The number by which a restored session gets the signal back. */
+  number(signal: HostSignal): number;
+}
+
+/** Where a session that is restored gets its signals from. */
+export interface RestoredSignals {
+  /** The signal of that number, once. @throws StateError contradiction when there is none, or it was taken */
+  take(number: StateReader): HostSignal;
 }
 
 /** A queue of a session, as it is shown to those who look. */

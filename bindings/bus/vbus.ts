@@ -1,9 +1,14 @@
 import { VbusError } from "../errors.js";
+import { Gate } from "../gate.js";
 import type { Scheduler } from "../scheduler.js";
+import { StateError } from "../state/error.js";
+import type { StateReader, StateValue } from "../state/reader.js";
+import type { RestoreOptions, Saveable } from "../state/saveable.js";
 import { Bus, type BusOptions } from "./bus.js";
 import { DeviceNode, type DeviceOwner, type ManagedDevice } from "./device.js";
 import { Emitter, type TreeEvents, type TreeEventType, type Unsubscribe } from "./emitter.js";
 import { checkName } from "./names.js";
+import { readTree, replug, restoreTree, saveTree } from "./saved-tree.js";
 import { sysfs } from "./sysfs.js";
 import { Tree } from "./tree.js";
 import type { DeviceClass } from "./types.js";
@@ -32,13 +37,17 @@ interface ClassEntry {
  * console.log(vbus.tree());
  * ```
  */
-export class Vbus {
+export class Vbus implements Saveable {
+  /** As `Saveable.stateName` says: `vbus`. A tree is a part of its own when a machine is saved. */
+  readonly stateName = "vbus";
   readonly #scheduler: Scheduler;
   readonly #emitter: Emitter;
   readonly #classes = new Map<string, ClassEntry>();
   readonly #devices = new Map<string, DeviceNode>();
   readonly #buses = new Map<string, Bus>();
   readonly #tree: Tree;
+  /** Cards whose address was renewed, until their guests can be told. */
+  #renewed: string[] = [];
   #closed = false;
 
   /** @param options - where deferred work runs */
@@ -176,9 +185,10 @@ export class Vbus {
   }
 
   #createNode(name: string, entry: ClassEntry): DeviceNode {
+    const gate = new Gate(this.#scheduler);
     const implementation = entry.implementation.create({
       name,
-      scheduler: this.#scheduler,
+      scheduler: gate,
       report: (message, error) => {
         this.#emitter.error(`devices/${name}`, message, error);
       },
@@ -187,6 +197,7 @@ export class Vbus {
       name,
       entry.implementation.name,
       implementation,
+      gate,
       this.#emitter,
       this.#deviceOwner(entry),
     );
@@ -235,6 +246,58 @@ export class Vbus {
   /** Prints the tree, or what lies under a path, like `tree /sys/vbus`. @throws VbusError ENOENT */
   tree(path?: string): string {
     return this.#tree.print(path);
+  }
+
+  /** As `Saveable.settle` says: sessions are the connectors' affair. */
+  async settle(): Promise<void> {
+    // nothing of the tree takes time
+  }
+
+  /** As `Saveable.hold` says. */
+  hold(): void {
+    // nothing of the tree touches guest memory
+  }
+
+  /** As `Saveable.release` says. */
+  release(): void {
+    // nothing was held
+  }
+
+  /** As `Saveable.save` says: buses with members and devices, devices with their classes and what the administrator set. */
+  save(): StateValue {
+    return saveTree(this.devices, this.buses);
+  }
+
+  /** As `Saveable.check` says. @throws StateError mismatch for a class that is not registered, or a device of another class */
+  check(state: StateReader): void {
+    const tree = readTree(state);
+    for (const { name, className } of tree.devices) {
+      const device = this.#devices.get(name);
+      if (device === undefined ? !this.#classes.has(className) : device.className !== className)
+        throw new StateError(
+          "mismatch",
+          `the state has a device "${name}" of class "${className}"; ${device === undefined ? "register that class first" : `here it is one of class "${device.className}"`}`,
+        );
+    }
+  }
+
+  /** As `Saveable.clear` says: the tree outlives its guests. */
+  clear(): void {
+    // sessions are cleared by their connectors
+  }
+
+  /**
+   * As `Saveable.restore` says: devices, buses and members that are missing are created, those that are there become what was
+   * saved. What the state does not know stays, and is new to the guest.
+   * @throws StateError; VbusError of classes and attributes
+   */
+  restore(state: StateReader, options: RestoreOptions = {}): void {
+    this.#renewed = restoreTree(this, readTree(state), options);
+  }
+
+  /** As `Saveable.restored` says: cards with new addresses are plugged in anew. */
+  restored(): void {
+    for (const name of this.#renewed.splice(0)) replug(this, name);
   }
 
   /** Removes all buses, devices and classes. Twice is harmless. */

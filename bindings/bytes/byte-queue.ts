@@ -54,6 +54,13 @@ export class ByteQueue {
     return bytes;
   }
 
+  /** A copy of everything held, which stays. */
+  copy(): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(this.#length);
+    this.#copyTo(bytes, bytes.length);
+    return bytes;
+  }
+
   #drop(n: number): void {
     this.#length -= n;
     this.#head = this.#length === 0 ? 0 : (this.#head + n) % this.#storage.length;

@@ -107,6 +107,15 @@ export class ByteInbox {
     });
   }
 
+  /** A copy of what was pushed since the stream began, as far as it is held: bytes, and where among them breaks are. */
+  copyStream(): { bytes: Uint8Array<ArrayBuffer>; breaks: number[] } {
+    const all = this.#queue.copy();
+    const begin = this.#marks.findLast((mark) => mark.kind === "begin")?.position ?? this.#handedOut;
+    const from = begin - this.#handedOut;
+    const breaks = this.#marks.filter(({ kind, position }) => kind === "break" && position >= begin);
+    return { bytes: all.slice(from), breaks: breaks.map(({ position }) => position - begin) };
+  }
+
   /** Hands out what can be handed out: runs the reader's callbacks, so it is called outside of all ring work. */
   flush(): void {
     if (this.#flushing) return;

@@ -54,6 +54,12 @@ export class VbusMmioAttachment {
       reset: () => {
         this.registers.machineReset();
       },
+      saved: () => ({
+        name: `mmio-${memoryAddress.toString(16)}`,
+        connector: this.registers,
+        line: () => this.registers.line.asserted,
+        tree: this.vbus,
+      }),
     });
     let vbus: Vbus | null = null;
     let registers: VbusMmio | null = null;

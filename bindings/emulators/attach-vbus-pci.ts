@@ -62,6 +62,15 @@ export class VbusPciAttachment {
         this.function.machineReset();
         seat.refresh();
       },
+      saved: () => ({
+        name: `pci-${slot.toString(16)}`,
+        connector: this.function,
+        line: () => this.function.line,
+        tree: this.vbus,
+        refresh: () => {
+          seat.refresh();
+        },
+      }),
     });
     let vbus: Vbus | null = null;
     let fn: PciBridge | null = null;

@@ -54,6 +54,11 @@ export class VirtioMmioAttachment {
       reset: () => {
         this.registers.machineReset();
       },
+      saved: () => ({
+        name: `mmio-${memoryAddress.toString(16)}`,
+        connector: this.registers,
+        line: () => this.registers.line,
+      }),
     });
     let registers: VirtioMmio | null = null;
     try {

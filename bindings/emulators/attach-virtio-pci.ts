@@ -68,6 +68,14 @@ export class VirtioPciAttachment {
         this.function.machineReset();
         seat.refresh();
       },
+      saved: () => ({
+        name: `pci-${slot.toString(16)}`,
+        connector: this.function,
+        line: () => this.function.line,
+        refresh: () => {
+          seat.refresh();
+        },
+      }),
     });
     const fn = new VirtioPci({
       face: device,

@@ -4,6 +4,7 @@ import { Doorbells } from "./doorbells.js";
 import type { InterruptLine } from "./host.js";
 import { EmulatorInterrupts, type InterruptCounters } from "./interrupts.js";
 import type { EmulatorMachine, MachinePart } from "./machine.js";
+import { savedPart, type SavedAttachment } from "./saved-part.js";
 
 /** What was counted of an attached function or device, besides its own counters. */
 export interface AttachmentCounters extends InterruptCounters {
@@ -25,6 +26,8 @@ export interface PartWiring {
   readonly silence?: (doorbell: number) => void;
   /** The machine was reset. */
   readonly reset: () => void;
+  /** What of it is saved, made when it is needed: the connector's half, and the level of its line. */
+  readonly saved: () => SavedAttachment;
 }
 
 const nothing = (): void => undefined;
@@ -47,7 +50,7 @@ export class Part {
     readonly machine: EmulatorMachine,
     /** The scheduler that it runs on. */
     readonly scheduler: EventLoopScheduler,
-    { line, shown = nothing, answer, silence = nothing, reset }: PartWiring,
+    { line, shown = nothing, answer, silence = nothing, reset, saved }: PartWiring,
   ) {
     this.#line = line;
     this.interrupts = new EmulatorInterrupts(
@@ -58,6 +61,7 @@ export class Part {
       shown,
     );
     this.doorbells = new Doorbells(machine, answer, silence);
+    const { interrupts } = this;
     this.#part = {
       catchUp: () => {
         this.interrupts.catchUp();
@@ -68,6 +72,9 @@ export class Part {
       reset: () => {
         this.doorbells.clear();
         reset();
+      },
+      get saved() {
+        return savedPart(saved(), interrupts);
       },
     };
   }

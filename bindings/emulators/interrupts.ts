@@ -70,6 +70,13 @@ export class EmulatorInterrupts implements PciInterruptSink {
     if (this.#level) this.line(true);
   }
 
+  /** A saved state was restored: the emulator's controller knows the level already. */
+  restore(asserted: boolean): void {
+    this.#level = asserted;
+    this.#lineDue = this.#dropDue = this.#messageDue = false;
+    this.shown(asserted);
+  }
+
   /** Does what was kept for later. Called where interrupts may be raised. */
   catchUp(): void {
     this.#updateLine();

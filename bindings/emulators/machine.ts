@@ -1,6 +1,7 @@
 import { VbusError } from "../errors.js";
 import { MemorySpace, type MemoryRegion } from "../memory/space.js";
 import { EventLoopScheduler } from "../scheduler.js";
+import type { Saveable } from "../state/saveable.js";
 import type { EmulatorContext, EmulatorHost } from "./host.js";
 
 /** Longest that host work runs between two slices of the guest, in ms: about as long as the slices themselves. */
@@ -15,6 +16,8 @@ export interface MachinePart {
   serve(): void;
   /** The machine was reset. */
   reset(): void;
+  /** What of it is saved with the machine; absent: nothing can be. */
+  readonly saved?: Saveable | undefined;
 }
 
 /** What the parts of a machine are attached with; the first one decides about the arena. */
@@ -105,6 +108,23 @@ export class EmulatorMachine {
       machine.release();
       throw error;
     }
+  }
+
+  /** The machine of a host, when anything is attached to it. */
+  static of(host: EmulatorHost): EmulatorMachine | undefined {
+    return machines.get(host);
+  }
+
+  /**
+   * What of the machine can be saved (`vbus/state`), one part for each thing that is attached. Call it when the guest has
+   * stopped: what was kept for later is served before.
+   */
+  settle(): Saveable[] {
+    this.in("task", () => {
+      for (const part of this.#parts) part.catchUp();
+      for (const part of this.#parts) part.serve();
+    });
+    return [...this.#parts].flatMap(({ saved }) => saved ?? []);
   }
 
   /** Where the thread is. */

@@ -8,6 +8,7 @@ import {
   EP_OFF_BYTES,
   EP_OFF_COUNT,
   EP_OFF_EXTENSIONS,
+  EP_OFF_OWNED,
   EP_OFF_POPPED,
   EP_OFF_PUSHED,
   EP_OFF_STRIDE,
@@ -17,6 +18,8 @@ import {
   OWNS_INUSE_TAIL,
   OWNS_VALID_HEAD,
   OWNS_VALID_TAIL,
+  SIG_OFF_LOCALE,
+  STATE_OFF_IMAGE,
   STATE_SIZE,
 } from "../../assembly/abi/arena.js";
 import {
@@ -130,6 +133,18 @@ function checkAddress(gpa: number): void {
 
 const high = (gpa: number): number => Math.floor(gpa / 2 ** 32);
 
+/** South speaks as locale 1. */
+const isSouth = (role: QueueRole): boolean => role.startsWith("south");
+
+/** @throws VbusError EINVAL when an exported state is one of another role */
+function checkRole(state: Uint8Array, role: QueueRole): void {
+  const view = new DataView(state.buffer, state.byteOffset, state.byteLength);
+  const owned = view.getUint32(STATE_OFF_IMAGE + EP_OFF_OWNED, true);
+  const south = view.getUint32(STATE_OFF_IMAGE + SIG_OFF_LOCALE, true) === 1;
+  if (owned !== QUEUE_ROLES[role] || south !== isSouth(role))
+    throw new VbusError("EINVAL", `a queue state that is none of role ${role}`);
+}
+
 /**
  * One side of one ring, for one thread: the typed door to an engine endpoint.
  *
@@ -215,15 +230,17 @@ export class Queue {
 
   /**
    * Rebuilds an endpoint from {@link Queue.exportState}, which is validated as hostile input.
-   * @throws VbusError ENOENT (other format or version), EINVAL (contradictory), EFAULT (segment not in memory)
+   * @param role - what the endpoint must do on its ring; default: whatever the state says
+   * @throws VbusError ENOENT (other format or version), EINVAL (contradictory, another role), EFAULT (segment not in memory)
    */
-  static importState(space: MemorySpace, state: Uint8Array): Queue {
+  static importState(space: MemorySpace, state: Uint8Array, role?: QueueRole): Queue {
     if (state.length !== STATE_SIZE) {
       throw new VbusError(
         "ENOENT",
         `a queue state has ${STATE_SIZE} bytes in this version, this one has ${state.length}`,
       );
     }
+    if (role !== undefined) checkRole(state, role);
     const image = space.allocate(STATE_SIZE, 16);
     try {
       space.bytes.set(state, image);

@@ -8,6 +8,9 @@ import {
   VQ_OFF_BYTES,
   VQ_OFF_CHAINS,
   VQ_OFF_DEFERRED,
+  VQ_OFF_DESC_GPA,
+  VQ_OFF_DEVICE_GPA,
+  VQ_OFF_DRIVER_GPA,
   VQ_OFF_FLAGS,
   VQ_OFF_IN_FLIGHT,
   VQ_OFF_NOTIFIED,
@@ -219,6 +222,30 @@ export function bindState(space: MemorySpace, state: Uint8Array, driverSide: boo
   } finally {
     space.free(image);
   }
+}
+
+/**
+ * An exported state must be of just the queue that the options say: its place and what was negotiated for it.
+ * @throws VbusError EINVAL
+ */
+export function checkState(state: Uint8Array, options: VirtQueueOptions): void {
+  const { format, size, descriptors, driver, device, eventIndex, indirect, inOrder } = options;
+  const view = new DataView(state.buffer, state.byteOffset, state.length);
+  const word = (offset: number): number => view.getUint32(STATE_OFF_IMAGE + offset, true);
+  const gpa = (offset: number): number => word(offset) + word(offset + 4) * 2 ** 32;
+  const flags =
+    (format === "split" ? 0 : VQ_PACKED) |
+    (eventIndex === true ? VQ_EVENT_INDEX : 0) |
+    (indirect === true ? VQ_INDIRECT : 0) |
+    (inOrder === true ? VQ_IN_ORDER : 0);
+  if (
+    word(VQ_OFF_FLAGS) !== flags ||
+    word(VQ_OFF_SIZE) !== size ||
+    gpa(VQ_OFF_DESC_GPA) !== descriptors ||
+    gpa(VQ_OFF_DRIVER_GPA) !== driver ||
+    gpa(VQ_OFF_DEVICE_GPA) !== device
+  )
+    throw new VbusError("EINVAL", "a virtqueue's state that is none of the queue that was set up");
 }
 
 /** What both sides have in common: the private state, who broke it, what was counted. */

@@ -19,6 +19,7 @@ import type { BurstTable } from "./table.js";
 import {
   bindNew,
   bindState,
+  checkState,
   checkAddress,
   high,
   VirtQueue,
@@ -62,10 +63,20 @@ export class DeviceVirtQueue extends VirtQueue {
 
   /**
    * Rebuilds an endpoint from `exportState`, which is validated as hostile input.
+   * @param expected - the queue that it must be of; default: whatever the state says
    * @throws VbusError ENOENT (other format or version), EINVAL (contradicts itself or the queue), EFAULT (areas not in memory)
    */
-  static importState(space: MemorySpace, state: Uint8Array): DeviceVirtQueue {
-    return new DeviceVirtQueue(bindState(space, state, false));
+  static importState(space: MemorySpace, state: Uint8Array, expected?: VirtQueueOptions): DeviceVirtQueue {
+    const bound = bindState(space, state, false);
+    const queue = new DeviceVirtQueue(bound);
+    if (expected === undefined) return queue;
+    try {
+      checkState(state, expected);
+      return queue;
+    } catch (error) {
+      queue.close();
+      throw error;
+    }
   }
 
   protected override misuse(): string {

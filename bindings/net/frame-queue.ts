@@ -132,6 +132,12 @@ export class FrameQueue {
     return table;
   }
 
+  /** A copy of frame i, the oldest being 0. */
+  frame(i: number): Uint8Array {
+    const table = this.#table as BurstTable;
+    return table.bytes((this.#start + i) % table.capacity).slice();
+  }
+
   /** Takes the n oldest frames out and gives them back to the store. */
   shift(n: number): void {
     const table = this.#table;

@@ -136,6 +136,21 @@ export class FrameStore {
     return handle;
   }
 
+  /** Keeps a finished frame of these bytes. Yours until {@link FrameStore.release}; 0: no memory left. @throws VbusError as `block` */
+  keepBytes(frame: Uint8Array): number {
+    const handle = this.block(frame.length);
+    if (handle === 0) return 0;
+    const { bytes, words } = this.space.engine;
+    const address = this.frameAddress(handle);
+    bytes.set(frame, address);
+    bytes.fill(0, handle, handle + ENTRY_OFF_COOKIE);
+    words[handle >>> 2] = address;
+    words[(handle + ENTRY_OFF_LENGTH) >>> 2] = frame.length;
+    bytes.fill(0, handle + ENTRY_OFF_HEAD, handle + ENTRY_OFF_HEAD + ENTRY_HEAD_SIZE);
+    bytes.set(frame.subarray(0, ENTRY_HEAD_SIZE), handle + ENTRY_OFF_HEAD);
+    return handle;
+  }
+
   /** Copies a kept frame. Yours until {@link FrameStore.release}; 0: no memory left. */
   duplicate(handle: number): number {
     const length = this.length(handle);

@@ -1,3 +1,4 @@
+import type { StateReader, StateValue } from "../state/reader.js";
 import type { VirtioFace } from "./types.js";
 
 /**
@@ -64,6 +65,18 @@ export class VirtioConfig {
   image(): Uint8Array<ArrayBuffer> {
     this.refresh();
     return this.#image.slice();
+  }
+
+  /** Number of states that drivers could have seen, as plain data. */
+  save(): StateValue {
+    return { image: this.image(), generation: this.#generation };
+  }
+
+  /** Takes over what a driver has seen: what is different now is a change like any other. @throws StateError */
+  restore(state: StateReader): void {
+    this.#image = state.get("image").bytes(this.size);
+    this.#generation = state.get("generation").number(0, 0xffffffff);
+    this.refresh();
   }
 
   /** Looks whether the device changed it. */

@@ -8,8 +8,11 @@ import {
   VIRTIO_STATUS_NEEDS_RESET,
 } from "../../assembly/abi/virtio-status.js";
 import { VbusError } from "../errors.js";
+import { Gate } from "../gate.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
+import { StateError } from "../state/error.js";
+import { bitsValue, type StateReader, type StateValue } from "../state/reader.js";
 import { VirtioConfig } from "./config.js";
 import { featureMask, mayHave, offeredFeatures, ringFormat, type VirtioRingOptions } from "./features.js";
 import { VirtioQueueSetup, type VirtioQueueArea } from "./queue.js";
@@ -77,14 +80,20 @@ export interface VirtioDeviceCounters {
 class Session implements VirtioSessionContext {
   live = true;
   face: VirtioSession | null = null;
+  /** It was restored, and not resumed yet. */
+  restored = false;
 
   constructor(
     private readonly device: VirtioDevice,
     readonly memory: MemorySpace,
-    readonly scheduler: Scheduler,
+    readonly scheduler: Gate,
     readonly features: bigint,
     private readonly fail: (error: unknown) => void,
   ) {}
+
+  get held(): boolean {
+    return this.scheduler.held;
+  }
 
   queue(index: number): VirtioQueue | null {
     return this.live ? (this.device.queues[index]?.queue ?? null) : null;
@@ -97,6 +106,14 @@ class Session implements VirtioSessionContext {
   needsReset(error: unknown): void {
     if (this.live) this.fail(error);
   }
+}
+
+/** The features that a driver chose. @throws StateError */
+function readChoice(state: StateReader): bigint {
+  return state
+    .get("chosen")
+    .tuple(FEATURE_WORDS)
+    .reduce((all, word, i) => all | (BigInt(word.number(0, 0xffffffff)) << BigInt(32 * i)), 0n);
 }
 
 /**
@@ -146,6 +163,12 @@ export class VirtioDevice {
   #excess = false;
   #session: Session | null = null;
   #closed = false;
+  /** Where everything of the device runs. */
+  readonly #gate: Gate;
+  #holds = false;
+  /** Interrupts that came while it was held. */
+  readonly #owed = new Set<number>();
+  #configOwed = false;
   readonly #counters: VirtioDeviceCounters = {
     starts: 0,
     resets: 0,
@@ -167,6 +190,7 @@ export class VirtioDevice {
     checkFace(face);
     this.face = face;
     this.#options = options;
+    this.#gate = new Gate(options.scheduler);
     this.#rings = rings;
     this.config = new VirtioConfig(
       face,
@@ -178,6 +202,10 @@ export class VirtioDevice {
     this.queues = face.queueSizes.map(
       (maximum, index) =>
         new VirtioQueueSetup(index, maximum, () => {
+          if (this.#holds) {
+            this.#owed.add(index);
+            return;
+          }
           this.#counters.queueInterrupts++;
           options.queueInterrupt(index);
         }),
@@ -290,8 +318,16 @@ export class VirtioDevice {
       );
       return;
     }
-    const { memory, scheduler } = this.#options;
-    const session = new Session(this, memory, scheduler, this.negotiated, (error) => {
+    try {
+      this.#start();
+    } catch (error) {
+      this.#needsReset(error);
+    }
+  }
+
+  /** The driver is there. @throws what the device throws; there is no session then */
+  #start(): void {
+    const session = new Session(this, this.#options.memory, this.#gate, this.negotiated, (error) => {
       this.#needsReset(error);
     });
     this.#session = session;
@@ -304,8 +340,135 @@ export class VirtioDevice {
     } catch (error) {
       if (this.#session === session) this.#session = null;
       session.live = false;
-      this.#needsReset(error);
+      throw error;
     }
+  }
+
+  /** As `Saveable.settle` says. @throws VbusError EOPNOTSUPP for a device that does not say how it is saved */
+  async settle(): Promise<void> {
+    const face = this.#session?.face ?? null;
+    if (face !== null && face.save === undefined)
+      throw new VbusError(
+        "EOPNOTSUPP",
+        `${this.face.name} does not say how it is saved; have the guest's driver let go of it before`,
+      );
+    this.#holdGate();
+    await face?.settle?.();
+  }
+
+  /** As `Saveable.hold` says. */
+  hold(): void {
+    this.#holdGate();
+    this.#holds = true;
+  }
+
+  #gateHeld = false;
+
+  #holdGate(): void {
+    if (!this.#gateHeld) this.#gate.hold();
+    this.#gateHeld = true;
+  }
+
+  /** As `Saveable.release` says. */
+  release(): void {
+    if (!this.#gateHeld) return;
+    this.#gateHeld = false;
+    this.#holds = false;
+    this.#gate.release();
+    const session = this.#session;
+    const restored = session?.restored === true;
+    if (session !== null) {
+      session.restored = false;
+      this.#guard(() => session.face?.resumed?.(restored), undefined);
+    }
+    const owed = [...this.#owed];
+    this.#owed.clear();
+    for (const index of owed) {
+      this.#counters.queueInterrupts++;
+      this.#options.queueInterrupt(index);
+    }
+    if (this.#configOwed) {
+      this.#configOwed = false;
+      this.#tellConfig();
+    }
+  }
+
+  /** As `Saveable.save` says. */
+  save(): StateValue {
+    const face = this.#session?.face ?? null;
+    return {
+      type: this.face.deviceType,
+      status: this.#status,
+      chosen: [...this.#chosen],
+      excess: this.#excess,
+      config: this.config.save(),
+      queues: this.queues.map((setup) => setup.save()),
+      session: face === null ? null : { face: face.save?.() ?? null },
+    };
+  }
+
+  /** As `Saveable.check` says. @throws StateError mismatch for another device, or one that offers less */
+  check(state: StateReader): void {
+    const { face } = this;
+    const type = state.get("type").number(0, 0xffffffff);
+    const queues = state.get("queues").items(VIRTQ_MAX_SIZE);
+    const chosen = readChoice(state);
+    const status = state.get("status").number(0, 0xff);
+    const offered = offeredFeatures(face, this.#rings);
+    if (type !== face.deviceType || queues.length !== this.queues.length)
+      throw new StateError(
+        "mismatch",
+        `the state has a virtio device of type ${type} with ${queues.length} queues where ${face.name} is, of type ${face.deviceType} with ${this.queues.length}; attach what was attached then`,
+      );
+    if ((status & VIRTIO_STATUS_FEATURES_OK) !== 0 && (chosen & ~offered) !== 0n)
+      throw new StateError(
+        "mismatch",
+        `the guest negotiated features of ${face.name} (${bitsValue(chosen & ~offered)}) that it does not offer here; make it as it was`,
+      );
+  }
+
+  /** As `Saveable.restore` says; the device was just reset. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    this.check(state);
+    try {
+      this.#restore(state);
+    } catch (error) {
+      this.#end();
+      throw error;
+    }
+  }
+
+  #restore(state: StateReader): void {
+    const status = state.get("status").number(0, 0xff);
+    const agreed = (status & VIRTIO_STATUS_FEATURES_OK) !== 0;
+    if ((status & ~(DRIVER_BITS | VIRTIO_STATUS_NEEDS_RESET)) !== 0) state.fail("no status has such bits");
+    const choice = readChoice(state);
+    for (let word = 0; word < FEATURE_WORDS; word++)
+      this.#chosen[word] = Number((choice >> BigInt(32 * word)) & 0xffffffffn);
+    this.#excess = state.get("excess").boolean();
+    if (agreed && (this.#excess || !this.#guard(() => mayHave(this.face, this.offered, choice), false)))
+      state.fail("no driver may have these features");
+    this.#status = status;
+    const format = ringFormat(this.negotiated, this.#rings);
+    for (const [i, saved] of state.get("queues").items(this.queues.length).entries()) {
+      if (!agreed && saved.get("enabled").boolean()) saved.fail("a queue is enabled after FEATURES_OK only");
+      this.queues[i]?.restore(saved, this.#options.memory, format);
+    }
+    const session = state.get("session").nullable((at) => at.get("face"));
+    if (session !== null) {
+      const working = VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK;
+      if ((status & working) !== working || (status & VIRTIO_STATUS_FAILED) !== 0)
+        state.fail("a device works for a driver that is there alone");
+      state.rebuild(this.face.name, () => {
+        this.#start();
+      });
+      session.rebuild(this.face.name, () => this.#session?.face?.restore?.(session));
+      if (this.#session !== null) this.#session.restored = true;
+      // whatever became of an interrupt that was on its way: a driver bears one too many, and hears of what is different here
+      for (const setup of this.queues) if (setup.queue !== null) this.#owed.add(setup.index);
+      this.#configOwed = true;
+    }
+    this.config.restore(state.get("config"));
   }
 
   /** The setup registers of a queue; undefined for one that does not exist. */
@@ -470,6 +633,8 @@ export class VirtioDevice {
     this.#chosen.fill(0);
     this.#excess = false;
     this.#offered = null;
+    this.#owed.clear();
+    this.#configOwed = false;
     this.config.refresh();
     this.#options.onReset?.();
   }
@@ -498,6 +663,10 @@ export class VirtioDevice {
   }
 
   #tellConfig(): void {
+    if (this.#holds) {
+      this.#configOwed = true;
+      return;
+    }
     this.#counters.configInterrupts++;
     this.#options.configInterrupt();
   }

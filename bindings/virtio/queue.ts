@@ -1,10 +1,14 @@
 import { VIRTQ_MAX_SIZE } from "../../assembly/abi/virtio.js";
 import { DeviceVirtQueue, type VirtQueueOptions } from "../engine/virtqueue.js";
 import type { MemorySpace } from "../memory/space.js";
+import type { StateReader, StateValue } from "../state/reader.js";
 import type { VirtioQueue } from "./types.js";
 
 /** The three areas of a queue (virtio 1.2: 2.6). */
 export type VirtioQueueArea = "descriptors" | "driver" | "device";
+
+/** Far more than the state of the largest queue has. */
+const RING_STATE_MAX = 1 << 20;
 
 /** A queue that is set up, as its device holds it; dead after {@link VirtioQueueSetup.stop}. */
 class LiveQueue implements VirtioQueue {
@@ -86,16 +90,54 @@ export class VirtioQueueSetup {
    */
   enable(memory: MemorySpace, format: Omit<VirtQueueOptions, "size" | VirtioQueueArea>): VirtioQueue {
     this.#enabled = true;
-    const ring = DeviceVirtQueue.attach(memory, {
+    const ring = DeviceVirtQueue.attach(memory, this.#options(format));
+    this.#live = new LiveQueue(this.index, ring, this.notify);
+    return this.#live;
+  }
+
+  #options(format: Omit<VirtQueueOptions, "size" | VirtioQueueArea>): VirtQueueOptions {
+    return {
       ...format,
       // a size beyond what was offered is as wrong as one that no queue can have
       size: this.#size <= this.maximum ? this.#size : VIRTQ_MAX_SIZE + 1,
       descriptors: this.#whole("descriptors"),
       driver: this.#whole("driver"),
       device: this.#whole("device"),
-    });
+    };
+  }
+
+  /** The queue as plain data. */
+  save(): StateValue {
+    const { descriptors, driver, device } = this.#areas;
+    return {
+      size: this.#size,
+      areas: [...descriptors, ...driver, ...device],
+      enabled: this.#enabled,
+      ring: this.#live?.ring.exportState() ?? null,
+    };
+  }
+
+  /** Becomes what was saved; it was stopped. @throws StateError; VbusError ENOMEM */
+  restore(
+    state: StateReader,
+    memory: MemorySpace,
+    format: Omit<VirtQueueOptions, "size" | VirtioQueueArea>,
+  ): void {
+    this.#size = state.get("size").number(0, 0xffffffff);
+    const words = state
+      .get("areas")
+      .tuple(6)
+      .map((at) => at.number(0, 0xffffffff));
+    for (const [i, area] of (["descriptors", "driver", "device"] as const).entries())
+      this.#areas[area].set(words.slice(2 * i, 2 * i + 2));
+    this.#enabled = state.get("enabled").boolean();
+    const saved = state.get("ring").nullable((at) => at.bytes(0, RING_STATE_MAX));
+    if (saved === null) return;
+    if (!this.#enabled) state.fail("a ring of a queue that is not enabled");
+    const ring = state.rebuild(`queue ${this.index}`, () =>
+      DeviceVirtQueue.importState(memory, saved, this.#options(format)),
+    );
     this.#live = new LiveQueue(this.index, ring, this.notify);
-    return this.#live;
   }
 
   /** Closes the ring and forgets what the driver said. The device must have let go of it before. */

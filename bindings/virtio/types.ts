@@ -13,6 +13,7 @@
 import type { DeviceVirtQueue } from "../engine/virtqueue.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
+import type { StateReader, StateValue } from "../state/reader.js";
 
 /**
  * A virtio device without a transport. All calls come on one thread, synchronously from within guest accesses: none may
@@ -65,6 +66,11 @@ export interface VirtioSessionContext {
   readonly memory: MemorySpace;
   /** Where deferred work runs. */
   readonly scheduler: Scheduler;
+  /**
+   * True while the machine is being saved or restored: nothing may touch guest memory, and what comes from outside (frames of a
+   * port) must wait there. Tasks of the scheduler do not run; `resumed` ends it.
+   */
+  readonly held: boolean;
   /** All negotiated bits, those of ring and transport among them. */
   readonly features: bigint;
   /** A queue that the driver has enabled; null for one that it has not, or that does not exist. */
@@ -90,6 +96,17 @@ export interface VirtioSession {
   queueStopped(index: number): void;
   /** The driver reset the device, gave it up (FAILED), or the device goes away: the same, for all queues. Once. */
   stop(): void;
+  /**
+   * The session is about to be saved: finish what takes time, and give every chain back that was taken. Tasks of the scheduler
+   * are held already. What it rejects with ends the saving.
+   */
+  settle?(): Promise<void>;
+  /** What the session is beyond its queues and features, as plain data, while held. Absent: it cannot be saved. */
+  save?(): StateValue;
+  /** Becomes what was saved, right after {@link VirtioFace.start}, while held. @throws StateError; VbusError ENOMEM */
+  restore?(state: StateReader): void;
+  /** It goes on after {@link VirtioSession.settle}, or begins to, after it was restored. */
+  resumed?(restored: boolean): void;
 }
 
 /** A queue that the driver set up: the engine's end of it, and notifications both ways. The transport closes the ring. */

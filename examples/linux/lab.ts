@@ -92,14 +92,27 @@ export interface Card {
   copied(): number;
 }
 
+/** What is behind the cards. */
+interface Networks {
+  readonly scheduler: EventLoopScheduler;
+  readonly space: MemorySpace;
+  readonly switches: Map<CardName, Switch>;
+  readonly peers: Map<CardName, NetPeer>;
+}
+
 /** What a lab is made of. */
-export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs"> {
+export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs" | "moved"> {
   /** Cards to set up; v86's own is in the machine in any case. Default {@link USUAL_CARDS}. */
   cards?: readonly CardName[];
   /** What `eth2` is like besides its name, address, MTU and port. */
   virtioNet?: Partial<VirtioNetOptions>;
   /** How `eth2` is attached; `vectors` is part of what a saved state is. */
   virtioFunction?: Pick<V86VirtioOptions, "rings" | "vectors">;
+  /**
+   * The guest of another lab goes on here: its state, as `saveMachine` saved it, and the lab whose stations and networks it is
+   * plugged into again (those of eth1 and eth2; v86's own card finds a new station). Close that lab last.
+   */
+  moved?: { readonly state: Uint8Array; readonly from: Lab };
   /** File for everything that crosses the cards, as pcapng. */
   capture?: string;
   /** Socket at which `vbus inspect` finds the host. */
@@ -130,25 +143,32 @@ export class Lab {
     readonly host: V86Host | null,
     /** Our virtio-net card and its function, when `eth2` was asked for. */
     readonly virtio: { readonly card: VirtioNet; readonly host: V86VirtioHost } | null,
+    /** What is behind the cards, but for v86's own. */
+    private readonly networks: Networks,
     private readonly closers: (() => void | Promise<void>)[],
   ) {}
 
   /** Starts the guest and brings its cards up. @throws GuestError, Error */
   static async open(options: LabOptions): Promise<Lab> {
+    const { moved, ...machineOptions } = options;
     const { cards: names = USUAL_CARDS, mtu = 1500, pieces } = options;
     const drivers = busDrivers(options, names);
     const missing = drivers.map(fileOf).filter((driver) => !pieces.drivers.includes(driver));
     if (missing.length > 0)
       throw new Error(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
     const closers: (() => void | Promise<void>)[] = [];
-    const scheduler = new EventLoopScheduler();
-    const space = await MemorySpace.host();
+    const networks: Networks = moved?.from.networks ?? {
+      scheduler: new EventLoopScheduler(),
+      space: await MemorySpace.host(),
+      switches: new Map(),
+      peers: new Map(),
+    };
+    const { scheduler, space } = networks;
     const capture = options.capture === undefined ? null : new CaptureFile(options.capture);
     if (capture !== null) closers.push(() => capture.close());
     const wrap = (port: Port, name: CardName): Port =>
       capture === null ? port : capturePort(port, capture.writer, { name, description: WHAT[name] });
     const peers = new Map<CardName, NetPeer>();
-    const switches: Switch[] = [];
     const copied = new Map<CardName, () => number>();
     const addPeer = (name: CardName, port: Port): void => {
       const network = NETWORK[name];
@@ -164,6 +184,20 @@ export class Lab {
       });
       closers.push(() => peer.close());
       peers.set(name, peer);
+      networks.peers.set(name, peer);
+    };
+    const network = (name: CardName): { net: Switch; plugStation: () => void } => {
+      const there = networks.switches.get(name);
+      const net = there ?? new Switch({ scheduler, space, name });
+      if (there === undefined) closers.push(() => net.close());
+      networks.switches.set(name, net);
+      return {
+        net,
+        plugStation: () => {
+          if (there !== undefined) peers.set(name, networks.peers.get(name) as NetPeer);
+          else addPeer(name, net.addPort("peer"));
+        },
+      };
     };
     let host: V86Host | null = null;
     let virtio: { card: VirtioNet; host: V86VirtioHost } | null = null;
@@ -181,7 +215,7 @@ export class Lab {
               ...(vbus === null ? {} : { vbus }),
               bridges: bridge === null ? {} : { guest: bridge.bridge },
               virtio: virtio === null ? [] : [virtio.host.function.device],
-              switches,
+              switches: [...networks.switches.values()],
             },
             how,
           );
@@ -189,18 +223,17 @@ export class Lab {
         closers.push(() => server.close());
       }
       const machine = await Machine.start({
-        ...options,
+        ...machineOptions,
+        ...(moved === undefined ? {} : { moved: moved.state }),
         preparedAs: prepared.join("; "),
         prepare: async (emulator) => {
           const attaching: Promise<void>[] = [];
           const devices: V86Device[] = [];
-          if (names.includes("eth1")) {
-            const net = new Switch({ scheduler, space, name: "eth1" });
-            switches.push(net);
-            closers.push(() => net.close());
+          const eth1 = names.includes("eth1") ? network("eth1") : null;
+          if (eth1 !== null) {
             devices.push({
               name: "nic0",
-              class: venetClass({ port: (name) => wrap(net.addPort(name), "eth1") }),
+              class: venetClass({ port: (name) => wrap(eth1.net.addPort(name), "eth1") }),
               attributes: {
                 client_mac: macOf(2, NETWORK.eth1),
                 mtu: String(mtu),
@@ -208,7 +241,6 @@ export class Lab {
                 ...options.attributes,
               },
             });
-            addPeer("eth1", net.addPort("peer"));
           }
           devices.push(...(options.devices ?? []));
           if (drivers.length > 0) {
@@ -219,20 +251,21 @@ export class Lab {
             attaching.push(
               attached.then((bridge) => {
                 host = bridge;
-                copied.set("eth1", () => {
-                  if (bridge.vbus === null) throw new Error("the bridge has no bus of its own");
-                  const text = bridge.vbus.read("devices/nic0/statistics");
-                  const { rxCopiedBytes } = JSON.parse(text) as VenetStatistics;
-                  return rxCopiedBytes + net.counters().copiedBytes;
-                });
+                if (eth1 !== null) {
+                  copied.set("eth1", () => {
+                    if (bridge.vbus === null) throw new Error("the bridge has no bus of its own");
+                    const text = bridge.vbus.read("devices/nic0/statistics");
+                    const { rxCopiedBytes } = JSON.parse(text) as VenetStatistics;
+                    return rxCopiedBytes + eth1.net.counters().copiedBytes;
+                  });
+                }
                 closers.push(() => bridge.close());
               }),
             );
           }
+          eth1?.plugStation();
           if (names.includes("eth2")) {
-            const net = new Switch({ scheduler, space, name: "eth2" });
-            switches.push(net);
-            closers.push(() => net.close());
+            const { net, plugStation } = network("eth2");
             const card = virtioNet({
               name: "eth2",
               mac: macOf(2, NETWORK.eth2),
@@ -257,7 +290,7 @@ export class Lab {
                 closers.push(() => pci.close());
               }),
             );
-            addPeer("eth2", net.addPort("peer"));
+            plugStation();
           }
           // at once: a function that comes after a saved state was applied misses what it says of it
           await Promise.all(attaching);
@@ -272,13 +305,14 @@ export class Lab {
         },
       });
       closers.push(() => machine.close());
-      for (const driver of drivers) await machine.check(`insmod /lib/vbus/${driver}`);
+      if (moved === undefined)
+        for (const driver of drivers) await machine.check(`insmod /lib/vbus/${driver}`);
       const cards: Card[] = [];
       for (const name of CARD_NAMES) {
         const peer = peers.get(name);
         const bytesCopied = copied.get(name);
         if (peer === undefined || bytesCopied === undefined) continue;
-        await bringUp(machine, name, mtu);
+        if (moved === undefined) await bringUp(machine, name, mtu);
         const { size, ...place } = PLACES[name];
         const network = NETWORK[name];
         cards.push({
@@ -293,7 +327,7 @@ export class Lab {
           copied: bytesCopied,
         });
       }
-      return new Lab(machine, cards, host, virtio, closers);
+      return new Lab(machine, cards, host, virtio, networks, closers);
     } catch (error) {
       await closeAll(closers);
       throw error;

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { V86, type V86Options } from "v86";
+import { restoreMachine } from "vbus/emulators/v86";
 import { Console, type CommandResult } from "./console.js";
 import { readImage, type Pieces } from "./pieces.js";
 import { SavedState } from "./saved-state.js";
@@ -62,6 +63,8 @@ export interface MachineOptions {
    * "renew": boot, and save. "ignore": boot, save nothing.
    */
   state?: "use" | "renew" | "ignore";
+  /** A state that `saveMachine` saved of a machine with the same options: the guest goes on from there, and nothing boots. */
+  moved?: Uint8Array;
   /** Has the modules that v86 makes of the guest's code optimised by V8: slower, see tiers.ts. */
   optimise?: boolean;
   /** Told what is waited for, when it takes more than two seconds. */
@@ -95,11 +98,12 @@ export class Machine {
    * @throws GuestError when it does not get there
    */
   static async start(options: MachineOptions): Promise<Machine> {
-    const { pieces, name = "guest", state: policy = "use", optimise = false } = options;
+    const { pieces, name = "guest", state: policy = "use", optimise = false, moved } = options;
     const began = performance.now();
     const saved = new SavedState(pieces.cache, await ingredients(options));
-    const state = policy === "use" ? await saved.load() : undefined;
-    const what = state === undefined ? `booting ${name}` : `restoring ${name}`;
+    const state = policy === "use" && moved === undefined ? await saved.load() : undefined;
+    const restored = state !== undefined || moved !== undefined;
+    const what = restored ? `restoring ${name}` : `booting ${name}`;
     return waiting(what, options.progress, async () => {
       const module = await compileCore();
       const emulator = new V86(await emulatorOptions(options, module, state));
@@ -110,8 +114,9 @@ export class Machine {
       await ready;
       if (!optimise) forbidOptimising();
       try {
+        if (moved !== undefined) await restoreMachine(emulator, moved);
         await emulator.run();
-        if (state === undefined) {
+        if (!restored) {
           await console.start(BOOT_MS);
           if (policy !== "ignore") {
             await emulator.stop();
@@ -126,7 +131,7 @@ export class Machine {
         throw error;
       }
       const startMs = performance.now() - began;
-      return new Machine(emulator, name, optimise, { console, restored: state !== undefined, startMs });
+      return new Machine(emulator, name, optimise, { console, restored, startMs });
     });
   }
 
@@ -187,13 +192,15 @@ async function emulatorOptions(
     vga_memory_size: 2 * MIB,
     bios: await image(pieces.bios),
     ...(pieces.vgaBios === undefined ? {} : { vga_bios: await image(pieces.vgaBios) }),
-    ...(state === undefined
-      ? {
-          bzimage: await image(pieces.kernel),
-          initrd: { buffer: inFront(options.earlyArchive, await readImage(pieces.initrd)) },
-          cmdline: commandLine === undefined ? COMMAND_LINE : `${COMMAND_LINE} ${commandLine}`,
-        }
-      : { initial_state: { buffer: state } }),
+    ...(options.moved !== undefined
+      ? {}
+      : state === undefined
+        ? {
+            bzimage: await image(pieces.kernel),
+            initrd: { buffer: inFront(options.earlyArchive, await readImage(pieces.initrd)) },
+            cmdline: commandLine === undefined ? COMMAND_LINE : `${COMMAND_LINE} ${commandLine}`,
+          }
+        : { initial_state: { buffer: state } }),
     acpi: options.acpi ?? true, // its interrupt controller is what MSI needs
     autostart: false,
     disable_keyboard: true,

@@ -3,7 +3,7 @@ import type { MemorySpace } from "../../memory/space.js";
 
 const COOKIE_SIZE = 8;
 /** Cookies of one guest that may be alive: a guest that hoards signals must not eat the arena its rings live in. */
-const COOKIES_MAX = 16384;
+export const COOKIES_MAX = 16384;
 
 /** A guest's cookie, as the bus carries it around: never a number, only the place where its 8 bytes are kept. */
 export class KeptCookie {
@@ -59,6 +59,19 @@ export class CookieStore {
   /** Copies a kept cookie to an address of the memory. */
   copyTo(address: number, cookie: KeptCookie): void {
     this.memory.bytes.copyWithin(address, cookie.address, cookie.address + COOKIE_SIZE);
+  }
+
+  /** The 8 bytes of a kept cookie. */
+  bytesOf(cookie: KeptCookie): Uint8Array<ArrayBuffer> {
+    return this.memory.bytes.slice(cookie.address, cookie.address + COOKIE_SIZE);
+  }
+
+  /** Keeps 8 bytes that were saved. @throws VbusError ENOMEM */
+  keepBytes(bytes: Uint8Array): KeptCookie {
+    const cookie = new KeptCookie(this.memory.allocate(COOKIE_SIZE, COOKIE_SIZE));
+    this.memory.bytes.set(bytes, cookie.address);
+    this.#live.add(cookie);
+    return cookie;
   }
 
   /** Forgets a cookie: its SHMCLOSE was delivered, or its segment refused. Twice is harmless. */

@@ -1,4 +1,9 @@
-import { BURST_TRANSLATE, RECHECK_INUSE_TAIL, RECHECK_NONE } from "../../../assembly/abi/arena.js";
+import {
+  BURST_TRANSLATE,
+  RECHECK_INUSE_TAIL,
+  RECHECK_NONE,
+  STATE_SIZE,
+} from "../../../assembly/abi/arena.js";
 import { EFAULT, EINVAL } from "../../../assembly/abi/errno.js";
 import {
   DESC_OFF_LEN,
@@ -25,9 +30,10 @@ import { QueueWakeups } from "../../engine/wakeup.js";
 import { negatedErrno, VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler, Timer } from "../../scheduler.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { CookieStore } from "./cookies.js";
 import { KeptCookie } from "./cookies.js";
-import { ILP32, type BridgeLayout } from "./layout.js";
+import { ILP32, LP64, type BridgeLayout } from "./layout.js";
 
 /** Records written per reservation. */
 const BURST = 64;
@@ -132,7 +138,7 @@ export class EventDelivery {
 
   /** Binds to a guest's event queue. 0, -EINVAL (header, layout), -EFAULT (range), -EPROTO (index), -ENOMEM. */
   attach(registration: EventQueueRegistration): number {
-    const { memory, scheduler } = this.options;
+    const { memory } = this.options;
     const { count, ring, data, layout } = registration;
     if (count === 0 || count > IOQ_MAX_COUNT) return -EINVAL;
     const size = count * layout.event.size;
@@ -145,17 +151,7 @@ export class EventDelivery {
     } catch (error) {
       return negatedErrno(error);
     }
-    const wakeups = new QueueWakeups(queue, {
-      scheduler,
-      recheck: RECHECK_NONE, // there is room most of the time, which means nothing while no event waits
-      notifier: this.flush,
-      ring: this.options.interrupt,
-      onBroken: (error) => {
-        this.#break(error);
-      },
-    });
-    const first = gpaOf(data);
-    this.#attached = { queue, wakeups, layout, first, last: first + size - layout.event.size };
+    const wakeups = this.#bind(queue, layout, gpaOf(data));
     if (this.#keepListening) wakeups.enable();
     return 0;
   }
@@ -223,6 +219,61 @@ export class EventDelivery {
     if (attached === null || this.#broken) return;
     if (on) attached.wakeups.enable();
     else if (!this.#backlogged) attached.wakeups.disable();
+  }
+
+  /** What it is, as plain data; null while nothing is attached. */
+  save(): StateValue {
+    const attached = this.#attached;
+    if (attached === null) return null;
+    return {
+      queue: attached.queue.exportState(),
+      layout: attached.layout === ILP32 ? "ilp32" : "lp64",
+      records: attached.first,
+      broken: this.#broken,
+      backlogged: this.#backlogged,
+      keepListening: this.#keepListening,
+    };
+  }
+
+  /** Becomes what was saved, with nothing attached before. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    const { memory } = this.options;
+    const layout = state.get("layout").oneOf("lp64", "ilp32") === "ilp32" ? ILP32 : LP64;
+    const first = state.get("records").number(0, Number.MAX_SAFE_INTEGER);
+    const broken = state.get("broken").boolean();
+    const backlogged = state.get("backlogged").boolean();
+    const keepListening = state.get("keepListening").boolean();
+    const image = state.get("queue");
+    const queue = image.rebuild("the event queue", () =>
+      Queue.importState(memory, image.bytes(STATE_SIZE), "southReceive"),
+    );
+    try {
+      if (queue.count > IOQ_MAX_COUNT) image.fail(`a queue of up to ${IOQ_MAX_COUNT} is wanted`);
+      image.rebuild("the event records", () => memory.translate(first, queue.count * layout.event.size));
+    } catch (error) {
+      queue.close();
+      throw error;
+    }
+    this.#keepListening = keepListening;
+    this.#bind(queue, layout, first);
+    this.#broken = broken || queue.broken !== null;
+    if (this.#broken) this.#attached?.wakeups.close();
+    else if (backlogged && this.#attached !== null) this.#setBacklogged(this.#attached, true);
+  }
+
+  #bind(queue: Queue, layout: BridgeLayout, first: number): QueueWakeups {
+    const wakeups = new QueueWakeups(queue, {
+      scheduler: this.options.scheduler,
+      recheck: RECHECK_NONE, // there is room most of the time, which means nothing while no event waits
+      notifier: this.flush,
+      ring: this.options.interrupt,
+      onBroken: (error) => {
+        this.#break(error);
+      },
+    });
+    const last = first + (queue.count - 1) * layout.event.size;
+    this.#attached = { queue, wakeups, layout, first, last };
+    return wakeups;
   }
 
   /** The guest rang the event queue's doorbell. */

@@ -37,12 +37,15 @@ import {
   NEGOTIATE_SIZE,
   NO_SIGNAL,
 } from "../../../assembly/abi/vbus.js";
+import type { Client } from "../../bus/client.js";
 import type { BusClient } from "../../bus/types.js";
 import type { Queue, QueueCounters, ViolationName } from "../../engine/queue.js";
 import { negatedErrno, VbusError } from "../../errors.js";
+import { Gate } from "../../gate.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
-import { CookieStore, type KeptCookie } from "./cookies.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import { COOKIES_MAX, CookieStore, type KeptCookie } from "./cookies.js";
 import { EventDelivery } from "./event-queue.js";
 import { layoutOf, type BridgeLayout } from "./layout.js";
 
@@ -91,6 +94,13 @@ export interface BridgeCounters {
   strayDoorbells: number;
 }
 
+/** A client of the bus of this package's own. */
+type SaveableClient = Pick<Client, "settle" | "hold" | "resume" | "save" | "check" | "restore">;
+
+function canBeSaved(client: BusClient): client is BusClient & SaveableClient {
+  return "restore" in client;
+}
+
 interface Channel {
   readonly low: number;
   readonly high: number;
@@ -110,6 +120,8 @@ export class BridgeHost {
   #closed = false;
   #channels = new Map<number, Channel>();
   readonly #scratch: number;
+  readonly #gate: Gate;
+  #holds = false;
   readonly #cookies: CookieStore;
   readonly #events: EventDelivery;
   readonly #counters = {
@@ -124,14 +136,15 @@ export class BridgeHost {
 
   /** @throws VbusError ENOMEM when the arena is exhausted */
   constructor(private readonly options: BridgeHostOptions) {
-    const { client, memory, scheduler } = options;
+    const { client, memory } = options;
+    this.#gate = new Gate(options.scheduler);
     this.#scratch = memory.allocate(SCRATCH_SIZE, 64);
     this.#cookies = new CookieStore(memory);
     try {
       this.#events = new EventDelivery({
         client,
         memory,
-        scheduler,
+        scheduler: this.#gate,
         cookies: this.#cookies,
         interrupt: () => {
           this.#interrupt();
@@ -241,6 +254,7 @@ export class BridgeHost {
 
   /** Delivers waiting events now instead of in the scheduler's next task; for carriers that are about to run the guest. */
   flush(): void {
+    if (this.#gate.held) return;
     this.#guarded(() => {
       this.#events.flush();
       return 0;
@@ -261,6 +275,97 @@ export class BridgeHost {
     this.#channels.clear();
     this.options.client.reset();
     this.#forgetAll();
+  }
+
+  /** As `Saveable.settle` says. @throws VbusError EOPNOTSUPP */
+  async settle(): Promise<void> {
+    await this.#saved.settle();
+  }
+
+  /** As `Saveable.hold` says. */
+  hold(): void {
+    if (!this.#holds) this.#gate.hold();
+    this.#holds = true;
+    this.#saved.hold();
+  }
+
+  /** As `Saveable.release` says. */
+  release(): void {
+    const { client } = this.options;
+    if (canBeSaved(client)) client.resume();
+    if (this.#holds) this.#gate.release();
+    this.#holds = false;
+  }
+
+  /** The client, when it is one that can be saved. @throws VbusError EOPNOTSUPP */
+  get #saved(): SaveableClient {
+    const { client } = this.options;
+    if (canBeSaved(client)) return client;
+    throw new VbusError("EOPNOTSUPP", "the bus of this guest is not one that can be saved");
+  }
+
+  /** As `Saveable.save` says. */
+  save(): StateValue {
+    const cookies: KeptCookie[] = [...this.#cookies.live];
+    const numbers = new Map<unknown, number>(cookies.map((cookie, i) => [cookie, i]));
+    return {
+      negotiated: this.#negotiated,
+      channels: [...this.#channels].map(([id, { low, high, size }]) => [id, low, high, size]),
+      cookies: cookies.map((cookie) => [cookie.signalHandle, this.#cookies.bytesOf(cookie)]),
+      events: this.#registered ? this.#events.save() : null,
+      client: this.#saved.save((cookie) => numbers.get(cookie) ?? -1),
+    };
+  }
+
+  /** As `Saveable.check` says. @throws StateError */
+  check(state: StateReader): void {
+    state.get("negotiated").boolean();
+    this.#saved.check(state.get("client"), state.get("cookies").items(COOKIES_MAX).length);
+  }
+
+  /** As `Saveable.restore` says; the bridge was just reset. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    try {
+      this.#restore(state);
+    } catch (error) {
+      this.reset();
+      throw error;
+    }
+    this.#events.schedule();
+  }
+
+  #restore(state: StateReader): void {
+    const cookies = state
+      .get("cookies")
+      .items(COOKIES_MAX)
+      .map((item) => {
+        const [handle, bytes] = item.tuple(2) as [StateReader, StateReader];
+        const cookie = this.#cookies.keepBytes(bytes.bytes(8));
+        cookie.signalHandle = handle.nullable((at) => at.number(0, 2 ** 31 - 1));
+        return cookie;
+      });
+    for (const item of state.get("channels").items(CHANNELS_MAX)) {
+      const [id, low, high, size] = item.tuple(4).map((at) => at.number(0, 0xffffffff)) as [
+        number,
+        number,
+        number,
+        number,
+      ];
+      if ((size !== FASTCALL_SIZE && size !== FASTCALL_SIZE_ILP32) || this.#channels.has(id))
+        item.fail("no such channel can be");
+      if (this.#translate(low, high, size) === 0) item.fail("the channel lies outside the guest's memory");
+      this.#channels.set(id, { low, high, size });
+    }
+    this.#negotiated = state.get("negotiated").boolean();
+    const events = state.get("events").nullable((at) => at);
+    if (events !== null) {
+      if (!this.#negotiated) state.fail("an event queue without negotiation");
+      this.#events.restore(events);
+      this.#registered = true;
+    }
+    this.#saved.restore(state.get("client"), cookies.length, (number) => cookies[number]);
+    for (const { signalHandle } of cookies)
+      if (signalHandle !== null) this.options.onSignal?.(signalHandle, true);
   }
 
   /** Ends everything, the client too, and gives the arena back what the bridge took. Twice is harmless. */

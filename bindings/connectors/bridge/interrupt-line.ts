@@ -32,6 +32,11 @@ export class InterruptLine {
     return this.#raised;
   }
 
+  /** It is known to have this level: a saved state of the machine was restored, its interrupt controller included. */
+  restore(asserted: boolean): void {
+    this.#asserted = asserted;
+  }
+
   /** Its level. */
   get asserted(): boolean {
     return this.#asserted;

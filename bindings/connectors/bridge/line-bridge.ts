@@ -6,6 +6,7 @@ import {
   VBUS_STATE_NEGOTIATED,
   VBUS_STATE_REGISTERED,
 } from "../../../assembly/abi/vbus-mmio.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { BridgeCounters, BridgeHost } from "./host.js";
 import { InterruptLine } from "./interrupt-line.js";
 import { openBridge, type BridgeAttachOptions } from "./open.js";
@@ -113,6 +114,35 @@ export class LineBridge {
   reset(): void {
     this.#clear();
     this.bridge.reset();
+  }
+
+  /** True while the interrupt line is up. */
+  get asserted(): boolean {
+    return this.#line.asserted;
+  }
+
+  /** What it is, as plain data, while the bridge is held. */
+  save(): StateValue {
+    return { status: this.#status, line: this.#line.asserted, bridge: this.bridge.save() };
+  }
+
+  /** As `Saveable.restore` says; the emulator's interrupt controller knows the level of the line. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    try {
+      const status = state.get("status").number(0, VBUS_INTERRUPT_EVENTS);
+      const line = state.get("line").boolean();
+      this.bridge.restore(state.get("bridge"));
+      this.#status = status;
+      this.#line.restore(line);
+    } catch (error) {
+      this.reset();
+      throw error;
+    }
+  }
+
+  /** The guest looks at its events again, whatever became of an interrupt. */
+  restored(): void {
+    if (this.bridge.registered) this.#raise();
   }
 
   /** What was counted so far. */

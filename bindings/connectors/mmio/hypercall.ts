@@ -18,6 +18,8 @@ import {
 } from "../../../assembly/abi/vbus-mmio.js";
 import { BRIDGE_VERSION } from "../../../assembly/abi/vbus.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import type { Saveable } from "../../state/saveable.js";
 import { LineBridge, type LineBridgeCounters, type LineBridgeOptions } from "../bridge/line-bridge.js";
 
 /** What a processor's CPUID instruction returns; unsigned. */
@@ -85,7 +87,9 @@ export function vbusCpuid(leaf: number, options: VbusCpuidOptions = {}): CpuidRe
  *
  * Hypercalls come from a guest and never throw.
  */
-export class VbusHypercall {
+export class VbusHypercall implements Saveable {
+  /** As `Saveable.stateName` says. */
+  readonly stateName = "hypercalls";
   /** Calls, events, signals and interrupt of the guest. */
   readonly line: LineBridge;
   readonly #place: VbusCpuidOptions;
@@ -148,6 +152,46 @@ export class VbusHypercall {
   /** The machine was reset: the bridge is what it was at the start. */
   machineReset(): void {
     this.line.reset();
+  }
+
+  /** As `Saveable.settle` says. @throws VbusError EOPNOTSUPP */
+  async settle(): Promise<void> {
+    await this.line.bridge.settle();
+  }
+
+  /** As `Saveable.hold` says. */
+  hold(): void {
+    this.line.bridge.hold();
+  }
+
+  /** As `Saveable.release` says. */
+  release(): void {
+    this.line.bridge.release();
+  }
+
+  /** As `Saveable.clear` says. */
+  clear(): void {
+    this.machineReset();
+  }
+
+  /** As `Saveable.restored` says. */
+  restored(): void {
+    this.line.restored();
+  }
+
+  /** As `Saveable.save` says. */
+  save(): StateValue {
+    return this.line.save();
+  }
+
+  /** As `Saveable.check` says. @throws StateError */
+  check(state: StateReader): void {
+    this.line.bridge.check(state.get("bridge"));
+  }
+
+  /** As `Saveable.restore` says. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    this.line.restore(state);
   }
 
   /** What was counted so far. */

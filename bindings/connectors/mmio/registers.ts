@@ -21,6 +21,8 @@ import {
   VBUS_MMIO_VERSION,
 } from "../../../assembly/abi/vbus-mmio.js";
 import { BRIDGE_VERSION } from "../../../assembly/abi/vbus.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import type { Saveable } from "../../state/saveable.js";
 import { LineBridge, type LineBridgeCounters, type LineBridgeOptions } from "../bridge/line-bridge.js";
 
 /** Width of an access in bytes. */
@@ -45,7 +47,9 @@ const NO_RESULT = -EINVAL;
  * Accesses come from a guest and never throw, whatever their width and offset. All bus work happens inside the access that
  * asks for it; events are tasks of the scheduler, and so is what a doorbell leaves over.
  */
-export class VbusMmio {
+export class VbusMmio implements Saveable {
+  /** As `Saveable.stateName` says. */
+  readonly stateName = "mmio";
   /** Calls, events, signals and interrupt of the guest. */
   readonly line: LineBridge;
   #datapLow = 0;
@@ -133,6 +137,53 @@ export class VbusMmio {
     this.line.reset();
     this.#datapLow = this.#datapHigh = this.#length = 0;
     this.#result = NO_RESULT;
+  }
+
+  /** As `Saveable.settle` says. @throws VbusError EOPNOTSUPP */
+  async settle(): Promise<void> {
+    await this.line.bridge.settle();
+  }
+
+  /** As `Saveable.hold` says. */
+  hold(): void {
+    this.line.bridge.hold();
+  }
+
+  /** As `Saveable.release` says. */
+  release(): void {
+    this.line.bridge.release();
+  }
+
+  /** As `Saveable.clear` says. */
+  clear(): void {
+    this.machineReset();
+  }
+
+  /** As `Saveable.restored` says. */
+  restored(): void {
+    this.line.restored();
+  }
+
+  /** As `Saveable.save` says. */
+  save(): StateValue {
+    const registers = [this.#datapLow, this.#datapHigh, this.#length, this.#result >>> 0];
+    return { registers, line: this.line.save() };
+  }
+
+  /** As `Saveable.check` says. @throws StateError */
+  check(state: StateReader): void {
+    this.line.bridge.check(state.get("line").get("bridge"));
+  }
+
+  /** As `Saveable.restore` says. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    const words = state
+      .get("registers")
+      .tuple(4)
+      .map((at) => at.number(0, 0xffffffff)) as [number, number, number, number];
+    this.line.restore(state.get("line"));
+    [this.#datapLow, this.#datapHigh, this.#length] = words;
+    this.#result = words[3] | 0;
   }
 
   /** What was counted so far. */

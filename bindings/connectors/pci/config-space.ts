@@ -27,6 +27,8 @@ import {
   PCI_STATUS_INTERRUPT,
 } from "../../../assembly/abi/pci.js";
 import { VbusError } from "../../errors.js";
+import { StateError } from "../../state/error.js";
+import type { StateReader } from "../../state/reader.js";
 import { MSI_OFF_ADDRESS, MSI_OFF_CONTROL, MSI_OFF_DATA, type PciCapability } from "./capabilities.js";
 
 /** Width of an access in bytes. */
@@ -263,6 +265,21 @@ export class PciConfigSpace {
   setInterruptStatus(pending: boolean): void {
     const status = this.#view.getUint16(PCI_OFF_STATUS, true) & ~PCI_STATUS_INTERRUPT;
     this.#view.setUint16(PCI_OFF_STATUS, status | (pending ? PCI_STATUS_INTERRUPT : 0), true);
+  }
+
+  /** Takes over what a guest may write of an image that was saved. @throws StateError mismatch for one of another function */
+  restore(state: StateReader): void {
+    const image = state.bytes(PCI_CONFIG_SIZE);
+    const view = new DataView(image.buffer);
+    if (view.getUint32(PCI_OFF_VENDOR, true) !== this.#view.getUint32(PCI_OFF_VENDOR, true))
+      throw new StateError(
+        "mismatch",
+        `${state.path} is of PCI device ${view.getUint32(PCI_OFF_VENDOR, true).toString(16)}, this is another; attach the same functions in the same slots`,
+      );
+    for (const [at, byte] of image.entries()) {
+      const mask = this.#writable[at] as number;
+      this.#bytes[at] = ((this.#initial[at] as number) & ~mask) | (byte & mask);
+    }
   }
 
   /** Back to what it was when it was made. */

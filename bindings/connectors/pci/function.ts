@@ -9,6 +9,8 @@ import {
   PORT_INTX_STATUS,
 } from "../../../assembly/abi/pci.js";
 import { BRIDGE_QREG, PORT_EVENTQ, PORT_FASTCALL, PORT_SHMSIGNAL } from "../../../assembly/abi/vbus.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import type { Saveable } from "../../state/saveable.js";
 import type { BridgeCounters, BridgeHost } from "../bridge/host.js";
 import { guardInterrupt, InterruptLine } from "../bridge/interrupt-line.js";
 import { openBridge, type BridgeAttachOptions } from "../bridge/open.js";
@@ -33,6 +35,8 @@ export interface PciBridgeOptions extends BridgeAttachOptions {
   readonly interrupts: PciInterruptSink;
   /** Fixed addresses, for emulators whose BARs cannot move. */
   readonly config?: PciConfigOptions;
+  /** What a saved state finds it by; default `bridge`. */
+  readonly stateName?: string;
 }
 
 /** What a bridge counted. */
@@ -57,7 +61,9 @@ export interface PciBridgeCounters extends BridgeCounters {
  * Accesses come from a guest and never throw. All bus work happens inside the access that asks for it, as the ABI says;
  * events and doorbells are tasks of the scheduler.
  */
-export class PciBridge {
+export class PciBridge implements Saveable {
+  /** As `Saveable.stateName` says: `bridge`, or what the options said. */
+  readonly stateName: string;
   /** Configuration space. */
   readonly config: PciConfigSpace;
   /** Calls, events and signals of the guest. */
@@ -75,6 +81,7 @@ export class PciBridge {
   /** @throws VbusError EPERM when the member was not admitted; ENOMEM; EINVAL for addresses that no BAR can hold */
   constructor(options: PciBridgeOptions) {
     this.#options = options;
+    this.stateName = options.stateName ?? "bridge";
     this.config = bridgeConfigSpace(options.config);
     this.#line = new InterruptLine((asserted) => {
       options.interrupts.setLine(asserted);
@@ -177,6 +184,71 @@ export class PciBridge {
     this.#stop();
     this.config.reset();
     this.#registers.fill(0);
+  }
+
+  /** True while the INTA line is up. */
+  get line(): boolean {
+    return this.#line.asserted;
+  }
+
+  /** As `Saveable.settle` says. @throws VbusError EOPNOTSUPP */
+  async settle(): Promise<void> {
+    await this.bridge.settle();
+  }
+
+  /** As `Saveable.hold` says. */
+  hold(): void {
+    this.bridge.hold();
+  }
+
+  /** As `Saveable.release` says. */
+  release(): void {
+    this.bridge.release();
+  }
+
+  /** As `Saveable.save` says. */
+  save(): StateValue {
+    return {
+      config: this.config.image(),
+      registers: this.#registers.slice(),
+      messages: this.#messages,
+      pending: this.#pending,
+      line: this.#line.asserted,
+      bridge: this.bridge.save(),
+    };
+  }
+
+  /** As `Saveable.check` says. @throws StateError */
+  check(state: StateReader): void {
+    this.bridge.check(state.get("bridge"));
+  }
+
+  /** As `Saveable.clear` says. */
+  clear(): void {
+    this.machineReset();
+  }
+
+  /** As `Saveable.restore` says; the emulator's interrupt controller knows the level of the line. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    try {
+      const line = state.get("line").boolean();
+      const pending = state.get("pending").boolean();
+      this.config.restore(state.get("config"));
+      this.#registers.set(state.get("registers").bytes(BAR0_SIZE));
+      this.bridge.restore(state.get("bridge"));
+      this.#messages = state.get("messages").boolean();
+      this.#pending = pending;
+      this.#line.restore(line);
+      this.config.setInterruptStatus(pending && !this.#messages);
+    } catch (error) {
+      this.machineReset();
+      throw error;
+    }
+  }
+
+  /** As `Saveable.restored` says: the guest looks at its events again, whatever became of an interrupt. */
+  restored(): void {
+    if (this.bridge.registered) this.#interrupt();
   }
 
   /** What was counted so far. */

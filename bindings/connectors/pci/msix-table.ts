@@ -6,6 +6,7 @@ import {
   MSIX_ENTRY_OFF_DATA,
   MSIX_ENTRY_SIZE,
 } from "../../../assembly/abi/msix.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { AccessWidth, MsiMessage } from "./config-space.js";
 
 /**
@@ -92,6 +93,21 @@ export class MsixTable {
   /** Forgets what is pending: the device was reset. The table stays as the guest wrote it. */
   clearPending(): void {
     this.#pending.fill(0);
+  }
+
+  /** Table and pending bits, as plain data. */
+  save(): StateValue {
+    return { table: this.#table.slice(), pending: this.#pending.slice() };
+  }
+
+  /** Becomes what was saved, as if a guest had written it; nothing is sent. @throws StateError */
+  restore(state: StateReader, enabled: boolean, masked: boolean): void {
+    const table = state.get("table").bytes(this.#table.length);
+    this.#enabled = false;
+    for (const [at, byte] of table.entries()) this.writeTable(at, 1, byte);
+    this.#pending.set(state.get("pending").bytes(this.#pending.length));
+    this.#enabled = enabled;
+    this.#masked = masked;
   }
 
   /** The machine was reset: all vectors are masked (section 6.8.2.9), none is pending. */

@@ -32,6 +32,8 @@ import { VIRTIO_F_NOTIFICATION_DATA } from "../../../assembly/abi/virtio.js";
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import type { Saveable } from "../../state/saveable.js";
 import { VirtioDevice, type VirtioDeviceCounters } from "../../virtio/device.js";
 import { featureMask, type VirtioRingOptions } from "../../virtio/features.js";
 import type { VirtioQueueArea } from "../../virtio/queue.js";
@@ -55,6 +57,8 @@ export interface VirtioMmioOptions {
   readonly interrupt: (asserted: boolean) => void;
   /** What is offered of rings and transport. */
   readonly rings?: VirtioRingOptions;
+  /** What a saved state finds it by; default the device's name. */
+  readonly stateName?: string;
   /** Vendor register; default that of the vbus bridge. */
   readonly vendor?: number;
   /** Told of errors that hurt nothing but this device: what its driver did wrong, and why it needs a reset. */
@@ -80,7 +84,9 @@ const SHM_END = VIRTIO_MMIO_OFF_SHM + 16;
  * A virtio device behind memory-mapped registers (virtio 1.2: 4.2), for emulators without PCI: 0x200 bytes and one interrupt
  * line. It knows no emulator. Used by the emulator's thread. Accesses come from a guest and never throw.
  */
-export class VirtioMmio {
+export class VirtioMmio implements Saveable {
+  /** As `Saveable.stateName` says: the device's name, or what the options said. */
+  readonly stateName: string;
   /** Status, features and queues. */
   readonly device: VirtioDevice;
   /** Where kicks go: the number of a queue, which may not exist. Default: {@link VirtioDevice.kick}, at once. */
@@ -97,6 +103,7 @@ export class VirtioMmio {
   constructor(options: VirtioMmioOptions) {
     const { face, memory, scheduler, rings, onError } = options;
     this.#options = options;
+    this.stateName = options.stateName ?? face.name;
     this.device = new VirtioDevice({
       face,
       memory,
@@ -218,6 +225,65 @@ export class VirtioMmio {
   /** The machine was reset. */
   machineReset(): void {
     this.device.reset();
+  }
+
+  /** True while the interrupt line is up. */
+  get line(): boolean {
+    return this.#line;
+  }
+
+  /** As `Saveable.settle` says. @throws VbusError EOPNOTSUPP */
+  async settle(): Promise<void> {
+    await this.device.settle();
+  }
+
+  /** As `Saveable.hold` says. */
+  hold(): void {
+    this.device.hold();
+  }
+
+  /** As `Saveable.release` says. */
+  release(): void {
+    this.device.release();
+  }
+
+  /** As `Saveable.save` says. */
+  save(): StateValue {
+    return {
+      selected: [this.#deviceFeaturesSelect, this.#driverFeaturesSelect, this.#queueSelect],
+      status: this.#status,
+      line: this.#line,
+      device: this.device.save(),
+    };
+  }
+
+  /** As `Saveable.check` says. @throws StateError */
+  check(state: StateReader): void {
+    this.device.check(state.get("device"));
+  }
+
+  /** As `Saveable.clear` says. */
+  clear(): void {
+    this.machineReset();
+  }
+
+  /** As `Saveable.restore` says; the emulator's interrupt controller knows the level of the line. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    try {
+      this.device.restore(state.get("device"));
+      const [offered, chosen, queue] = state
+        .get("selected")
+        .tuple(3)
+        .map((at) => at.number(0, 0xffffffff)) as [number, number, number];
+      this.#deviceFeaturesSelect = offered;
+      this.#driverFeaturesSelect = chosen;
+      this.#queueSelect = queue;
+      this.#status = state.get("status").number(0, VIRTIO_ISR_QUEUE | VIRTIO_ISR_CONFIG);
+      this.#line = state.get("line").boolean();
+    } catch (error) {
+      this.machineReset();
+      throw error;
+    }
   }
 
   /** What was counted so far. */

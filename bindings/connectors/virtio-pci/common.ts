@@ -19,6 +19,7 @@ import {
   VIRTIO_PCI_COMMON_OFF_STATUS,
   VIRTIO_PCI_COMMON_SIZE,
 } from "../../../assembly/abi/virtio-pci.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { VirtioDevice } from "../../virtio/device.js";
 import type { VirtioQueueArea } from "../../virtio/queue.js";
 import type { AccessWidth } from "../pci/config-space.js";
@@ -187,6 +188,19 @@ export class VirtioPciCommon {
       return;
     }
     field.write(width === 4 ? value >>> 0 : value & (width === 2 ? 0xffff : 0xff));
+  }
+
+  /** Selections, as plain data. */
+  save(): StateValue {
+    return [this.#deviceFeatureSelect, this.#driverFeatureSelect, this.#queueSelect];
+  }
+
+  /** Takes them over. @throws StateError */
+  restore(state: StateReader): void {
+    const [offered, chosen, queue] = state.tuple(3) as [StateReader, StateReader, StateReader];
+    this.#deviceFeatureSelect = offered.number(0, 0xffffffff);
+    this.#driverFeatureSelect = chosen.number(0, 0xffffffff);
+    this.#queueSelect = queue.number(0, 0xffff);
   }
 
   /** The device was reset: selections are 0. */

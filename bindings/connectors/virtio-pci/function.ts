@@ -18,6 +18,8 @@ import {
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import type { Saveable } from "../../state/saveable.js";
 import { VirtioDevice, type VirtioDeviceCounters } from "../../virtio/device.js";
 import type { VirtioRingOptions } from "../../virtio/features.js";
 import type { VirtioFace } from "../../virtio/types.js";
@@ -45,6 +47,8 @@ export interface VirtioPciOptions {
   readonly msi?: boolean;
   /** BARs. */
   readonly place?: VirtioPciPlace;
+  /** What a saved state finds it by; default the device's name. */
+  readonly stateName?: string;
   /** Told of errors that hurt nothing but this device: what its driver did wrong, and why it needs a reset. */
   readonly onError?: (error: unknown) => void;
 }
@@ -59,7 +63,9 @@ export interface VirtioPciCounters extends VirtioDeviceCounters, VirtioPciInterr
  * Accesses come from a guest and never throw. A kick runs the device's work within the access; an emulator that has a better
  * moment gives `onKick`.
  */
-export class VirtioPci {
+export class VirtioPci implements Saveable {
+  /** As `Saveable.stateName` says: the device's name, or what the options said. */
+  readonly stateName: string;
   /** Configuration space. */
   readonly config: PciConfigSpace;
   /** Status, features and queues. */
@@ -75,6 +81,7 @@ export class VirtioPci {
   /** @throws VbusError EINVAL for a face, vectors or addresses that cannot be */
   constructor(options: VirtioPciOptions) {
     const { face, memory, scheduler, interrupts, rings, msi = false, place = {}, onError } = options;
+    this.stateName = options.stateName ?? face.name;
     const { vectors = Math.min(face.queueSizes.length + 1, VIRTIO_PCI_VECTORS_MAX) } = options;
     if (!Number.isInteger(vectors) || vectors < 0 || vectors > VIRTIO_PCI_VECTORS_MAX)
       throw new VbusError("EINVAL", `${vectors} MSI-X vectors; give 0 to ${VIRTIO_PCI_VECTORS_MAX}`);
@@ -206,6 +213,59 @@ export class VirtioPci {
     this.config.reset();
     this.#interrupts.table?.reset();
     this.#interrupts.configWritten();
+  }
+
+  /** True while the INTA line is up. */
+  get line(): boolean {
+    return this.#interrupts.line;
+  }
+
+  /** As `Saveable.settle` says. @throws VbusError EOPNOTSUPP */
+  async settle(): Promise<void> {
+    await this.device.settle();
+  }
+
+  /** As `Saveable.hold` says. */
+  hold(): void {
+    this.device.hold();
+  }
+
+  /** As `Saveable.release` says. */
+  release(): void {
+    this.device.release();
+  }
+
+  /** As `Saveable.save` says. */
+  save(): StateValue {
+    return {
+      config: this.config.image(),
+      interrupts: this.#interrupts.save(),
+      selected: this.#common.save(),
+      device: this.device.save(),
+    };
+  }
+
+  /** As `Saveable.check` says. @throws StateError */
+  check(state: StateReader): void {
+    this.device.check(state.get("device"));
+  }
+
+  /** As `Saveable.clear` says. */
+  clear(): void {
+    this.machineReset();
+  }
+
+  /** As `Saveable.restore` says; the emulator's interrupt controller knows the level of the line. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    try {
+      this.config.restore(state.get("config"));
+      this.device.restore(state.get("device"));
+      this.#interrupts.restore(state.get("interrupts"));
+      this.#common.restore(state.get("selected"));
+    } catch (error) {
+      this.machineReset();
+      throw error;
+    }
   }
 
   /** What was counted so far. */

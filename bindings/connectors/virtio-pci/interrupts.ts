@@ -3,6 +3,8 @@ import {
   VIRTIO_ISR_QUEUE,
   VIRTIO_MSI_NO_VECTOR,
 } from "../../../assembly/abi/virtio-pci.js";
+import { StateError } from "../../state/error.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { PciConfigSpace } from "../pci/config-space.js";
 import type { PciInterruptSink } from "../pci/function.js";
 import { MsixTable } from "../pci/msix-table.js";
@@ -119,6 +121,39 @@ export class VirtioPciInterrupts {
     this.#queueVectors.fill(VIRTIO_MSI_NO_VECTOR);
     this.table?.clearPending();
     this.#updateLine();
+  }
+
+  /** True while the INTA line is up. */
+  get line(): boolean {
+    return this.#line;
+  }
+
+  /** What is mapped and pending, as plain data. */
+  save(): StateValue {
+    return {
+      configVector: this.#configVector,
+      queueVectors: [...this.#queueVectors],
+      isr: this.#isr,
+      line: this.#line,
+      table: this.table?.save() ?? null,
+    };
+  }
+
+  /** Becomes what was saved; configuration space was restored before. Nothing is sent. @throws StateError */
+  restore(state: StateReader): void {
+    const vectors = state.get("queueVectors").tuple(this.#queueVectors.length);
+    this.#configVector = this.#existing(state.get("configVector").number(0, 0xffff));
+    for (const [i, vector] of vectors.entries()) this.mapQueue(i, vector.number(0, 0xffff));
+    this.#isr = state.get("isr").number(0, VIRTIO_ISR_QUEUE | VIRTIO_ISR_CONFIG);
+    this.#line = state.get("line").boolean();
+    const table = state.get("table").nullable((at) => at);
+    if ((table === null) !== (this.table === null))
+      throw new StateError(
+        "mismatch",
+        "the guest saw this function with MSI-X, or saw it without; give it the same vectors",
+      );
+    if (table !== null) this.table?.restore(table, this.config.msixEnabled, this.config.msixMasked);
+    this.config.setInterruptStatus(this.#isr !== 0);
   }
 
   /** One queue was reset. */

@@ -3,6 +3,7 @@ import type { Batch } from "../../net/batch.js";
 import { coalesceFrames, takesFrame } from "../../net/offload.js";
 import { countDrop, OFFLOAD_ECN, OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP_L4 } from "../../net/port.js";
 import type { Timer } from "../../scheduler.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { NicEnvironment } from "./environment.js";
 import type { FrameSink } from "./sink.js";
 import { dropFrames } from "./statistics.js";
@@ -172,6 +173,22 @@ export class ReceiveSide {
     if (this.#failed) return;
     this.#failed = true;
     this.environment.failed("rx", error);
+  }
+
+  /** What is remembered between deliveries, as plain data. */
+  save(): StateValue {
+    return { congested: this.#congested, starved: this.#starved || this.#waitTimer !== null };
+  }
+
+  /** Takes it over. Frames that wait are offered again by their port; here it only asks to be told of buffers. @throws StateError */
+  restore(state: StateReader): void {
+    this.#starved = state.get("starved").boolean();
+    this.#congested = state.get("congested").boolean();
+  }
+
+  /** Goes on after {@link ReceiveSide.restore}. */
+  resume(): void {
+    if (this.#congested && !this.sink.broken) this.congest();
   }
 
   /** Link down: nothing waits any more. */

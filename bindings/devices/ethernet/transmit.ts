@@ -10,16 +10,20 @@ import {
   ETHERTYPE_VLAN,
   VLAN_TAG_SIZE,
 } from "../../../assembly/abi/venet.js";
+import { VbusError } from "../../errors.js";
 import type { Batch } from "../../net/batch.js";
 import { FrameQueue } from "../../net/frame-queue.js";
-import { FrameStore } from "../../net/frame-store.js";
+import { FRAME_LENGTH_MAX, FrameStore } from "../../net/frame-store.js";
 import { longestSegment, OffloadStage } from "../../net/offload.js";
 import { countDrop, type DropReason, type Port } from "../../net/port.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { NicEnvironment } from "./environment.js";
 import type { FrameSource } from "./source.js";
 import { dropFrames } from "./statistics.js";
 
 const FRAME_BAD_ANY = FRAME_BAD_ADDRESS | FRAME_BAD_DESCRIPTOR | FRAME_BAD_OFFLOAD;
+/** Most segments that a superframe leaves: it has 64 KiB, and a segment a byte of payload or more. */
+const REST_MAX = 65536;
 /** Bursts per run before other work of the thread gets its turn. */
 const BURSTS_PER_RUN = 8;
 
@@ -263,6 +267,48 @@ export class TransmitSide {
       return longest < 0 || longest > limit ? "bad-offload" : null;
     }
     return length > limit ? "oversize" : null;
+  }
+
+  /** Sends a frame of the card's own, ahead of what the guest sends; counted like the guest's. */
+  send(frame: Uint8Array): void {
+    const { tx } = this.environment.statistics;
+    this.#store ??= new FrameStore(this.source.space);
+    this.#rest ??= new FrameQueue(this.#store, Infinity, Infinity);
+    const handle = this.#store.keepBytes(frame);
+    if (handle === 0) {
+      dropFrames(tx, "queue-full"); // the arena is full
+      return;
+    }
+    this.#rest.push(handle);
+    tx.frames++;
+    tx.held++;
+    this.resume();
+  }
+
+  /** Segments that the network did not take: the guest believes them sent. Finished frames, oldest first. */
+  save(): StateValue {
+    const rest = this.#rest;
+    const frames: Uint8Array[] = [];
+    for (let i = 0; rest !== null && i < rest.count; i++) frames.push(rest.frame(i));
+    return { rest: frames, failed: this.#failed };
+  }
+
+  /** Takes over what was kept when the state was saved. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    this.#failed = state.get("failed").boolean();
+    const frames = state.get("rest").items(REST_MAX);
+    if (frames.length === 0) return;
+    const { space } = this.source;
+    this.#store ??= new FrameStore(space);
+    this.#rest ??= new FrameQueue(this.#store, Infinity, Infinity);
+    for (const item of frames) {
+      const bytes = item.bytes(ETH_HEADER_SIZE, FRAME_LENGTH_MAX);
+      const handle = this.#store.keepBytes(bytes);
+      if (handle === 0)
+        throw new VbusError("ENOMEM", "no memory left for frames of a saved state; make the arena larger");
+      this.#rest.push(handle);
+    }
+    this.environment.statistics.tx.held += frames.length;
   }
 
   /** Ends it. Frames that the guest sent and nobody took are counted as "closed". */

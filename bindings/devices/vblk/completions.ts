@@ -4,12 +4,14 @@ import {
   VBLK_COMPLETION_OFF_TAG,
   VBLK_COMPLETION_OFF_VALUE,
   VBLK_COMPLETION_SIZE,
+  VBLK_MAX_DEPTH,
   VBLK_TAG_EVENT,
 } from "../../../assembly/abi/vblk.js";
 import type { HostSignal } from "../../bus/types.js";
 import { RESERVE_BUFFERS, type Queue, type QueueCounters } from "../../engine/queue.js";
 import { BurstTable } from "../../engine/table.js";
 import { QueueWakeups } from "../../engine/wakeup.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import { VbusError } from "../../errors.js";
 import type { Scheduler } from "../../scheduler.js";
 
@@ -155,6 +157,48 @@ export class CompletionSide {
     this.#wakeups.close();
     this.signal.release();
     this.owner.failed("completion", error);
+  }
+
+  /** The ring's own state, and what waits for room on it. */
+  save(): StateValue {
+    return {
+      queue: this.queue.exportState(),
+      failed: this.#failed,
+      backlog: this.#backlog.map(({ tag, status, value }) => [tag, status, value]),
+    };
+  }
+
+  /**
+   * Takes over what waited when it was saved: it goes out after the session is resumed. Returns the tags of requests among it.
+   * @throws StateError
+   */
+  restore(state: StateReader): number[] {
+    const tags: number[] = [];
+    const items = state.get("backlog").items(VBLK_MAX_DEPTH + 1);
+    this.#failed = state.get("failed").boolean();
+    if (this.#failed) {
+      this.#wakeups.close();
+      this.signal.release();
+      if (items.length > 0) state.fail("completions for a ring that is broken");
+    }
+    for (const item of items) {
+      const [tag, status, value] = item.tuple(3) as [StateReader, StateReader, StateReader];
+      const completion = {
+        tag: tag.number(0, 0xffffffff),
+        status: status.number(-4095, 0x7fffffff),
+        value: value.number(0, Number.MAX_SAFE_INTEGER),
+      };
+      if (completion.tag !== VBLK_TAG_EVENT) tags.push(completion.tag);
+      this.#backlog.push(completion);
+    }
+    return tags;
+  }
+
+  /** Goes on: delivers what waits, and looks at the ring. */
+  resume(): void {
+    this.#full = false;
+    this.#scheduled = false;
+    if (!this.#failed) this.#schedule();
   }
 
   /** What was counted on the ring, by south. */

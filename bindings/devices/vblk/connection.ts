@@ -1,4 +1,5 @@
 import * as errno from "../../../assembly/abi/errno.js";
+import { STATE_SIZE } from "../../../assembly/abi/arena.js";
 import { IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
 import {
   VBLK_EVENT_RESIZE,
@@ -15,6 +16,7 @@ import {
   VBLK_INFO_SIZE,
   VBLK_INFO_WRITE_ZEROES,
   VBLK_MAX_BULK,
+  VBLK_MAX_DEPTH,
   VBLK_MAX_LENGTH,
   VBLK_MAX_PIECES,
   VBLK_QUERY,
@@ -23,12 +25,21 @@ import {
   VBLK_SECTOR_SIZE,
   VBLK_TAG_EVENT,
 } from "../../../assembly/abi/vblk.js";
-import type { Connection, HostSignal, SessionQueue, SharedSegment } from "../../bus/types.js";
+import type {
+  Connection,
+  HostSignal,
+  RestoredSignals,
+  SavedSignals,
+  SessionQueue,
+  SharedSegment,
+} from "../../bus/types.js";
 import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
 import { errorCode, negatedErrno, VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import { shownQueues } from "../queues.js";
+import { StateError } from "../../state/error.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import { CompletionSide, type Completion, type CompletionOwner } from "./completions.js";
 import type { Medium } from "./medium.js";
 import type { Operation } from "./operations.js";
@@ -75,6 +86,7 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
   readonly #buffers: (Uint8Array<ArrayBuffer> | undefined)[] = [];
   #requests: RequestSide | null = null;
   #completions: CompletionSide | null = null;
+  readonly #signals = new Map<object, HostSignal>();
   #outstanding = 0;
   #closed = false;
 
@@ -135,20 +147,16 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     switch (id) {
       case VBLK_QUEUE_REQUEST:
         if (this.#requests !== null) throw new VbusError("EEXIST", "there is a request ring already");
-        this.#requests = attach(
-          segment,
+        this.#requests = this.#remember(
           signal,
-          "southFeed",
-          (queue, own) => new RequestSide(queue, own, this),
+          attach(segment, signal, "southFeed", (queue, own) => new RequestSide(queue, own, this)),
         );
         break;
       case VBLK_QUEUE_COMPLETION:
         if (this.#completions !== null) throw new VbusError("EEXIST", "there is a completion ring already");
-        this.#completions = attach(
-          segment,
+        this.#completions = this.#remember(
           signal,
-          "southReceive",
-          (queue, own) => new CompletionSide(queue, own, this),
+          attach(segment, signal, "southReceive", (queue, own) => new CompletionSide(queue, own, this)),
         );
         break;
       default:
@@ -305,6 +313,92 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     this.environment.ringFailed(ring, error);
   }
 
+  #remember<Side extends object>(signal: HostSignal | null, side: Side): Side {
+    if (signal !== null) this.#signals.set(side, signal);
+    return side;
+  }
+
+  /** {@inheritDoc Connection.settle} */
+  async settle(): Promise<void> {
+    // nothing is taken from the ring meanwhile, so that everything outstanding ends up among the completions
+    await this.environment.medium.settle();
+  }
+
+  /** {@inheritDoc Connection.resume} */
+  resume(): void {
+    this.#completions?.resume();
+    if (this.#completions !== null) this.#requests?.start();
+  }
+
+  /** {@inheritDoc Connection.save} */
+  save(signals: SavedSignals): StateValue {
+    const number = (side: object): number => signals.number(this.#signals.get(side) as HostSignal);
+    return {
+      depth: this.#depth,
+      readOnly: this.readOnly,
+      medium: this.environment.medium.save(),
+      requests: this.#requests && { signal: number(this.#requests), ring: this.#requests.save() },
+      completions: this.#completions && { signal: number(this.#completions), ring: this.#completions.save() },
+    };
+  }
+
+  /** The session that was saved; held. @throws StateError; VbusError ENOMEM */
+  static restore(
+    memory: MemorySpace,
+    environment: VblkEnvironment,
+    state: StateReader,
+    signals: RestoredSignals,
+  ): VblkConnection {
+    const connection = new VblkConnection(memory, environment);
+    try {
+      connection.#restore(state, signals);
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    return connection;
+  }
+
+  #restore(state: StateReader, signals: RestoredSignals): void {
+    const { medium, statistics } = this.environment;
+    if (
+      state.get("depth").number(1, VBLK_MAX_DEPTH) !== this.#depth ||
+      state.get("readOnly").boolean() !== this.readOnly
+    )
+      throw new StateError(
+        "mismatch",
+        "the guest knows this disk with another depth, or otherwise writable; give the device the attributes that it had",
+      );
+    medium.check(state.get("medium"));
+    const ring = <Side extends object>(
+      name: string,
+      role: QueueRole,
+      build: (queue: Queue, signal: HostSignal) => Side,
+    ): { side: Side; saved: StateReader } | null =>
+      state.get(name).nullable((at) => {
+        const saved = at.get("ring");
+        // the signal of a ring that broke was let go of
+        const signal = saved.get("failed").boolean() ? goneSignal() : signals.take(at.get("signal"));
+        if (signal.offset !== IOQ_OFF_SIGNAL) at.fail("a ring has its signal in its header");
+        const side = saved.rebuild(`the ring of ${name}`, () =>
+          build(Queue.importState(this.memory, saved.get("queue").bytes(STATE_SIZE), role), signal),
+        );
+        return { side: this.#remember(signal, side), saved };
+      });
+    const completions = ring("completions", "southReceive", (q, own) => new CompletionSide(q, own, this));
+    this.#completions = completions?.side ?? null;
+    const requests = ring("requests", "southFeed", (q, own) => new RequestSide(q, own, this));
+    this.#requests = requests?.side ?? null;
+    requests?.side.restore(requests.saved.get("failed").boolean());
+    for (const tag of completions?.side.restore(completions.saved) ?? []) {
+      if (this.#tags[tag] !== 0) state.fail(`a completion for request ${tag}, which is none`);
+      this.#tags[tag] = 1;
+      this.#outstanding++;
+      statistics.outstanding++;
+    }
+    if (this.#outstanding > 0 && requests === null) state.fail("completions without a ring of requests");
+  }
+
   /** The medium has another size. */
   resized(): void {
     this.#completions?.postEvent(VBLK_EVENT_RESIZE, this.size / VBLK_SECTOR_SIZE);
@@ -324,6 +418,11 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     statistics.outstanding -= this.#outstanding;
     this.environment.closed();
   }
+}
+
+/** The signal of a ring that has none any more. */
+function goneSignal(): HostSignal {
+  return { offset: IOQ_OFF_SIGNAL, notify: () => undefined, onDoorbell: null, release: () => undefined };
 }
 
 /** What a guest is told of a back end's failure: the errno it names, or EIO. */

@@ -12,8 +12,11 @@ import type {
   DeviceClass,
   DeviceContext,
   DeviceInterface,
+  RestoredSignals,
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import { restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { BlockBackend } from "./backend.js";
@@ -32,6 +35,8 @@ export interface VblkClassOptions {
   backend: (deviceName: string) => BlockBackend;
 }
 
+/** Attributes that are saved. The size is the medium's, which is not saved and has to be the same. */
+const SAVED = ["read_only", "serial", "queue_depth"];
 /** Type of the interface that drivers match. */
 const INTERFACE_TYPE = "virtual-block";
 
@@ -160,6 +165,26 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
 
   closed(): void {
     this.#connection = null;
+  }
+
+  save(): StateValue {
+    return {
+      attributes: saveAttributes(this.attributes, SAVED),
+      statistics: saveCounters(this.statistics),
+      medium: this.medium.save(),
+    };
+  }
+
+  restore(state: StateReader): void {
+    this.medium.check(state.get("medium"));
+    restoreAttributes(this.attributes, state.get("attributes"), SAVED);
+    restoreCounters(this.statistics, state.get("statistics"));
+    this.statistics.outstanding = 0; // a session brings along what is outstanding
+  }
+
+  restoreSession(memory: MemorySpace, state: StateReader, signals: RestoredSignals): Connection {
+    if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
+    return (this.#connection = VblkConnection.restore(memory, this, state, signals));
   }
 
   ringFailed(ring: "request" | "completion", error: unknown): void {

@@ -1,4 +1,6 @@
 import { VbusError } from "../../errors.js";
+import { StateError } from "../../state/error.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import { checkSize, type BlockBackend } from "./backend.js";
 import { Operations } from "./operations.js";
 
@@ -25,6 +27,31 @@ export class Medium {
   /** Bytes that guests may use. */
   get size(): number {
     return this.#size;
+  }
+
+  /**
+   * A guest's machine is about to be saved: waits until everything under way has ended, and has what was written made durable,
+   * for the saved guest takes it for written. What the back end rejects with passes unchanged.
+   */
+  async settle(): Promise<void> {
+    await this.operations.idle();
+    if (!this.backend.readOnly) await this.backend.flush();
+  }
+
+  /** What a saved state has to find again. */
+  save(): StateValue {
+    return { size: this.#size, description: this.backend.description };
+  }
+
+  /** @throws StateError mismatch when this is another medium than the one that was saved */
+  check(state: StateReader): void {
+    const size = state.get("size").number(0, Number.MAX_SAFE_INTEGER);
+    if (size === this.#size) return;
+    const was = state.get("description").text(4096);
+    throw new StateError(
+      "mismatch",
+      `the guest had a disk of ${size} bytes (${was}), and this one has ${this.#size} (${this.backend.description}); open the disk as it was when the state was saved`,
+    );
   }
 
   /**

@@ -22,6 +22,7 @@ export interface Operation {
 export class Operations {
   readonly #running = new Set<Operation>();
   readonly #waiting: Operation[] = [];
+  readonly #idle: (() => void)[] = [];
 
   /** @param limit - most operations that run at a time; may change, which applies to what starts from then on */
   constructor(public limit: number) {}
@@ -34,6 +35,12 @@ export class Operations {
   /** Operations that wait for others. */
   get waiting(): number {
     return this.#waiting.length;
+  }
+
+  /** Resolves when nothing runs and nothing waits. What is submitted meanwhile is waited for, too. */
+  async idle(): Promise<void> {
+    while (this.#running.size > 0 || this.#waiting.length > 0)
+      await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
 
   /** Starts an operation, or keeps it until it may start. */
@@ -78,6 +85,7 @@ export class Operations {
       operation.done(error);
     } finally {
       this.#startWaiting();
+      if (this.#running.size === 0) for (const resolve of this.#idle.splice(0)) resolve();
     }
   }
 

@@ -8,6 +8,7 @@ import type { HostSignal } from "../../bus/types.js";
 import type { Queue, QueueCounters } from "../../engine/queue.js";
 import { BurstTable } from "../../engine/table.js";
 import { QueueWakeups } from "../../engine/wakeup.js";
+import type { StateValue } from "../../state/reader.js";
 import { VbusError } from "../../errors.js";
 import type { Scheduler } from "../../scheduler.js";
 
@@ -68,6 +69,7 @@ export class RequestSide {
 
   /** Looks at the ring, then waits for doorbells. */
   start(): void {
+    if (this.#failed) return;
     this.#running = true;
     this.#schedule();
   }
@@ -150,6 +152,19 @@ export class RequestSide {
     this.#wakeups.close();
     this.signal.release();
     this.owner.failed("request", error);
+  }
+
+  /** The ring's own state. */
+  save(): StateValue {
+    return { queue: this.queue.exportState(), failed: this.#failed };
+  }
+
+  /** It was saved after the guest had broken it. */
+  restore(failed: boolean): void {
+    this.#failed = failed;
+    if (!failed) return;
+    this.#wakeups.close();
+    this.signal.release();
   }
 
   /** What was counted on the ring, by south. */

@@ -1,4 +1,5 @@
-import { IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
+import { STATE_SIZE } from "../../../assembly/abi/arena.js";
+import { IOQ_MAX_COUNT, IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
 import {
   VCONSOLE_BREAK,
   VCONSOLE_EVENT_BREAK,
@@ -14,12 +15,20 @@ import {
   VCONSOLE_WINSIZE_OFF_ROWS,
   VCONSOLE_WINSIZE_SIZE,
 } from "../../../assembly/abi/vconsole.js";
-import type { Connection, HostSignal, SessionQueue, SharedSegment } from "../../bus/types.js";
+import type {
+  Connection,
+  HostSignal,
+  RestoredSignals,
+  SavedSignals,
+  SessionQueue,
+  SharedSegment,
+} from "../../bus/types.js";
 import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import { shownQueues } from "../queues.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import { EventSide } from "./events.js";
 import { ReceiveSide } from "./receive.js";
 import type { HangupReason, Terminal, TerminalLine } from "./terminal.js";
@@ -46,6 +55,8 @@ export type LineState = "down" | "waiting" | "up" | "draining" | "closing";
 /** Chunks and breaks per run before other work of the thread gets its turn. */
 const STEPS_PER_RUN = 16;
 const CONVERSATION_MAX = 0x7fffffff;
+/** Breaks that a saved state may hold: one for each descriptor of a ring, and one behind them. */
+const BREAKS_MAX = IOQ_MAX_COUNT + 1;
 
 /** One session of a guest with a console: the calls, segments and conversations of `docs/abi/vconsole.md`. */
 export class VconsoleConnection implements Connection, TerminalLine, RingEnvironment {
@@ -66,6 +77,8 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
   #running = false;
   /** Closed or broken: the rings are not touched any more. */
   #over = false;
+  #held = false;
+  readonly #signals = new Map<object, HostSignal>();
 
   constructor(
     private readonly memory: MemorySpace,
@@ -332,32 +345,35 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
     switch (id) {
       case VCONSOLE_QUEUE_RX:
         requireAbsent(this.#rx, "an RX ring");
-        this.#rx = this.#attach(segment, signal, "southReceive", (q, own) => new ReceiveSide(q, own, this));
+        this.#rx = this.#attach(segment, signal, "southReceive", this.#buildReceive);
         return 0;
       case VCONSOLE_QUEUE_TX:
         requireAbsent(this.#tx, "a TX ring");
-        this.#tx = this.#attach(segment, signal, "southTransmit", (q, own) => new TransmitSide(q, own, this));
+        this.#tx = this.#attach(segment, signal, "southTransmit", this.#buildTransmit);
         return 0;
       case VCONSOLE_QUEUE_EVENTS:
         requireAbsent(this.#events, "an event ring");
-        this.#events = this.#attach(
-          segment,
-          signal,
-          "southReceive",
-          (q, own) => new EventSide(q, own, this, () => this.#facts()),
-        );
+        this.#events = this.#attach(segment, signal, "southReceive", this.#buildEvents);
         return 0;
       default:
         throw new VbusError("EINVAL", `vconsole has no segment ${id}; use 0 (RX), 1 (TX) and 2 (events)`);
     }
   }
 
+  readonly #buildReceive = (queue: Queue, own: HostSignal): ReceiveSide => new ReceiveSide(queue, own, this);
+
+  readonly #buildTransmit = (queue: Queue, own: HostSignal): TransmitSide =>
+    new TransmitSide(queue, own, this);
+
+  readonly #buildEvents = (queue: Queue, own: HostSignal): EventSide =>
+    new EventSide(queue, own, this, () => this.#facts());
+
   #facts(): { conversation: number; position: number; cols: number; rows: number } {
     const { cols, rows } = this.environment.terminal;
     return { conversation: this.#conversation, position: this.#rx?.position ?? 0, cols, rows };
   }
 
-  #attach<T>(
+  #attach<T extends object>(
     segment: SharedSegment,
     signal: HostSignal | null,
     role: QueueRole,
@@ -374,12 +390,126 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
         throw new VbusError("EINVAL", error.message, { cause: error });
       throw error;
     }
+    return this.#built(queue, signal, build);
+  }
+
+  #built<T extends object>(
+    queue: Queue,
+    signal: HostSignal,
+    build: (queue: Queue, signal: HostSignal) => T,
+  ): T {
     try {
-      return build(queue, signal);
+      const side = build(queue, signal);
+      this.#signals.set(side, signal);
+      return side;
     } catch (error) {
       queue.close();
       throw error;
     }
+  }
+
+  /** {@inheritDoc Connection.hold} */
+  hold(): void {
+    this.#held = true;
+  }
+
+  /** {@inheritDoc Connection.resume} */
+  resume(): void {
+    this.#held = false;
+    this.#schedule();
+  }
+
+  /** {@inheritDoc Connection.save} */
+  save(signals: SavedSignals): StateValue {
+    const ring = (side: ReceiveSide | TransmitSide | EventSide | null): StateValue =>
+      side && { signal: signals.number(this.#signals.get(side) as HostSignal), ring: side.save() };
+    const { terminal } = this.environment;
+    return {
+      rx: ring(this.#rx),
+      tx: ring(this.#tx),
+      events: ring(this.#events),
+      over: this.#over,
+      state: this.#state,
+      ready: this.#ready,
+      conversation: this.#conversation,
+      begins: this.#begins,
+      ends: this.#ends,
+      breaks: this.#breaks.slice(),
+      terminal: terminal.connected ? terminal.save() : null,
+    };
+  }
+
+  /** The session that was saved; held. @throws StateError; VbusError ENOMEM */
+  static restore(
+    memory: MemorySpace,
+    environment: VconsoleEnvironment,
+    state: StateReader,
+    signals: RestoredSignals,
+  ): VconsoleConnection {
+    const connection = new VconsoleConnection(memory, environment);
+    try {
+      connection.#restore(state, signals);
+    } catch (error) {
+      connection.#over = true; // nothing of it was heard: there are no last words
+      connection.close();
+      throw error;
+    }
+    return connection;
+  }
+
+  #restore(state: StateReader, signals: RestoredSignals): void {
+    const ring = <T extends ReceiveSide | TransmitSide | EventSide>(
+      name: string,
+      role: QueueRole,
+      build: (queue: Queue, signal: HostSignal) => T,
+    ): { side: T; saved: StateReader } | null =>
+      state.get(name).nullable((at) => {
+        const saved = at.get("ring");
+        const signal = signals.take(at.get("signal"));
+        if (signal.offset !== IOQ_OFF_SIGNAL) at.fail("a ring has its signal in its header");
+        const side = saved.rebuild(`the ring ${name}`, () =>
+          this.#built(
+            Queue.importState(this.memory, saved.get("queue").bytes(STATE_SIZE), role),
+            signal,
+            build,
+          ),
+        );
+        return { side, saved };
+      });
+    const rx = ring("rx", "southReceive", this.#buildReceive);
+    this.#rx = rx?.side ?? null;
+    const tx = ring("tx", "southTransmit", this.#buildTransmit);
+    this.#tx = tx?.side ?? null;
+    const events = ring("events", "southReceive", this.#buildEvents);
+    this.#events = events?.side ?? null;
+    for (const built of [rx, tx, events]) built?.side.restore(built.saved);
+    const complete = this.#rx !== null && this.#tx !== null && this.#events !== null;
+    const line = state.get("state").oneOf("down", "waiting", "up", "draining", "closing");
+    const ready = state.get("ready").boolean();
+    const whole = (name: string): number => state.get(name).number(0, Number.MAX_SAFE_INTEGER);
+    this.#conversation = state.get("conversation").number(0, CONVERSATION_MAX);
+    this.#begins = whole("begins");
+    this.#ends = whole("ends");
+    this.#breaks = state
+      .get("breaks")
+      .items(BREAKS_MAX)
+      .map((item) => item.number(0, Number.MAX_SAFE_INTEGER));
+    const { terminal } = this.environment;
+    if (state.get("over").boolean()) {
+      this.#over = true;
+      terminal.connect(null);
+      return;
+    }
+    if ((ready || line !== "down") && !complete) state.fail("a conversation without rings");
+    if (ready ? line === "down" : line === "waiting" || line === "up" || line === "closing")
+      state.fail("the guest is ready just as long as a conversation waits or is on");
+    const talking = state.get("terminal").nullable((at) => at);
+    if ((talking !== null) !== (line === "up" || line === "draining" || line === "closing"))
+      state.fail("bytes wait just as long as a conversation is on");
+    this.#state = line;
+    this.#ready = ready;
+    if (talking !== null) terminal.restore(talking);
+    else if (line === "waiting" && terminal.isOpen) this.#begin(); // the saved one was hung up, this one is not
   }
 
   /** {@inheritDoc Connection.close} */
@@ -387,7 +517,8 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
     const { terminal } = this.environment;
     this.#ready = false;
     try {
-      if (!this.#over && this.#tx !== null) this.#lastWords(this.#tx);
+      // a session that another one takes over from a saved state says nothing more: it will say it again
+      if (!this.#over && !this.#held && this.#tx !== null) this.#lastWords(this.#tx);
     } catch (error) {
       this.failed(error);
     } finally {

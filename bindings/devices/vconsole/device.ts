@@ -7,8 +7,11 @@ import type {
   DeviceClass,
   DeviceContext,
   DeviceInterface,
+  RestoredSignals,
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import { restoreAttributes, saveAttributes } from "../saved.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { VconsoleConnection, type VconsoleEnvironment } from "./connection.js";
@@ -23,6 +26,8 @@ export interface VconsoleClassOptions {
   terminal: (deviceName: string) => Terminal;
 }
 
+/** Attributes that are saved. Whether the terminal is open is part of a conversation, counters are the terminal's own. */
+const SAVED = ["cols", "rows", "backlog"];
 /** Type of the interface that drivers match. */
 const INTERFACE_TYPE = "virtual-console";
 
@@ -120,6 +125,19 @@ class VconsoleDevice implements Device, DeviceInterface, VconsoleEnvironment {
 
   closed(): void {
     this.#connection = null;
+  }
+
+  save(): StateValue {
+    return { attributes: saveAttributes(this.attributes, SAVED) };
+  }
+
+  restore(state: StateReader): void {
+    restoreAttributes(this.attributes, state.get("attributes"), SAVED);
+  }
+
+  restoreSession(memory: MemorySpace, state: StateReader, signals: RestoredSignals): Connection {
+    if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
+    return (this.#connection = VconsoleConnection.restore(memory, this, state, signals));
   }
 
   failed(error: unknown): void {

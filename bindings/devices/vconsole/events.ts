@@ -1,5 +1,8 @@
 import { BURST_LENGTH, BURST_SIGNAL, RECHECK_INUSE_TAIL } from "../../../assembly/abi/arena.js";
 import {
+  VCONSOLE_EVENT_BREAK,
+  VCONSOLE_EVENT_HANGUP,
+  VCONSOLE_EVENT_OPENED,
   VCONSOLE_EVENT_OFF_COLS,
   VCONSOLE_EVENT_OFF_CONVERSATION,
   VCONSOLE_EVENT_OFF_ID,
@@ -14,7 +17,13 @@ import { RESERVE_BUFFERS, type Queue, type QueueCounters } from "../../engine/qu
 import { BurstTable } from "../../engine/table.js";
 import { QueueWakeups } from "../../engine/wakeup.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { RingEnvironment } from "./transmit.js";
+
+/** Marks of the RX stream. */
+const MARKS = new Set([VCONSOLE_EVENT_OPENED, VCONSOLE_EVENT_BREAK, VCONSOLE_EVENT_HANGUP]);
+/** No byte overtakes a mark that waits, so that there are few. */
+const MARKS_MAX = 1024;
 
 /** What events say of the present. */
 export interface EventFacts {
@@ -120,6 +129,21 @@ export class EventSide {
     table.setLength(0, VCONSOLE_EVENT_SIZE);
     this.#wakeups.ringIf(queue.commit("inuse", table, 1, BURST_LENGTH | BURST_SIGNAL));
     return true;
+  }
+
+  /** The ring's own state, and what waits for room on it. */
+  save(): StateValue {
+    return { queue: this.queue.exportState(), marks: this.#marks.slice(), resized: this.#resized };
+  }
+
+  /** Takes over what waited. @throws StateError */
+  restore(state: StateReader): void {
+    this.#marks = state
+      .get("marks")
+      .items(MARKS_MAX)
+      .map((item) => item.number(0, 0xffffffff));
+    if (!this.#marks.every((id) => MARKS.has(id))) state.fail("no event is such a mark");
+    this.#resized = state.get("resized").boolean();
   }
 
   /** What was counted on the ring, by south. */

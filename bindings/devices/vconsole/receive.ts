@@ -4,6 +4,7 @@ import { RESERVE_BUFFERS, type Queue, type QueueCounters } from "../../engine/qu
 import { BurstTable } from "../../engine/table.js";
 import { QueueWakeups } from "../../engine/wakeup.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { RingEnvironment } from "./transmit.js";
 
 /** Descriptors per burst. */
@@ -76,6 +77,16 @@ export class ReceiveSide {
   #refuse(): VbusError {
     this.queue.violate("descriptor");
     return new VbusError("EPROTO", "the guest posted a buffer without room; post at least 1 byte");
+  }
+
+  /** The ring's own state. */
+  save(): StateValue {
+    return { queue: this.queue.exportState(), position: this.#position };
+  }
+
+  /** Takes over where the stream was. @throws StateError */
+  restore(state: StateReader): void {
+    this.#position = state.get("position").number(0, Number.MAX_SAFE_INTEGER);
   }
 
   /** What was counted on the ring, by south. */

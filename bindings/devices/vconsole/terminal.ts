@@ -2,6 +2,7 @@ import { ByteQueue } from "../../bytes/byte-queue.js";
 import { ByteInbox, type ByteSink } from "../../bytes/inbox.js";
 import { chunksOf, readableOf, writableOf } from "../../bytes/web-streams.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { ConsoleDropReason, ConsoleStatistics } from "./statistics.js";
 
 /** Size of a terminal's window in characters; 0 = unknown. */
@@ -47,6 +48,9 @@ interface Writer {
 /** Largest {@link Terminal.backlog}. */
 const BACKLOG_MAX = 16 << 20;
 const BACKLOG_DEFAULT = 65536;
+/** Most bytes of one direction that a saved state can hold: a chunk that was begun is taken whole. */
+const INPUT_MAX = BACKLOG_MAX + (1 << 20);
+const BREAKS_MAX = 1 << 20;
 
 /**
  * The host's end of a console (`docs/abi/vconsole.md`): made by the embedder, handed to `vconsoleClass`. It outlives
@@ -365,6 +369,43 @@ export class Terminal {
     hangingUp.resolve();
   }
 
+  /** The conversation that is on, as plain data: what waits for the guest, and what it sent that nobody has read. @internal */
+  save(): StateValue {
+    const output = this.#inbox.copyStream();
+    return {
+      input: this.#backlog.copy(),
+      inputBreaks: this.#breaks.map((position) => position - this.#left),
+      output: output.bytes,
+      outputBreaks: output.breaks,
+      hangingUp: this.#hangingUp !== null,
+    };
+  }
+
+  /** A conversation that was saved goes on, ahead of what was written for the next one. @internal @throws StateError */
+  restore(state: StateReader): void {
+    const input = state.get("input").bytes(0, INPUT_MAX);
+    const output = state.get("output").bytes(0, INPUT_MAX);
+    const inputBreaks = readBreaks(state.get("inputBreaks"), input.length);
+    const outputBreaks = readBreaks(state.get("outputBreaks"), output.length);
+    const hangingUp = state.get("hangingUp").boolean();
+    this.#open = true;
+    this.begin();
+    const next = this.#backlog.copy();
+    this.#backlog.clear();
+    this.#backlog.push(input);
+    this.#backlog.push(next);
+    this.#statistics.rx.bytes += input.length;
+    this.#breaks = inputBreaks.map((position) => this.#left + position);
+    let from = 0;
+    for (const position of outputBreaks) {
+      this.deliver(output.subarray(from, position));
+      this.deliverBreak();
+      from = position;
+    }
+    this.deliver(output.subarray(from));
+    if (hangingUp) void this.hangup();
+  }
+
   /** True when the host hung up and the conversation is not over yet. @internal */
   get hangingUp(): boolean {
     return this.#hangingUp !== null;
@@ -427,6 +468,15 @@ export class Terminal {
   flush(): void {
     this.#inbox.flush();
   }
+}
+
+/** Positions among `length` bytes, rising. @throws StateError */
+function readBreaks(state: StateReader, length: number): number[] {
+  let last = -1;
+  return state.items(BREAKS_MAX).map((item) => {
+    last = item.number(last + 1, length);
+    return last;
+  });
 }
 
 function checkSize(cols: number, rows: number): void {

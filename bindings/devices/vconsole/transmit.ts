@@ -5,6 +5,7 @@ import type { Queue, QueueCounters } from "../../engine/queue.js";
 import { BurstTable } from "../../engine/table.js";
 import { QueueWakeups } from "../../engine/wakeup.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { Scheduler } from "../../scheduler.js";
 
 /** Descriptors per burst. */
@@ -105,6 +106,16 @@ export class TransmitSide {
       throw new VbusError("EPROTO", "the guest sent bytes that lie outside its memory");
     }
     return table.bytes(i);
+  }
+
+  /** The ring's own state. */
+  save(): StateValue {
+    return { queue: this.queue.exportState(), consumed: this.#consumed };
+  }
+
+  /** Takes over how many descriptors were taken. @throws StateError */
+  restore(state: StateReader): void {
+    this.#consumed = state.get("consumed").number(0, Number.MAX_SAFE_INTEGER);
   }
 
   /** What was counted on the ring, by south. */

@@ -15,9 +15,18 @@ import {
   VENET_USO_TX,
 } from "../../../assembly/abi/venet.js";
 import { GSO_TCP4, GSO_TCP6, GSO_UDP_L4 } from "../../../assembly/abi/arena.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import { OFFLOAD_CSUM, OFFLOAD_ECN, OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP_L4 } from "../../net/port.js";
 
 const TSO = VENET_SG_TSO4 | VENET_SG_TSO6 | VENET_SG_ECN;
+
+/** All that can ever be granted, by group. */
+const GRANTABLE = new Map([
+  [VENET_GROUP_SG, VENET_SG_SG | TSO | VENET_SG_PMTD],
+  [VENET_GROUP_EVENTQ, VENET_EVENTQ_LINKSTATE | VENET_EVENTQ_TXC],
+  [VENET_GROUP_L4RO, VENET_L4RO_SG | TSO],
+  [VENET_GROUP_USO, VENET_USO_TX | VENET_USO_RX],
+]);
 
 /** What a NIC may grant at this moment: attributes of the device. */
 export interface CapabilityPolicy {
@@ -54,6 +63,21 @@ export class Capabilities {
     const bits = wanted & this.#available(group);
     if (bits !== 0) this.#granted.set(group, (this.#granted.get(group) ?? 0) | bits); // only groups that exist
     return bits;
+  }
+
+  /** What was granted, group by group, as plain data. */
+  save(): StateValue {
+    return [...this.#granted];
+  }
+
+  /** Takes over what was granted when the state was saved, whatever would be available now. @throws StateError */
+  restore(state: StateReader): void {
+    for (const item of state.items(GRANTABLE.size)) {
+      const [group, bits] = item.tuple(2).map((at) => at.number(0, 0xffffffff)) as [number, number];
+      const known = GRANTABLE.get(group);
+      if (known === undefined || (bits & ~known) !== 0) item.fail("no such capability is ever granted");
+      this.#granted.set(group, bits);
+    }
   }
 
   #has(group: number, bit: number): boolean {

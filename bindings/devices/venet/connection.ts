@@ -1,3 +1,4 @@
+import { STATE_SIZE } from "../../../assembly/abi/arena.js";
 import { EXT_COMPACT, EXT_LAZY_INDEXES, IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
 import {
   ETH_ADDRESS_SIZE,
@@ -23,7 +24,14 @@ import {
   VENET_SEGMENT_L4RO_POOL,
   VENET_SEGMENT_PMTD_POOL,
 } from "../../../assembly/abi/venet.js";
-import type { Connection, HostSignal, SessionQueue, SharedSegment } from "../../bus/types.js";
+import type {
+  Connection,
+  HostSignal,
+  RestoredSignals,
+  SavedSignals,
+  SessionQueue,
+  SharedSegment,
+} from "../../bus/types.js";
 import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
 import type { DescriptorPool } from "../../engine/vsg.js";
 import { VbusError } from "../../errors.js";
@@ -32,18 +40,22 @@ import type { Batch } from "../../net/batch.js";
 import type { PortPeer } from "../../net/port.js";
 import type { Timer } from "../../scheduler.js";
 import { shownQueues } from "../queues.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import { announcement } from "../ethernet/announcement.js";
 import { ReceiveSide } from "../ethernet/receive.js";
 import { dropFrames } from "../ethernet/statistics.js";
 import { TransmitSide } from "../ethernet/transmit.js";
 import { Capabilities, type CapabilityPolicy } from "./capabilities.js";
 import { EventSide } from "./events.js";
-import { L4roBuffers, PageQueue } from "./l4ro.js";
+import { isSlotSize, L4roBuffers, PageQueue } from "./l4ro.js";
 import { ReceiveRing } from "./receive-ring.js";
-import { TransmitRing } from "./transmit-ring.js";
+import { TransmitRing, type TransmitMode } from "./transmit-ring.js";
 import type { VenetDataEnvironment } from "./environment.js";
 
 /** How often a link that is up looks for wake-ups that a guest of 2009 lost. */
 const RECHECK_MS = 100;
+/** Segments without a signal. */
+const POOLS = new Set([VENET_SEGMENT_PMTD_POOL, VENET_SEGMENT_EVENT_POOL, VENET_SEGMENT_L4RO_POOL]);
 /** Receive descriptors filled at once. */
 const BURST = 64;
 
@@ -88,6 +100,12 @@ export class VenetConnection implements Connection, PortPeer {
   #toldUp = false;
   #attached = false;
   #recheck: Timer | null = null;
+  #held = false;
+  /** It was restored, and the network does not know yet where the card is. */
+  #restored = false;
+  /** Frames were offered while the session was held. */
+  #refused = false;
+  readonly #signals = new Map<object, HostSignal>();
 
   constructor(
     private readonly memory: MemorySpace,
@@ -187,13 +205,7 @@ export class VenetConnection implements Connection, PortPeer {
     if (this.#rx === null || this.#tx === null || this.#rxQueue === null)
       throw new VbusError("EINVAL", "share the RX and TX rings before LINKUP");
     const capabilities = this.#capabilities;
-    let l4ro: L4roBuffers | null = null;
-    if (capabilities.l4ro) {
-      const pool = this.#pools.get(VENET_SEGMENT_L4RO_POOL);
-      if (pool === undefined)
-        throw new VbusError("EINVAL", "share the pool of L4RO before LINKUP, which was granted");
-      l4ro = this.#l4ro ??= new L4roBuffers(this.#rxQueue, pool, () => this.#pages, BURST);
-    }
+    const l4ro = this.#slots(this.#rxQueue, 0);
     this.#linkUp = true; // first: the port may hand over what waits while it is being attached
     try {
       this.#rx.ring.configure({ l4ro, offloads: capabilities.receiveOffloads });
@@ -201,12 +213,7 @@ export class VenetConnection implements Connection, PortPeer {
       if (carrier) this.#attach();
       // the guest hears of its carrier before it hears of anything that was sent; without a queue nobody is told (V6)
       if (capabilities.linkState && (carrier || this.#toldUp)) this.#tellLink(carrier);
-      this.#tx.ring.configure({
-        scatterGather: capabilities.scatterGather,
-        pool: this.#pools.get(VENET_SEGMENT_PMTD_POOL) ?? null,
-        kinds: capabilities.transmitKinds,
-        completions: capabilities.completions ? this.#events : null,
-      });
+      this.#tx.ring.configure(this.#transmitMode());
       this.#tx.side.start();
     } catch (error) {
       this.#down();
@@ -214,6 +221,25 @@ export class VenetConnection implements Connection, PortPeer {
     }
     this.#scheduleRecheck();
     return 0;
+  }
+
+  /** Receive buffers in slots, when L4RO was granted. @throws VbusError EINVAL without a pool, ENOMEM */
+  #slots(queue: Queue, slotSize: number): L4roBuffers | null {
+    if (!this.#capabilities.l4ro) return null;
+    const pool = this.#pools.get(VENET_SEGMENT_L4RO_POOL);
+    if (pool === undefined)
+      throw new VbusError("EINVAL", "share the pool of L4RO before LINKUP, which was granted");
+    return (this.#l4ro ??= new L4roBuffers(queue, pool, () => this.#pages, BURST, slotSize));
+  }
+
+  #transmitMode(): TransmitMode {
+    const capabilities = this.#capabilities;
+    return {
+      scatterGather: capabilities.scatterGather,
+      pool: this.#pools.get(VENET_SEGMENT_PMTD_POOL) ?? null,
+      kinds: capabilities.transmitKinds,
+      completions: capabilities.completions ? this.#events : null,
+    };
   }
 
   #tellLink(up: boolean): void {
@@ -263,22 +289,14 @@ export class VenetConnection implements Connection, PortPeer {
 
   /** {@inheritDoc Connection.shm} */
   shm(id: number, segment: SharedSegment, signal: HostSignal | null): number {
-    const { environment } = this;
     switch (id) {
       case VENET_QUEUE_RX:
         if (this.#rx !== null) throw new VbusError("EEXIST", "there is an RX ring already");
-        this.#rx = this.#ring(segment, signal, "southReceive", (queue, own) => {
-          this.#rxQueue = queue;
-          const ring = new ReceiveRing(queue, own, environment);
-          return { ring, side: new ReceiveSide(ring, environment) };
-        });
+        this.#rx = this.#ring(segment, signal, "southReceive", this.#buildReceive);
         return 0;
       case VENET_QUEUE_TX:
         if (this.#tx !== null) throw new VbusError("EEXIST", "there is a TX ring already");
-        this.#tx = this.#ring(segment, signal, "southTransmit", (queue, own) => {
-          const ring = new TransmitRing(queue, own, environment);
-          return { ring, side: new TransmitSide(ring, environment) };
-        });
+        this.#tx = this.#ring(segment, signal, "southTransmit", this.#buildTransmit);
         return 0;
       case VENET_SEGMENT_PMTD_POOL:
         this.#pool(id, segment, signal, this.#capabilities.pool, 2 ** 32);
@@ -295,26 +313,57 @@ export class VenetConnection implements Connection, PortPeer {
       case VENET_SEGMENT_L4RO_PAGE_QUEUE:
         // not gated by a capability in the ABI; without L4RO nothing ever takes a page from it
         if (this.#pages !== null) throw new VbusError("EEXIST", "there is a page queue already");
-        this.#pages = this.#ring(
-          segment,
-          signal,
-          "southFeed",
-          (queue, own) =>
-            new PageQueue(
-              queue,
-              own,
-              environment.scheduler,
-              () => environment.port?.ready(),
-              (error) => {
-                environment.failed("rx", error);
-              },
-            ),
-        );
+        this.#pages = this.#ring(segment, signal, "southFeed", this.#buildPages);
         return 0;
       default:
         throw new VbusError("EINVAL", `venet has no segment ${id}`);
     }
   }
+
+  readonly #buildReceive = (queue: Queue, own: HostSignal): RingSide<ReceiveRing, ReceiveSide> => {
+    this.#rxQueue = queue;
+    const ring = new ReceiveRing(queue, own, this.environment);
+    return { ring, side: new ReceiveSide(ring, this.environment) };
+  };
+
+  readonly #buildTransmit = (queue: Queue, own: HostSignal): RingSide<TransmitRing, TransmitSide> => {
+    const ring = new TransmitRing(queue, own, this.environment);
+    return { ring, side: new TransmitSide(ring, this.environment) };
+  };
+
+  readonly #buildPages = (queue: Queue, own: HostSignal): PageQueue => {
+    const { environment } = this;
+    return new PageQueue(
+      queue,
+      own,
+      environment.scheduler,
+      () => environment.port?.ready(),
+      (error) => {
+        environment.failed("rx", error);
+      },
+    );
+  };
+
+  readonly #buildEvents = (queue: Queue, own: HostSignal): EventSide => {
+    const { environment } = this;
+    const pool = this.#pools.get(VENET_SEGMENT_EVENT_POOL);
+    if (pool === undefined || queue.count * VENET_EVENT_SIZE !== pool.length) {
+      throw new VbusError(
+        "EINVAL",
+        `an event pool of ${pool?.length ?? 0} bytes for ${queue.count} events of ${VENET_EVENT_SIZE}`,
+      );
+    }
+    return new EventSide(queue, own, pool, {
+      scheduler: environment.scheduler,
+      told: (n) => {
+        environment.statistics.events += n;
+      },
+      eventsDrained: () => this.#tx?.side.resume(),
+      failed: (what, error) => {
+        environment.failed(what, error);
+      },
+    });
+  };
 
   /** A segment without a signal that descriptors point into. */
   #pool(
@@ -334,30 +383,12 @@ export class VenetConnection implements Connection, PortPeer {
 
   #eventQueue(segment: SharedSegment, signal: HostSignal | null): void {
     if (this.#events !== null) throw new VbusError("EEXIST", "there is an event queue already");
-    const pool = this.#pools.get(VENET_SEGMENT_EVENT_POOL);
-    if (pool === undefined) throw new VbusError("EINVAL", "share the event pool before the event queue");
-    this.#events = this.#ring(segment, signal, "southReceive", (queue, own) => {
-      if (queue.count * VENET_EVENT_SIZE !== pool.length) {
-        throw new VbusError(
-          "EINVAL",
-          `an event pool of ${pool.length} bytes for ${queue.count} events of ${VENET_EVENT_SIZE}`,
-        );
-      }
-      const { environment } = this;
-      return new EventSide(queue, own, pool, {
-        scheduler: environment.scheduler,
-        told: (n) => {
-          environment.statistics.events += n;
-        },
-        eventsDrained: () => this.#tx?.side.resume(),
-        failed: (what, error) => {
-          environment.failed(what, error);
-        },
-      });
-    });
+    if (!this.#pools.has(VENET_SEGMENT_EVENT_POOL))
+      throw new VbusError("EINVAL", "share the event pool before the event queue");
+    this.#events = this.#ring(segment, signal, "southReceive", this.#buildEvents);
   }
 
-  #ring<T>(
+  #ring<T extends object>(
     segment: SharedSegment,
     signal: HostSignal | null,
     role: QueueRole,
@@ -382,8 +413,19 @@ export class VenetConnection implements Connection, PortPeer {
         throw new VbusError("EINVAL", error.message, { cause: error });
       throw error;
     }
+    return this.#built(queue, signal, build);
+  }
+
+  /** Builds what works on a ring; remembers its signal. */
+  #built<T extends object>(
+    queue: Queue,
+    signal: HostSignal,
+    build: (queue: Queue, signal: HostSignal) => T,
+  ): T {
     try {
-      return build(queue, signal);
+      const built = build(queue, signal);
+      this.#signals.set(built, signal);
+      return built;
     } catch (error) {
       queue.close();
       throw error;
@@ -392,6 +434,10 @@ export class VenetConnection implements Connection, PortPeer {
 
   /** {@inheritDoc PortPeer.receive} */
   receive(batch: Batch, from: number, to: number): number {
+    if (this.#held) {
+      this.#refused = true;
+      return 0;
+    }
     if (this.#rx === null || !this.#linkUp) {
       dropFrames(this.environment.statistics.rx, "no-link", to - from);
       return to - from;
@@ -410,6 +456,134 @@ export class VenetConnection implements Connection, PortPeer {
     if (!attached) this.#detach();
     else if (this.environment.carrier) this.#attach();
     this.#tx?.side.resume(); // frames that nobody took while there was no port (V9), or that wait for one that went
+  }
+
+  /** {@inheritDoc Connection.hold} */
+  hold(): void {
+    this.#held = true;
+    this.#events?.hold();
+  }
+
+  /** {@inheritDoc Connection.resume} */
+  resume(): void {
+    if (!this.#held) return;
+    this.#held = false;
+    this.#events?.resume();
+    if (!this.#linkUp) return;
+    this.#rx?.side.resume();
+    this.#tx?.side.resume();
+    this.#pages?.resume();
+    if (this.#restored && this.#attached) this.#tx?.side.send(announcement(this.environment.clientMac));
+    this.#restored = false;
+    if (this.#refused) this.environment.port?.ready();
+    this.#refused = false;
+  }
+
+  /** {@inheritDoc Connection.save} */
+  save(signals: SavedSignals): StateValue {
+    const number = (ring: object): number => signals.number(this.#signals.get(ring) as HostSignal);
+    const rx = this.#rx;
+    const tx = this.#tx;
+    return {
+      capabilities: this.#capabilities.save(),
+      pools: [...this.#pools].map(([id, { gpa, length }]) => [id, gpa, length]),
+      linkUp: this.#linkUp,
+      toldUp: this.#toldUp,
+      rx: rx && { signal: number(rx), ring: rx.ring.save(), side: rx.side.save() },
+      tx: tx && { signal: number(tx), ring: tx.ring.save(), side: tx.side.save() },
+      pages: this.#pages && { signal: number(this.#pages), ring: this.#pages.save() },
+      events: this.#events && { signal: number(this.#events), ring: this.#events.save() },
+    };
+  }
+
+  /** The session that was saved; held. @throws StateError; VbusError ENOMEM; what the port throws that refuses the NIC */
+  static restore(
+    memory: MemorySpace,
+    environment: VenetEnvironment,
+    state: StateReader,
+    signals: RestoredSignals,
+  ): VenetConnection {
+    const connection = new VenetConnection(memory, environment);
+    connection.#held = true;
+    connection.#restored = true;
+    try {
+      connection.#restore(state, signals);
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    return connection;
+  }
+
+  #restore(state: StateReader, signals: RestoredSignals): void {
+    this.#capabilities.restore(state.get("capabilities"));
+    this.#restorePools(state.get("pools"));
+    const ring = <T extends object>(
+      name: string,
+      role: QueueRole,
+      build: (queue: Queue, signal: HostSignal) => T,
+    ): { built: T; saved: StateReader } | null =>
+      state.get(name).nullable((at) => {
+        const saved = at.get("ring");
+        const signal = signals.take(at.get("signal"));
+        if (signal.offset !== IOQ_OFF_SIGNAL) at.fail("a ring has its signal in its header");
+        const built = saved.rebuild(`the ring ${name}`, () =>
+          this.#built(
+            Queue.importState(this.memory, saved.get("queue").bytes(STATE_SIZE), role),
+            signal,
+            build,
+          ),
+        );
+        return { built, saved: at };
+      });
+    const events = ring("events", "southReceive", this.#buildEvents);
+    this.#events = events?.built ?? null;
+    this.#events?.hold();
+    if (events !== null) this.#events?.restore(events.saved.get("ring"));
+    this.#pages = ring("pages", "southFeed", this.#buildPages)?.built ?? null;
+    const rx = ring("rx", "southReceive", this.#buildReceive);
+    this.#rx = rx?.built ?? null;
+    const tx = ring("tx", "southTransmit", this.#buildTransmit);
+    this.#tx = tx?.built ?? null;
+    rx?.built.side.restore(rx.saved.get("side"));
+    tx?.built.side.restore(tx.saved.get("side"));
+    tx?.built.ring.restore(tx.saved.get("ring").get("unsignalled").number(0, 0xffffffff));
+    this.#toldUp = state.get("toldUp").boolean();
+    const slotSize = rx === null ? null : rx.saved.get("ring").get("slotSize");
+    if (slotSize !== null && this.#rxQueue !== null && slotSize.number(0, 0xffffffff) !== 0) {
+      const size = slotSize.number(0, 0xffffffff);
+      if (!this.#capabilities.l4ro || !isSlotSize(this.#rxQueue, size))
+        slotSize.fail("no slot has that size");
+      const queue = this.#rxQueue;
+      slotSize.rebuild("the receive slots", () => this.#slots(queue, size));
+    }
+    if (!state.get("linkUp").boolean()) return;
+    if (rx === null || tx === null || this.#rxQueue === null) state.fail("a link without rings");
+    this.#linkUp = true;
+    const queue = this.#rxQueue;
+    const l4ro = state.rebuild("the receive slots", () => this.#slots(queue, 0));
+    rx.built.ring.configure({ l4ro, offloads: this.#capabilities.receiveOffloads });
+    tx.built.ring.configure(this.#transmitMode());
+    const { carrier } = this.environment;
+    if (carrier) this.#attach();
+    // the carrier is this host's affair, and may be another one than when the state was saved
+    if (this.#capabilities.linkState && carrier !== this.#toldUp) this.#tellLink(carrier);
+    tx.built.side.start();
+    this.#scheduleRecheck();
+  }
+
+  #restorePools(state: StateReader): void {
+    for (const item of state.items(POOLS.size)) {
+      const [id, gpa, length] = item.tuple(3).map((at) => at.number(0, Number.MAX_SAFE_INTEGER)) as [
+        number,
+        number,
+        number,
+      ];
+      if (!POOLS.has(id) || this.#pools.has(id) || length === 0) item.fail("no such pool can be shared");
+      if (id === VENET_SEGMENT_L4RO_POOL && length > VENET_L4RO_POOL_MAX) item.fail("the pool is too large");
+      item.rebuild("a pool", () => this.memory.translate(gpa, length));
+      this.#pools.set(id, { gpa, length });
+    }
   }
 
   /** {@inheritDoc Connection.close} */

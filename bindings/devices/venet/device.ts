@@ -13,8 +13,12 @@ import type {
   DeviceClass,
   DeviceContext,
   DeviceInterface,
+  RestoredSignals,
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import { restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
+import type { RestoreOptions } from "../../state/saveable.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { formatMac, isGroupMac, parseMac } from "../../net/batch.js";
@@ -35,6 +39,19 @@ export interface VenetClassOptions {
 
 /** How long superframes wait for pages: well below what makes a switch give a port up (100 ms). */
 const PAGE_WAIT_MS = 50;
+/** Attributes that are saved, in the order in which they are restored. */
+const SAVED = [
+  "client_mac",
+  "mtu",
+  "txmitigation",
+  "compact_descriptors",
+  "lazy_indexes",
+  "offloads",
+  "txc",
+  "page_wait_ms",
+  "coalesce",
+  "enabled",
+];
 /** Type of the interface that drivers match. */
 const INTERFACE_TYPE = "virtual-ethernet";
 
@@ -253,8 +270,29 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
     return (this.#connection = new VenetConnection(memory, this));
   }
 
+  restoreSession(memory: MemorySpace, state: StateReader, signals: RestoredSignals): Connection {
+    if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
+    return (this.#connection = VenetConnection.restore(memory, this, state, signals));
+  }
+
   closed(): void {
     this.#connection = null;
+  }
+
+  save(): StateValue {
+    return {
+      attributes: saveAttributes(this.attributes, SAVED),
+      carrier: this.carrier,
+      statistics: saveCounters(this.statistics),
+    };
+  }
+
+  restore(state: StateReader, { macs }: RestoreOptions): void {
+    const kept = macs === "renew" ? SAVED.filter((name) => name !== "client_mac") : SAVED;
+    restoreAttributes(this.attributes, state.get("attributes"), kept);
+    this.#setCarrier(state.get("carrier").boolean() ? "up" : "down");
+    restoreCounters(this.statistics, state.get("statistics"));
+    this.statistics.tx.held = 0; // what a session holds it brings along
   }
 
   failed(queue: "rx" | "tx" | "event", error: unknown): void {

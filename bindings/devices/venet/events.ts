@@ -17,6 +17,7 @@ import type { DescriptorPool } from "../../engine/vsg.js";
 import { QueueWakeups } from "../../engine/wakeup.js";
 import { VbusError } from "../../errors.js";
 import type { Scheduler } from "../../scheduler.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 
 /** A completion event waits for each cookie that the ring had no room for; then the sender has to wait. */
 const BACKLOG_MAX = 2048;
@@ -43,6 +44,7 @@ export class EventSide {
   #linkState: boolean | null = null;
   #completions: Uint8Array<ArrayBuffer>[] = [];
   #failed = false;
+  #held = false;
 
   constructor(
     /** Its ring, for those who look at it. */
@@ -85,8 +87,41 @@ export class EventSide {
     this.#completions.push(cookie);
   }
 
+  /** Writes nothing until {@link EventSide.resume}; what is to be told waits. */
+  hold(): void {
+    this.#held = true;
+  }
+
+  /** Tells what waits. */
+  resume(): void {
+    this.#held = false;
+    this.#wakeups.schedule(); // a doorbell may have been on its way
+    this.flush();
+  }
+
+  /** The ring's own state, and what waits. */
+  save(): StateValue {
+    return {
+      queue: this.queue.exportState(),
+      linkState: this.#linkState,
+      completions: this.#completions.slice(),
+      failed: this.#failed,
+    };
+  }
+
+  /** Takes over what waited when it was saved. @throws StateError */
+  restore(state: StateReader): void {
+    this.#linkState = state.get("linkState").nullable((at) => at.boolean());
+    this.#completions = state
+      .get("completions")
+      .items(2 * BACKLOG_MAX)
+      .map((item) => item.bytes(8));
+    this.#failed = state.get("failed").boolean();
+  }
+
   /** Writes what waits, as far as there is room, and signals once. */
   flush(): void {
+    if (this.#held) return;
     if (this.#failed) {
       this.#forget();
       return;

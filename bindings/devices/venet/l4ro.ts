@@ -16,6 +16,7 @@ import { QueueWakeups } from "../../engine/wakeup.js";
 import { VbusError } from "../../errors.js";
 import type { Batch } from "../../net/batch.js";
 import type { Scheduler } from "../../scheduler.js";
+import type { StateValue } from "../../state/reader.js";
 
 /** Most pages that one frame takes: the rest of a VSG's pieces. */
 const PAGES_MAX = VSG_IOVS_MAX - 1;
@@ -85,6 +86,16 @@ export class PageQueue {
     this.queue.release("inuse", null, n, 0);
   }
 
+  /** The ring's own state. */
+  save(): StateValue {
+    return { queue: this.queue.exportState() };
+  }
+
+  /** It was restored: looks for a doorbell that was on its way. */
+  resume(): void {
+    this.#wakeups.schedule();
+  }
+
   /** Asks to be told when the guest gives pages. */
   wait(): void {
     if (this.queue.broken === null) this.#wakeups.enable();
@@ -100,20 +111,32 @@ export class PageQueue {
   }
 }
 
+function iovSize(queue: Queue): number {
+  return queue.stride === 28 ? VSG_IOV_SIZE_ILP32 : VSG_IOV_SIZE;
+}
+
+/** True for a size that slots of a ring can have. */
+export function isSlotSize(queue: Queue, size: number): boolean {
+  return size >= VSG_SIZE_FIXED + iovSize(queue) && size <= VSG_SIZE_MAX;
+}
+
 /**
  * Receive buffers of a guest with L4RO: a slot per descriptor, with a buffer posted in it, and pages for the rest of
  * superframes. The slot size is learned from the guest's descriptors (it is 304, 320 or 336, `docs/abi/venet.md` 5.2).
  */
 export class L4roBuffers {
   readonly #writer: VsgWriter;
-  #slotSize = 0;
+  #slotSize: number;
 
+  /** @param slotSize - when it is known already */
   constructor(
     private readonly queue: Queue,
     pool: DescriptorPool,
     private readonly pages: () => PageQueue | null,
     capacity: number,
+    slotSize = 0,
   ) {
+    this.#slotSize = slotSize;
     this.#writer = new VsgWriter(queue, pool, capacity);
   }
 
@@ -159,7 +182,7 @@ export class L4roBuffers {
   #learn(): boolean {
     if (this.queue.reserve("inuse", this.table, 1) === 0) return false;
     const size = this.table.length(0);
-    if (size < VSG_SIZE_FIXED + this.#iovSize || size > VSG_SIZE_MAX) {
+    if (!isSlotSize(this.queue, size)) {
       this.queue.violate("descriptor");
       throw new VbusError("EPROTO", `receive descriptors for slots of ${size} bytes`);
     }
@@ -167,8 +190,13 @@ export class L4roBuffers {
     return true;
   }
 
+  /** Size of a slot; 0: not learned yet. */
+  get slotSize(): number {
+    return this.#slotSize;
+  }
+
   get #iovSize(): number {
-    return this.queue.stride === 28 ? VSG_IOV_SIZE_ILP32 : VSG_IOV_SIZE;
+    return iovSize(this.queue);
   }
 
   /** Pages that a slot has room for beside its own buffer. */

@@ -5,6 +5,7 @@ import { BurstTable } from "../../engine/table.js";
 import { moveFrames } from "../../engine/transfer.js";
 import { QueueWakeups } from "../../engine/wakeup.js";
 import type { Batch } from "../../net/batch.js";
+import type { StateValue } from "../../state/reader.js";
 import type { Filled, FrameSink } from "../ethernet/sink.js";
 import type { VenetDataEnvironment } from "./environment.js";
 import type { L4roBuffers } from "./l4ro.js";
@@ -177,6 +178,11 @@ export class ReceiveRing implements FrameSink {
       this.environment.statistics.flushed += flushed;
     }
     return flushed;
+  }
+
+  /** The ring's own state. */
+  save(): StateValue {
+    return { queue: this.queue.exportState(), slotSize: this.#mode.l4ro?.slotSize ?? 0 };
   }
 
   /** What was counted on the ring, by south. */

@@ -12,6 +12,7 @@ import { VsgReader, type DescriptorPool } from "../../engine/vsg.js";
 import { QueueWakeups } from "../../engine/wakeup.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { Batch } from "../../net/batch.js";
+import type { StateValue } from "../../state/reader.js";
 import type { FrameSource } from "../ethernet/source.js";
 import type { EventSide } from "./events.js";
 import type { VenetDataEnvironment } from "./environment.js";
@@ -163,6 +164,16 @@ export class TransmitRing implements FrameSource {
   /** {@inheritDoc FrameSource.left} */
   left(): number {
     return this.queue.peek("inuse", null, this.queue.count);
+  }
+
+  /** The ring's own state. */
+  save(): StateValue {
+    return { queue: this.queue.exportState(), unsignalled: this.#unsignalled };
+  }
+
+  /** So many frames were released and not signalled when it was saved. */
+  restore(unsignalled: number): void {
+    this.#unsignalled = unsignalled;
   }
 
   /** What was counted on the ring, by south. */

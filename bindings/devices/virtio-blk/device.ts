@@ -30,6 +30,8 @@ import {
 } from "../../../assembly/abi/virtio-blk.js";
 import { VIRTIO_ID_BLOCK } from "../../../assembly/abi/virtio-status.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import { restoreCounters, saveCounters } from "../saved.js";
 import type { VirtioFace, VirtioQueue, VirtioSession, VirtioSessionContext } from "../../virtio/types.js";
 import type { BlockBackend } from "../vblk/backend.js";
 import { Medium } from "../vblk/medium.js";
@@ -346,6 +348,31 @@ class BlockSession implements VirtioSession, QueueEnvironment {
   queueStopped(index: number): void {
     this.#queues.get(index)?.close();
     this.#queues.delete(index);
+  }
+
+  /** As `VirtioSession.settle` says: nothing is taken meanwhile, so that nothing is in flight at the end. */
+  async settle(): Promise<void> {
+    await this.medium.settle();
+    for (const queue of this.#queues.values()) queue.settle();
+  }
+
+  save(): StateValue {
+    return {
+      writeBack: this.writeBack,
+      medium: this.medium.save(),
+      statistics: saveCounters(this.statistics),
+    };
+  }
+
+  restore(state: StateReader): void {
+    this.medium.check(state.get("medium"));
+    this.writeBack = state.get("writeBack").boolean();
+    restoreCounters(this.statistics, state.get("statistics"));
+  }
+
+  /** As `VirtioSession.resumed` says: what lies in the queues is looked at. */
+  resumed(restored: boolean): void {
+    if (restored) for (const queue of this.#queues.values()) queue.start();
   }
 
   stop(): void {

@@ -276,6 +276,11 @@ export class RequestQueue {
     });
   }
 
+  /** Gives back what the back end is done with at once; when it is done with everything, nothing is in flight. */
+  settle(): void {
+    this.#publish();
+  }
+
   /** Gives the guest what was completed, with at most one interrupt. */
   #publish(): void {
     const done = this.#done.splice(0);

@@ -8,10 +8,15 @@ import { readChain, writeChain } from "../../engine/chain-bytes.js";
 import { ChainTable } from "../../engine/chain-table.js";
 import { VirtQueueWakeups } from "../../engine/virtqueue-wakeup.js";
 import type { Scheduler } from "../../scheduler.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { VirtioQueue } from "../../virtio/types.js";
 
 /** Messages that may wait for buffers before nothing of the guest's is looked at any more. */
 const WAITING_MAX = 256;
+/** … and those that a saved state may hold: what the host has to say comes on top. */
+const WAITING_SAVED_MAX = 65536;
+/** Longest data of a message: a port's name. */
+const DATA_MAX = 256;
 /** Messages of the guest per turn. */
 const MESSAGES_PER_TURN = 32;
 
@@ -40,6 +45,8 @@ export class ControlQueues {
     private readonly scheduler: Scheduler,
     private readonly receive: (message: ControlMessage) => void,
     private readonly failed: (error: unknown) => void,
+    /** Guest memory must not be touched at this moment. */
+    private readonly held: () => boolean,
   ) {}
 
   /** The driver set a queue up: the one that it is told things on (`out`), or the one that it says things on. @throws VbusError ENOMEM */
@@ -76,6 +83,32 @@ export class ControlQueues {
     lane.chains.close();
   }
 
+  /** Messages that wait, as plain data. */
+  save(): StateValue {
+    return this.#waiting.map(({ id, event, value, data }): StateValue => [id, event, value, data ?? null]);
+  }
+
+  /** Takes them over. @throws StateError */
+  restore(state: StateReader): void {
+    for (const item of state.items(WAITING_SAVED_MAX)) {
+      const [id, event, value, data] = item.tuple(4) as [StateReader, StateReader, StateReader, StateReader];
+      const bytes = data.nullable((at) => at.bytes(0, DATA_MAX));
+      this.#waiting.push({
+        id: id.number(0, 0xffffffff),
+        event: event.number(0, 0xffff),
+        value: value.number(0, 0xffff),
+        ...(bytes === null ? {} : { data: bytes }),
+      });
+    }
+  }
+
+  /** Goes on after that. */
+  resume(): void {
+    this.#out?.wakeups.enable();
+    this.#in?.wakeups.enable();
+    this.#flush();
+  }
+
   /** Tells the driver something, as soon as it has a buffer for it. */
   tell(message: ControlMessage): void {
     this.#waiting.push(message);
@@ -84,7 +117,7 @@ export class ControlQueues {
 
   #flush(): void {
     const lane = this.#out;
-    if (lane === null || lane.queue.ring.closed || lane.queue.ring.broken !== null) return;
+    if (this.held() || lane === null || lane.queue.ring.closed || lane.queue.ring.broken !== null) return;
     const full = this.#waiting.length > WAITING_MAX;
     const { queue, chains, wakeups } = lane;
     try {

@@ -5,6 +5,7 @@ import { VirtQueueWakeups } from "../../engine/virtqueue-wakeup.js";
 import { VbusError } from "../../errors.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { VirtioQueue } from "../../virtio/types.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { HangupReason, Terminal, TerminalLine } from "../vconsole/terminal.js";
 
 /** Chains looked at at once. */
@@ -22,6 +23,8 @@ const INPUT_MAX = 1 << 16;
 export interface PortEnvironment {
   /** Where deferred work runs. */
   readonly scheduler: Scheduler;
+  /** The machine is being saved or restored: guest memory must not be touched. */
+  held(): boolean;
   /** Tells the guest about this port; does nothing where there is no control queue. */
   tell(event: number, value: number): void;
   /** The window size changed. */
@@ -264,10 +267,35 @@ export class ConsolePort implements TerminalLine {
     }
   }
 
+  /** What is on, as plain data. */
+  save(): StateValue {
+    return { guestOpen: this.#guestOpen, terminal: this.#up ? this.terminal.save() : null };
+  }
+
+  /** Takes it over. @throws StateError */
+  restore(state: StateReader): void {
+    this.#guestOpen = state.get("guestOpen").boolean();
+    const talking = state.get("terminal").nullable((at) => at);
+    if (talking === null) {
+      this.#begin(); // the saved terminal was hung up; this one may be open
+      return;
+    }
+    if (!this.#guestOpen) state.fail("a conversation with a guest that is not there");
+    this.terminal.restore(talking);
+    this.#up = true;
+  }
+
+  /** Goes on after that. */
+  resume(): void {
+    this.#schedule();
+  }
+
   /** The session ends: nothing of the guest is touched any more. */
   close(): void {
     if (this.#over) return;
-    this.#guestLeft("closed");
+    // one that another takes over from a saved state says nothing more: it will say it again
+    if (this.environment.held()) this.#end("closed");
+    else this.#guestLeft("closed");
     this.#over = true;
     this.terminal.connect(null);
     this.tearDown("rx");

@@ -10,6 +10,7 @@ import {
   VIRTIO_CONSOLE_RESIZE,
 } from "../../../assembly/abi/virtio-console.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { VirtioQueue, VirtioSession, VirtioSessionContext } from "../../virtio/types.js";
 import type { Terminal } from "../vconsole/terminal.js";
 import { ControlQueues, type ControlMessage } from "./control.js";
@@ -68,6 +69,7 @@ export class ConsoleSession implements VirtioSession {
             this.#receive(message);
           },
           failed,
+          () => context.held,
         )
       : null;
     const ports = this.#multiport ? device.ports : device.ports.slice(0, 1);
@@ -77,6 +79,7 @@ export class ConsoleSession implements VirtioSession {
         new ConsolePort(terminal, {
           scheduler,
           failed,
+          held: () => context.held,
           tell: (event, value) => {
             if (this.#ready[id] === true) this.#control?.tell({ id, event, value });
           },
@@ -94,7 +97,8 @@ export class ConsoleSession implements VirtioSession {
       this.#close();
       throw error;
     }
-    if (!this.#multiport) this.#ports[0]?.guestOpened(true); // a single console is open as long as there is a driver
+    // one that is restored says itself whether it is open
+    if (!this.#multiport && !context.held) this.#ports[0]?.guestOpened(true); // a single console is open as long as there is a driver
   }
 
   #has(feature: number): boolean {
@@ -190,6 +194,33 @@ export class ConsoleSession implements VirtioSession {
     if (this.#stopped) return;
     this.#close();
     this.device.ended(this);
+  }
+
+  /** {@inheritDoc VirtioSession.save} */
+  save(): StateValue {
+    return {
+      ready: [...this.#ready],
+      ports: this.#ports.map((port) => port.save()),
+      control: this.#control?.save() ?? null,
+    };
+  }
+
+  /** {@inheritDoc VirtioSession.restore} */
+  restore(state: StateReader): void {
+    for (const [i, item] of state.get("ready").tuple(this.#ready.length).entries())
+      this.#ready[i] = item.boolean();
+    const control = state.get("control").nullable((at) => at);
+    if ((control === null) !== (this.#control === null))
+      state.fail("there is a control queue just as negotiated");
+    if (control !== null) this.#control?.restore(control);
+    for (const [i, item] of state.get("ports").tuple(this.#ports.length).entries())
+      this.#ports[i]?.restore(item);
+  }
+
+  /** {@inheritDoc VirtioSession.resumed} */
+  resumed(): void {
+    this.#control?.resume();
+    for (const port of this.#ports) port.resume();
   }
 
   #close(): void {

@@ -19,6 +19,8 @@ import { VIRTIO_ID_NET } from "../../../assembly/abi/virtio-status.js";
 import { VbusError } from "../../errors.js";
 import { formatMac, isGroupMac, parseMac } from "../../net/batch.js";
 import type { Port } from "../../net/port.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import { restoreCounters, saveCounters } from "../saved.js";
 import type { VirtioFace, VirtioSession, VirtioSessionContext } from "../../virtio/types.js";
 import { featuresFit, hasFeature, netFeatures } from "./features.js";
 import { VirtioNetSession, type CardEnvironment } from "./session.js";
@@ -126,6 +128,20 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
       throw new VbusError("EBUSY", `${this.name} has a driver on another transport`);
     this.#announce = false;
     return (this.#session = new VirtioNetSession(this, context));
+  }
+
+  /** What the card remembers for its session: it waits for the driver to announce itself, and what was counted. @internal */
+  saveSession(): StateValue {
+    return { mac: this.#mac, announce: this.#announce, statistics: saveCounters(this.statistics) };
+  }
+
+  /** Takes it over. @internal @throws StateError */
+  restoreSession(state: StateReader): void {
+    this.#announce = state.get("announce").boolean();
+    this.#mac = state.get("mac").number(1, 2 ** 48 - 2);
+    const held = this.statistics.tx.held; // what the session brought along
+    restoreCounters(this.statistics, state.get("statistics"));
+    this.statistics.tx.held = held;
   }
 
   /** A session ended. @internal */

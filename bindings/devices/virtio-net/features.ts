@@ -148,6 +148,11 @@ export function receiveOffloads(features: bigint): number {
   );
 }
 
+/** Those of some features that a driver may give up and take again while it works. */
+export function guestOffloads(features: bigint): bigint {
+  return features & GUEST_OFFLOADS;
+}
+
 /**
  * The features in force after the driver asked for `wanted` of what it negotiated (5.1.6.5.8), or null when it may not have
  * that: others than it negotiated, or one without what it needs.

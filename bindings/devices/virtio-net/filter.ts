@@ -1,9 +1,11 @@
 import { ENTRY_OFF_HEAD } from "../../../assembly/abi/arena.js";
 import { ETHERTYPE_VLAN } from "../../../assembly/abi/venet.js";
 import type { Batch } from "../../net/batch.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 
 const BROADCAST = 2 ** 48 - 1;
 const GROUP_BIT = 2 ** 40;
+const VLANS = 4096;
 /** Addresses kept of a table; a longer one lets everything of its kind through, as the specification allows. */
 const TABLE_MAX = 256;
 
@@ -53,6 +55,40 @@ export class ReceiveFilter {
   constructor(mac: number, vlans: boolean) {
     this.mac = mac;
     this.#vlans = vlans ? new Set() : null;
+  }
+
+  /** What the driver wants, as plain data. */
+  save(): StateValue {
+    return {
+      modes: { ...this.modes },
+      mac: this.mac,
+      unicast: [...this.#unicast],
+      multicast: [...this.#multicast],
+      unicastOverflow: this.#unicastOverflow,
+      multicastOverflow: this.#multicastOverflow,
+      vlans: this.#vlans === null ? null : [...this.#vlans],
+    };
+  }
+
+  /** Takes it over. @throws StateError */
+  restore(state: StateReader): void {
+    const modes = state.get("modes");
+    for (const name of Object.keys(this.modes) as (keyof ReceiveModes)[])
+      this.modes[name] = modes.get(name).boolean();
+    this.mac = state.get("mac").number(0, BROADCAST);
+    const table = (name: string): number[] =>
+      state
+        .get(name)
+        .items(TABLE_MAX)
+        .map((item) => item.number(0, BROADCAST));
+    this.setTables(table("unicast"), table("multicast"));
+    this.#unicastOverflow = state.get("unicastOverflow").boolean();
+    this.#multicastOverflow = state.get("multicastOverflow").boolean();
+    const vlans = state
+      .get("vlans")
+      .nullable((at) => at.items(VLANS).map((item) => item.number(0, VLANS - 1)));
+    if ((vlans === null) !== (this.#vlans === null)) state.fail("VLANs are filtered just as negotiated");
+    for (const id of vlans ?? []) this.addVlan(id);
   }
 
   /** True when no frame needs to be looked at. */

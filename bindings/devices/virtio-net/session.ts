@@ -11,13 +11,21 @@ import {
 import { VbusError } from "../../errors.js";
 import type { Batch } from "../../net/batch.js";
 import { type PortPeer } from "../../net/port.js";
+import { bitsValue, type StateReader, type StateValue } from "../../state/reader.js";
 import type { VirtioQueue, VirtioSession, VirtioSessionContext } from "../../virtio/types.js";
 import type { NicEnvironment } from "../ethernet/environment.js";
+import { announcement } from "../ethernet/announcement.js";
 import { ReceiveSide } from "../ethernet/receive.js";
 import { dropFrames } from "../ethernet/statistics.js";
 import { frameLimit, TransmitSide } from "../ethernet/transmit.js";
 import { ControlQueue, type ControlTarget } from "./control.js";
-import { changeGuestOffloads, hasFeature, receiveOffloads, transmitGrants } from "./features.js";
+import {
+  changeGuestOffloads,
+  guestOffloads,
+  hasFeature,
+  receiveOffloads,
+  transmitGrants,
+} from "./features.js";
 import { ReceiveFilter } from "./filter.js";
 import { InterruptModerator, type Moderation } from "./moderation.js";
 import { ReceiveQueue } from "./receive-queue.js";
@@ -39,6 +47,10 @@ export interface CardEnvironment extends Omit<NicEnvironment, "scheduler" | "fai
   announced(): void;
   /** The session ended. */
   ended(session: VirtioNetSession): void;
+  /** What the card remembers for its session, as plain data. */
+  saveSession(): StateValue;
+  /** Takes it over. @throws StateError */
+  restoreSession(state: StateReader): void;
 }
 
 interface TransmitPair {
@@ -76,6 +88,8 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
   #offloads: number;
   #attached = false;
   #stopped = false;
+  /** Frames were offered while the session was held. */
+  #refused = false;
   #turn = 0;
 
   /** @throws VbusError ENOMEM; what the port throws that refuses the card */
@@ -192,6 +206,10 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
 
   /** As `PortPeer.receive` says. */
   receive(batch: Batch, from: number, to: number): number {
+    if (this.context.held) {
+      this.#refused = true;
+      return 0;
+    }
     let at = from;
     while (at < to) {
       const wanted = this.#wanted(batch, at);
@@ -361,6 +379,56 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     this.card.ended(this);
   }
 
+  /** As `VirtioSession.save` says. */
+  save(): StateValue {
+    return {
+      filter: this.filter.save(),
+      offloads: bitsValue(guestOffloads(this.features)),
+      used: this.#used,
+      moderation: (["rx", "tx"] as const).map((direction) => moderationValue(this.#moderation[direction])),
+      receive: this.#receive.map((pair) => pair && savedPair(pair)),
+      transmit: this.#transmit.map((pair) => pair && savedPair(pair)),
+      card: this.card.saveSession(),
+    };
+  }
+
+  /** As `VirtioSession.restore` says. @throws StateError; VbusError ENOMEM */
+  restore(state: StateReader): void {
+    this.filter.restore(state.get("filter"));
+    if (!this.setGuestOffloads(state.get("offloads").bits()))
+      state.fail("the driver may not take such frames");
+    if (!this.setPairs(state.get("used").number(1, this.#pairs))) state.fail("there are not as many pairs");
+    const [rx, tx] = state.get("moderation").tuple(2) as [StateReader, StateReader];
+    this.#moderation.rx = readModeration(rx);
+    this.#moderation.tx = readModeration(tx);
+    for (const [name, pairs] of [
+      ["receive", this.#receive],
+      ["transmit", this.#transmit],
+    ] as const) {
+      for (const [i, item] of state.get(name).tuple(pairs.length).entries()) {
+        const saved = item.nullable((at) => at);
+        const pair = pairs[i] ?? null;
+        if ((saved === null) !== (pair === null))
+          item.fail("a queue is served just as long as it is enabled");
+        if (saved === null || pair === null) continue;
+        pair.moderator.set(readModeration(saved.get("moderation")));
+        pair.side.restore(saved.get("side"));
+      }
+    }
+    this.card.restoreSession(state.get("card"));
+  }
+
+  /** As `VirtioSession.resumed` says. */
+  resumed(restored: boolean): void {
+    if (restored) {
+      for (const pair of this.#receive) pair?.side.resume();
+      this.writable();
+      if (this.#attached) this.#transmit[0]?.side.send(announcement(macBytes(this.filter.mac)));
+    }
+    if (this.#refused) this.card.port?.ready();
+    this.#refused = false;
+  }
+
   #close(): void {
     this.#stopped = true;
     for (const transmit of this.#transmit) transmit?.side.stop();
@@ -371,6 +439,28 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
       for (let index = 0; index <= this.#pairs * 2; index++) this.queueStopped(index);
     }
   }
+}
+
+function macBytes(mac: number): Uint8Array {
+  const bytes = new Uint8Array(6);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, Math.floor(mac / 2 ** 32));
+  view.setUint32(2, mac >>> 0);
+  return bytes;
+}
+
+function savedPair({ moderator, side }: TransmitPair | ReceivePair): StateValue {
+  return { moderation: moderationValue(moderator.current), side: side.save() };
+}
+
+function moderationValue({ packets, microseconds }: Moderation): StateValue {
+  return [packets, microseconds];
+}
+
+/** @throws StateError */
+function readModeration(state: StateReader): Moderation {
+  const [packets, microseconds] = state.tuple(2).map((at) => at.number(0, 0xffffffff)) as [number, number];
+  return { packets, microseconds };
 }
 
 /** What the data path needs, from card and transport. */

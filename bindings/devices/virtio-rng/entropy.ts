@@ -123,6 +123,16 @@ class EntropySession implements VirtioSession {
     this.#queue = null;
   }
 
+  /** As `VirtioSession.save` says: there is nothing to be saved but the queue. */
+  save(): null {
+    return null;
+  }
+
+  /** As `VirtioSession.resumed` says. */
+  resumed(): void {
+    this.#wakeups?.enable();
+  }
+
   stop(): void {
     this.queueStopped();
     this.#chains.close();

@@ -1,6 +1,13 @@
 import { VIRTIO_F_RING_RESET } from "../../../assembly/abi/virtio.js";
 import { VIRTIO_VBUS_SEGMENT_CONFIG } from "../../../assembly/abi/virtio-vbus.js";
-import type { Connection, HostSignal, SessionQueue, SharedSegment } from "../../bus/types.js";
+import type {
+  Connection,
+  HostSignal,
+  RestoredSignals,
+  SavedSignals,
+  SessionQueue,
+  SharedSegment,
+} from "../../bus/types.js";
 import { Signal, type SignalCounters } from "../../engine/signal.js";
 import { SignalWakeups } from "../../engine/signal-wakeup.js";
 import type { VirtQueueCounters } from "../../engine/virtqueue.js";
@@ -10,6 +17,7 @@ import type { Scheduler } from "../../scheduler.js";
 import { VirtioDevice, type VirtioDeviceCounters } from "../../virtio/device.js";
 import { featureMask, type VirtioRingOptions } from "../../virtio/features.js";
 import type { VirtioQueueArea } from "../../virtio/queue.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
 import type { VirtioFace } from "../../virtio/types.js";
 import { callOf, type CallTarget } from "./calls.js";
 
@@ -54,6 +62,8 @@ export class VirtioVbusConnection implements Connection, CallTarget {
   readonly device: VirtioDevice;
   /** By segment id: queues by their indexes, and the configuration. */
   readonly #signals = new Map<number, SignalWakeups>();
+  /** Where those lie, and the bus's half. */
+  readonly #places = new Map<number, { readonly gpa: number; readonly signal: HostSignal }>();
 
   constructor(
     private readonly memory: MemorySpace,
@@ -105,7 +115,14 @@ export class VirtioVbusConnection implements Connection, CallTarget {
       throw new VbusError("EINVAL", `virtio over vbus has no segment ${id}`);
     if (signal === null) throw new VbusError("EINVAL", `segment ${id} is nothing but a signal; give one`);
     if (this.#signals.has(id)) throw new VbusError("EEXIST", `segment ${id} is shared already`);
-    const wakeups = new SignalWakeups(Signal.attach(this.memory, segment.gpa + signal.offset), {
+    this.#listen(id, segment.gpa + signal.offset, signal);
+    return 0;
+  }
+
+  /** @throws VbusError EFAULT, EINVAL */
+  #listen(id: number, gpa: number, signal: HostSignal): void {
+    const isQueue = id < this.device.queues.length;
+    const wakeups = new SignalWakeups(Signal.attach(this.memory, gpa), {
       scheduler: this.environment.scheduler,
       notifier: () => {
         if (isQueue) this.device.kick(id);
@@ -115,8 +132,8 @@ export class VirtioVbusConnection implements Connection, CallTarget {
       },
     });
     this.#signals.set(id, wakeups);
+    this.#places.set(id, { gpa, signal });
     signal.onDoorbell = wakeups.wakeup;
-    return 0;
   }
 
   /** {@inheritDoc CallTarget.enableQueue} */
@@ -136,6 +153,64 @@ export class VirtioVbusConnection implements Connection, CallTarget {
     if (this.device.queue(index)?.enabled !== true) return;
     this.device.resetQueue(index);
     this.#signals.get(index)?.disable();
+  }
+
+  /** {@inheritDoc Connection.settle} */
+  async settle(): Promise<void> {
+    await this.device.settle();
+  }
+
+  /** {@inheritDoc Connection.hold} */
+  hold(): void {
+    this.device.hold();
+  }
+
+  /** {@inheritDoc Connection.resume} */
+  resume(): void {
+    this.device.release();
+    for (const signal of this.#signals.values()) signal.schedule(); // a doorbell may have been on its way
+  }
+
+  /** {@inheritDoc Connection.save} */
+  save(signals: SavedSignals): StateValue {
+    return {
+      device: this.device.save(),
+      signals: [...this.#places].map(([id, { gpa, signal }]): StateValue => [
+        id,
+        gpa,
+        signals.number(signal),
+      ]),
+    };
+  }
+
+  /** The session that was saved; held. @throws StateError; VbusError ENOMEM */
+  static restore(
+    memory: MemorySpace,
+    environment: VirtioVbusEnvironment,
+    state: StateReader,
+    signals: RestoredSignals,
+  ): VirtioVbusConnection {
+    const connection = new VirtioVbusConnection(memory, environment);
+    connection.device.hold();
+    try {
+      for (const item of state.get("signals").items(connection.device.queues.length + 1)) {
+        const [id, gpa, number] = item.tuple(3) as [StateReader, StateReader, StateReader];
+        const segment = id.number(0, VIRTIO_VBUS_SEGMENT_CONFIG);
+        if (segment >= connection.device.queues.length && segment !== VIRTIO_VBUS_SEGMENT_CONFIG)
+          id.fail("there is no such segment");
+        if (connection.#signals.has(segment)) id.fail("the segment comes twice");
+        const place = gpa.number(0, Number.MAX_SAFE_INTEGER);
+        const signal = signals.take(number);
+        item.rebuild("a signal", () => {
+          connection.#listen(segment, place, signal);
+        });
+      }
+      connection.device.restore(state.get("device"));
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    return connection;
   }
 
   /** {@inheritDoc Connection.close} */

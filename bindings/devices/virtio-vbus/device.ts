@@ -7,12 +7,16 @@ import type {
   DeviceClass,
   DeviceContext,
   DeviceInterface,
+  RestoredSignals,
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
+import type { StateReader, StateValue } from "../../state/reader.js";
+import { restoreAttributes, saveAttributes } from "../saved.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { checkFace } from "../../virtio/device.js";
 import type { VirtioRingOptions } from "../../virtio/features.js";
 import type { VirtioFace } from "../../virtio/types.js";
+import { isWritable } from "../../bus/saved-tree.js";
 import { BusSeat } from "../seat.js";
 import { VirtioVbusConnection, type VirtioVbusEnvironment } from "./connection.js";
 
@@ -105,6 +109,26 @@ class BusDevice implements Device, DeviceInterface, VirtioVbusEnvironment {
 
   closed(): void {
     this.#connection = null;
+  }
+
+  /** Attributes of the device's own; the rest shows sessions. */
+  get #saved(): string[] {
+    return [...(this.device.attributes ?? [])]
+      .filter(([, attribute]) => isWritable(attribute))
+      .map(([name]) => name);
+  }
+
+  save(): StateValue {
+    return { attributes: saveAttributes(this.attributes, this.#saved) };
+  }
+
+  restore(state: StateReader): void {
+    restoreAttributes(this.attributes, state.get("attributes"), this.#saved);
+  }
+
+  restoreSession(memory: MemorySpace, state: StateReader, signals: RestoredSignals): Connection {
+    if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
+    return (this.#connection = VirtioVbusConnection.restore(memory, this, state, signals));
   }
 
   failed(error: unknown): void {

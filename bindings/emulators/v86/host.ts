@@ -75,6 +75,11 @@ export class V86EmulatorHost implements EmulatorHost {
     });
   }
 
+  /** The host of an emulator, while anything is attached to it. */
+  static of(emulator: V86Emulator): V86EmulatorHost | undefined {
+    return hosts.get(emulator);
+  }
+
   /** Of v86's own allocator. */
   allocPrivate(size: number): number {
     return this.internals.allocatePrivate(size);

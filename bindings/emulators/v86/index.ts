@@ -23,5 +23,6 @@ export {
   type V86VirtioMmioOptions,
 } from "./attach-virtio-mmio.js";
 export { V86NetworkPort, type V86NetworkOptions } from "./network-port.js";
+export { restoreMachine, saveMachine, type RestoreMachineOptions, type SaveMachineOptions } from "./save.js";
 export { V86_VERSION, type V86Emulator } from "./internals.js";
 export type { InterruptCounters as V86InterruptCounters } from "../interrupts.js";

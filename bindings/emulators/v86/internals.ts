@@ -59,7 +59,10 @@ export interface V86Emulator {
 }
 
 interface Emulator extends V86Emulator {
-  v86?: { cpu: Cpu };
+  v86?: { cpu: Cpu; running: boolean; save_state(): ArrayBuffer; restore_state(state: ArrayBuffer): void };
+  is_running(): boolean;
+  run(): Promise<void>;
+  stop(): Promise<void>;
   bus: V86Bus;
   emulator_bus: V86Bus;
 }
@@ -167,6 +170,40 @@ export function instructionClock(emulator: V86Emulator): () => number {
     if (cpu?.wasm_memory === undefined) return 0; // not there yet
     if (words.buffer !== cpu.wasm_memory.buffer) words = new Uint32Array(cpu.wasm_memory.buffer);
     return words[cpu.instruction_counter.byteOffset >>> 2] as number;
+  };
+}
+
+/** Stopping, saving and restoring an emulator, as far as v86 itself goes. */
+export interface V86State {
+  /** The guest runs. */
+  readonly running: boolean;
+  /** Lets it run. */
+  run(): Promise<void>;
+  /** Stops it. */
+  stop(): Promise<void>;
+  /** Its state. */
+  save(): ArrayBuffer;
+  /** Puts it back; v86 throws what it cannot use. */
+  restore(state: ArrayBuffer): void;
+}
+
+/** @throws VbusError EOPNOTSUPP for another layout */
+export function stateOf(emulator: V86Emulator): V86State {
+  const { v86 } = emulator as Partial<Emulator>;
+  if (v86 === undefined) throw mismatch("v86 is missing");
+  requireMembers(v86, "v86", ["save_state", "restore_state"]);
+  requireMembers(emulator, "emulator", ["is_running", "run", "stop"]);
+  const made = emulator as Emulator;
+  return {
+    get running() {
+      return made.is_running();
+    },
+    run: () => made.run(),
+    stop: () => made.stop(),
+    save: () => v86.save_state(),
+    restore: (state) => {
+      v86.restore_state(state);
+    },
   };
 }
 

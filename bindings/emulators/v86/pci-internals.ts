@@ -359,6 +359,17 @@ export class V86PciBus {
     );
   }
 
+  /** Functions whose interrupt line is up, v86's own among them. */
+  get raised(): readonly number[] {
+    return [...this.#raised];
+  }
+
+  /** The machine was restored: its interrupt controller has the lines as they were then. */
+  restoreRaised(functions: Iterable<number>): void {
+    this.#raised.clear();
+    for (const devfn of functions) this.#raised.add(devfn);
+  }
+
   /** Sets the level of a function's interrupt line. Never from within a memory access. */
   setLine(devfn: number, asserted: boolean): void {
     if (asserted) this.pci.raise_irq(devfn);
