@@ -24,6 +24,7 @@ them: ping, 60-byte frames (pktgen), and TCP in both directions with verified co
   --capture <file>    writes everything that crosses the cards, as pcapng; slows both down
   --two-guests        two Linux guests on one switch instead, and one written in TypeScript: ping, verified streams, counters
   --threads           the network in a thread of its own, measured against everything in one; --spin <n> polls before it sleeps
+  --inspect <socket>  serves what "vbus inspect <socket>" shows: bus, queues, switches, counters
   --shell             an interactive console instead of the measurements; Ctrl-] ends it
   --boot              boot even when there is a saved state
   --json              print the result as JSON on standard output
@@ -74,6 +75,7 @@ function readOptions(argv: string[]) {
     "warm-up": text,
     seed: text,
     capture: text,
+    inspect: text,
     shell: flag,
     "two-guests": flag,
     threads: flag,
@@ -94,6 +96,7 @@ function readOptions(argv: string[]) {
     capture: values.capture,
     threads: values.threads ?? false,
     spin: numberOption("spin", values.spin, 0, 0, 1e6),
+    inspect: values.inspect,
     shell: values.shell ?? false,
     twoGuests: values["two-guests"] ?? false,
     boot: values.boot ?? false,
@@ -136,6 +139,7 @@ async function main(): Promise<number> {
     state: options.boot ? "renew" : "use",
     progress,
     ...(options.capture === undefined ? {} : { capture: options.capture }),
+    ...(options.inspect === undefined ? {} : { inspect: options.inspect }),
   });
   try {
     const how = lab.machine.restored ? "restored" : "booted";
