@@ -129,7 +129,9 @@ async function main(): Promise<number> {
     const state = options.boot ? "renew" : "use";
     const guests = { pieces: readPieces(), mtu, state, progress } as const;
     const capture = options.capture === undefined ? {} : { capture: options.capture };
-    process.stdout.write(await runTwoGuests({ ...guests, ...capture }, { rounds, warmUp, seconds, seed }, progress));
+    process.stdout.write(
+      await runTwoGuests({ ...guests, ...capture }, { rounds, warmUp, seconds, seed }, progress),
+    );
     return 0;
   }
   const lab = await Lab.open({

@@ -230,7 +230,10 @@ export async function runTwoGuests(
         [b, a],
       ] as const) {
         const name = `${from.name} to ${to.name}`;
-        const { bytesPerSecond } = await guests.stream(from, to, { ms: seconds * 1000, seed: seed + warmUp + round });
+        const { bytesPerSecond } = await guests.stream(from, to, {
+          ms: seconds * 1000,
+          seed: seed + warmUp + round,
+        });
         progress(`${what}: TCP from ${name} ${(bytesPerSecond / 1e6).toFixed(1)} MB/s`);
         if (round > 0) rates[name]!.push(bytesPerSecond / 1e6);
       }

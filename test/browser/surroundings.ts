@@ -95,7 +95,8 @@ export class Surroundings {
           await tab.goto(`${this.servers[serving].url}${page}?${query}`);
           const state = await ended(tab);
           const text = (await tab.locator("#outcome").textContent()) ?? "";
-          if (state !== "done") throw new Error(`${page}?${query} failed: ${text}\n${this.complaints.join("\n")}`);
+          if (state !== "done")
+            throw new Error(`${page}?${query} failed: ${text}\n${this.complaints.join("\n")}`);
           return JSON.parse(text) as T;
         }),
       );
