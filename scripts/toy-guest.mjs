@@ -4,8 +4,7 @@ import crypto from "node:crypto";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import process from "node:process";
-import { findOnPath, canInstall, installPackages } from "./programs.mjs";
+import { findProgram, TOY_COMPILER } from "./ensure.mjs";
 import { ROOT, StepError, runTool } from "./step.mjs";
 
 const SOURCES = path.join(ROOT, "examples/toy-emulator/guest");
@@ -27,7 +26,6 @@ const FLAGS = [
   "-fno-builtin",
   "-nostdlib",
   "-static",
-  "-fuse-ld=lld",
   "-Wl,--oformat=binary",
   "-Wl,--build-id=none",
 ];
@@ -46,30 +44,18 @@ export function toySourcesDigest() {
   return hash.digest("hex");
 }
 
-/**
- * The compiler: clang with lld, of any version that knows RISC-V; installed where that can be done without asking.
- * `VBUS_CLANG` names another one.
- */
-async function findCompiler() {
-  const find = () => {
-    const clang = process.env.VBUS_CLANG || findOnPath("clang");
-    return clang !== undefined && findOnPath("ld.lld") !== undefined ? clang : undefined;
-  };
-  const found = find();
-  if (found !== undefined) return found;
-  if (!canInstall())
+function compiler() {
+  const [clang, lld] = TOY_COMPILER.map(findProgram);
+  if (clang === undefined || lld === undefined)
     throw new StepError(
-      "the toy emulator's guest program is compiled by clang with lld: install them with your system's package manager (Debian: apt-get install clang lld)",
+      "the toy emulator's guest program is compiled by clang with lld: install them with your system's package manager (Debian: apt-get install clang lld), or point VBUS_CLANG and VBUS_LLD at the binaries",
     );
-  await installPackages(["clang", "lld"]);
-  const installed = find();
-  if (installed === undefined) throw new StepError("clang and lld were installed but are not on PATH");
-  return installed;
+  return { clang, lld };
 }
 
 /** Compiles the sources. Returns the image, and what it was compiled by. @throws {StepError} */
 export async function compileToyGuest() {
-  const clang = await findCompiler();
+  const { clang, lld } = compiler();
   const version =
     /version ([\d.]+)/.exec(await runTool("asking clang", clang, ["--version"]))?.[1] ?? "unknown";
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "vbus-toy-"));
@@ -79,7 +65,7 @@ export async function compileToyGuest() {
     await runTool(
       "compiling the toy emulator's guest program",
       clang,
-      [...FLAGS, "-T", "link.ld", "-o", out, ...sources(".S", ".c")],
+      [...FLAGS, `--ld-path=${lld}`, "-T", "link.ld", "-o", out, ...sources(".S", ".c")],
       { cwd: SOURCES },
     );
     return { bytes: new Uint8Array(fs.readFileSync(out)), compiler: `clang ${version}` };

@@ -1,6 +1,7 @@
 /**
  * A Linux guest with up to three network cards, and behind each of them a network with one station, which is the same
- * program for all: `eth0` is v86's own virtio-net, `eth1` is venet, `eth2` is the virtio-net of this package.
+ * program for all: `eth0` is v86's own virtio-net, `eth1` is venet, `eth2` is the virtio-net of this package. Beside
+ * venet there may be other devices on the bus, such as disks and consoles.
  *
  *     ┌ guest ─────────────────────────────┐
  *     │ eth0        eth1        eth2       │
@@ -18,12 +19,15 @@ import {
   attachVbus,
   attachVirtio,
   V86NetworkPort,
+  type V86Device,
   type V86Host,
   type V86VirtioHost,
   type V86VirtioOptions,
 } from "vbus/emulators/v86";
-import { venetClass } from "vbus/devices/venet";
+import { venetClass, type VenetStatistics } from "vbus/devices/venet";
 import { virtioNet, type VirtioNet, type VirtioNetOptions } from "vbus/devices/virtio-net";
+import { inspect } from "vbus/inspect";
+import { serveInspections } from "vbus/inspect/node-socket";
 import { MemorySpace } from "vbus/memory";
 import { capturePort, PcapngWriter, Switch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
@@ -59,9 +63,13 @@ const PREPARED: Partial<Record<CardName, string>> = {
   eth1: "vbus-pci bridge in slot 0x10",
   eth2: "virtio-net in slot 0x11",
 };
-const DRIVERS = ["vbus.ko", "venet.ko"];
 const HEADERS = 14 + 4;
 const READY_MS = 30_000;
+/**
+ * What v86 0.5.462 does to a frame of its own card: out of the guest into an array; a header and the frame into an array, and
+ * that into the guest. Its port adds a copy each way.
+ */
+const V86_COPIES = { out: 2, in: 3 };
 
 /** A card, and what is behind it. */
 export interface Card {
@@ -77,6 +85,11 @@ export interface Card {
   /** The station behind it. */
   readonly peer: NetPeer;
   readonly notifications: Notifications;
+  /**
+   * Bytes that the host has copied so far for frames of this card, between the guest's memory and the station: by the card, by
+   * the switch when frames have to wait. (The station reads frames where they lie.)
+   */
+  copied(): number;
 }
 
 /** What is behind the cards. */
@@ -102,10 +115,16 @@ export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs
   moved?: { readonly state: Uint8Array; readonly from: Lab };
   /** File for everything that crosses the cards, as pcapng. */
   capture?: string;
+  /** Socket at which `vbus inspect` finds the host. */
+  inspect?: string;
   /** How the stations speak TCP. */
   tcp?: TcpOptions;
   /** Attributes of the venet card besides its address, MTU and carrier. */
   attributes?: Readonly<Record<string, string>>;
+  /** Devices on the bus besides the venet card; there is a bus without the card, too, when this is given. */
+  devices?: readonly V86Device[];
+  /** Drivers for them, such as `vblk.ko`, each with its parameters behind it; loaded in this order, before the cards' one. */
+  drivers?: readonly string[];
   /** Parameters of the guest's vbus.ko, such as `ilp32=1`. */
   bridgeParameters?: string;
   /** Parameters of the guest's venet.ko, such as `lazy_indexes=1`. */
@@ -120,7 +139,7 @@ export class Lab {
     readonly machine: Machine,
     /** Those asked for. */
     readonly cards: readonly Card[],
-    /** The bridge, when `eth1` was asked for. */
+    /** The bridge, when `eth1` or devices were asked for. */
     readonly host: V86Host | null,
     /** Our virtio-net card and its function, when `eth2` was asked for. */
     readonly virtio: { readonly card: VirtioNet; readonly host: V86VirtioHost } | null,
@@ -133,11 +152,10 @@ export class Lab {
   static async open(options: LabOptions): Promise<Lab> {
     const { moved, ...machineOptions } = options;
     const { cards: names = USUAL_CARDS, mtu = 1500, pieces } = options;
-    if (names.includes("eth1")) {
-      const missing = DRIVERS.filter((driver) => !pieces.drivers.includes(driver));
-      if (missing.length > 0)
-        throw new Error(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
-    }
+    const drivers = busDrivers(options, names);
+    const missing = drivers.map(fileOf).filter((driver) => !pieces.drivers.includes(driver));
+    if (missing.length > 0)
+      throw new Error(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
     const closers: (() => void | Promise<void>)[] = [];
     const networks: Networks = moved?.from.networks ?? {
       scheduler: new EventLoopScheduler(),
@@ -151,6 +169,8 @@ export class Lab {
     const wrap = (port: Port, name: CardName): Port =>
       capture === null ? port : capturePort(port, capture.writer, { name, description: WHAT[name] });
     const peers = new Map<CardName, NetPeer>();
+    const switches: Switch[] = [];
+    const copied = new Map<CardName, () => number>();
     const addPeer = (name: CardName, port: Port): void => {
       const network = NETWORK[name];
       const peer = new NetPeer({
@@ -172,6 +192,7 @@ export class Lab {
       const net = there ?? new Switch({ scheduler, space, name });
       if (there === undefined) closers.push(() => net.close());
       networks.switches.set(name, net);
+      switches.push(net);
       return {
         net,
         plugStation: () => {
@@ -183,41 +204,65 @@ export class Lab {
     let host: V86Host | null = null;
     let virtio: { card: VirtioNet; host: V86VirtioHost } | null = null;
     const { vectors } = options.virtioFunction ?? {};
-    const prepared = CARD_NAMES.filter((name) => names.includes(name)).flatMap(
-      (name) => PREPARED[name] ?? [],
-    );
+    const prepared = CARD_NAMES.filter((name) =>
+      name === "eth1" ? drivers.length > 0 : names.includes(name),
+    ).flatMap((name) => PREPARED[name] ?? []);
     if (names.includes("eth2") && vectors !== undefined) prepared.push(`${vectors} vectors`);
     try {
+      if (options.inspect !== undefined) {
+        const server = await serveInspections(options.inspect, (how) => {
+          const { vbus = null, function: bridge = null } = host ?? {};
+          return inspect(
+            {
+              ...(vbus === null ? {} : { vbus }),
+              bridges: bridge === null ? {} : { guest: bridge.bridge },
+              virtio: virtio === null ? [] : [virtio.host.function.device],
+              switches,
+            },
+            how,
+          );
+        });
+        closers.push(() => server.close());
+      }
       const machine = await Machine.start({
         ...machineOptions,
         ...(moved === undefined ? {} : { moved: moved.state }),
         preparedAs: prepared.join("; "),
         prepare: async (emulator) => {
           const attaching: Promise<void>[] = [];
+          const devices: V86Device[] = [];
           if (names.includes("eth1")) {
             const { net, plugStation } = network("eth1");
+            devices.push({
+              name: "nic0",
+              class: venetClass({ port: (name) => wrap(net.addPort(name), "eth1") }),
+              attributes: {
+                client_mac: macOf(2, NETWORK.eth1),
+                mtu: String(mtu),
+                enabled: "1",
+                ...options.attributes,
+              },
+            });
+            plugStation();
+          }
+          devices.push(...(options.devices ?? []));
+          if (drivers.length > 0) {
             const attached = attachVbus(emulator, {
               scheduler,
-              devices: [
-                {
-                  name: "nic0",
-                  class: venetClass({ port: (name) => wrap(net.addPort(name), "eth1") }),
-                  attributes: {
-                    client_mac: macOf(2, NETWORK.eth1),
-                    mtu: String(mtu),
-                    enabled: "1",
-                    ...options.attributes,
-                  },
-                },
-              ],
+              devices,
             });
             attaching.push(
               attached.then((bridge) => {
                 host = bridge;
+                copied.set("eth1", () => {
+                  if (bridge.vbus === null) throw new Error("the bridge has no bus of its own");
+                  const text = bridge.vbus.read("devices/nic0/statistics");
+                  const { rxCopiedBytes } = JSON.parse(text) as VenetStatistics;
+                  return rxCopiedBytes + net.counters().copiedBytes;
+                });
                 closers.push(() => bridge.close());
               }),
             );
-            plugStation();
           }
           if (names.includes("eth2")) {
             const { net, plugStation } = network("eth2");
@@ -229,6 +274,7 @@ export class Lab {
               ...options.virtioNet,
             });
             closers.push(() => card.close());
+            copied.set("eth2", () => card.statistics.rxCopiedBytes + net.counters().copiedBytes);
             const attached = attachVirtio(emulator, {
               device: card,
               slot: PLACES.eth2.slot,
@@ -250,16 +296,22 @@ export class Lab {
           await Promise.all(attaching);
           if (names.includes("eth0")) {
             const port = new V86NetworkPort(emulator, { scheduler, space, as: "network" });
+            copied.set("eth0", () => {
+              const { receivedBytes, deliveredBytes } = port.counters();
+              return receivedBytes * V86_COPIES.in + deliveredBytes * V86_COPIES.out;
+            });
             addPeer("eth0", wrap(port, "eth0"));
           }
         },
       });
       closers.push(() => machine.close());
+      for (const driver of drivers) await machine.check(`insmod /lib/vbus/${driver}`);
       const cards: Card[] = [];
       for (const name of CARD_NAMES) {
         const peer = peers.get(name);
-        if (peer === undefined) continue;
-        if (moved === undefined) await bringUp(machine, name, mtu, options);
+        const bytesCopied = copied.get(name);
+        if (peer === undefined || bytesCopied === undefined) continue;
+        if (moved === undefined) await bringUp(machine, name, mtu);
         const { size, ...place } = PLACES[name];
         const network = NETWORK[name];
         cards.push({
@@ -271,6 +323,7 @@ export class Lab {
           peerMac: macOf(1, network),
           peer,
           notifications: new Notifications(machine, place, size),
+          copied: bytesCopied,
         });
       }
       return new Lab(machine, cards, host, virtio, networks, closers);
@@ -297,12 +350,19 @@ async function closeAll(closers: (() => void | Promise<void>)[]): Promise<void> 
   for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer();
 }
 
-async function bringUp(machine: Machine, name: CardName, mtu: number, options: LabOptions): Promise<void> {
+/** What to load for the bus, in order; nothing without one. */
+function busDrivers(options: LabOptions, names: readonly CardName[]): string[] {
+  const { bridgeParameters = "", cardParameters = "", devices, drivers = [] } = options;
+  const card = names.includes("eth1") ? [`venet.ko ${cardParameters}`] : [];
+  if (card.length === 0 && devices === undefined) return [];
+  return [`vbus.ko ${bridgeParameters}`, ...drivers, ...card];
+}
+
+const fileOf = (driver: string): string => driver.split(" ", 1)[0]!;
+
+async function bringUp(machine: Machine, name: CardName, mtu: number): Promise<void> {
   const network = NETWORK[name];
   if (name === "eth1") {
-    const { bridgeParameters = "", cardParameters = "" } = options;
-    await machine.check(`insmod /lib/vbus/vbus.ko ${bridgeParameters}`);
-    await machine.check(`insmod /lib/vbus/venet.ko ${cardParameters}`);
     const appears = `n=0; until [ -e /sys/class/net/${name} ] || [ $n -ge 100 ]; do n=$((n+1)); usleep 50000; done; [ -e /sys/class/net/${name} ]`;
     await machine.check(appears, { timeoutMs: READY_MS });
   } else if (name === "eth2") {

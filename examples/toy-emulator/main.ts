@@ -11,8 +11,8 @@ A complete tiny machine (one RISC-V hart, RV32IMA, interpreted in TypeScript) bo
 behind memory-mapped registers, opens a venet, and answers. A guest written in TypeScript, on the same switch, asks for its
 address, pings it, has it send frames as fast as it can, checks every one of them, and switches it off.
 
-  --pings <n>    pings (default 10)
-  --frames <n>   frames to send (default 20000)
+  --pings <n>    pings (default 100)
+  --frames <n>   frames to send (default 5000)
   --size <n>     bytes of each, 60 to 1514 (default 1514)
   --build        compile the guest program (clang and lld) instead, and write it beside its sources
   --help         this text
@@ -51,8 +51,8 @@ function readOptions(args: string[]): Options | null {
   if (image === undefined || positionals.length > 1) throw new TypeError("start this with npm run toy");
   return {
     image,
-    pings: whole("pings", 10, 1, 1_000_000),
-    frames: whole("frames", 20_000, 1, 100_000_000),
+    pings: whole("pings", 100, 1, 1_000_000),
+    frames: whole("frames", 5000, 1, 100_000_000),
     size: whole("size", 1514, 60, 1514),
   };
 }

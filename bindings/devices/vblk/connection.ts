@@ -30,6 +30,7 @@ import type {
   HostSignal,
   RestoredSignals,
   SavedSignals,
+  SessionQueue,
   SharedSegment,
 } from "../../bus/types.js";
 import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
@@ -38,6 +39,7 @@ import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import { StateError } from "../../state/error.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import { shownQueues } from "../queues.js";
 import { CompletionSide, type Completion, type CompletionOwner } from "./completions.js";
 import type { Medium } from "./medium.js";
 import type { Operation } from "./operations.js";
@@ -110,6 +112,11 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
       request: this.#requests?.counters() ?? null,
       completion: this.#completions?.counters() ?? null,
     };
+  }
+
+  /** {@inheritDoc Connection.queues} */
+  queues(): readonly SessionQueue[] {
+    return shownQueues({ request: this.#requests, completion: this.#completions });
   }
 
   /** {@inheritDoc Connection.call} */

@@ -20,6 +20,7 @@ import type {
   HostSignal,
   RestoredSignals,
   SavedSignals,
+  SessionQueue,
   SharedSegment,
 } from "../../bus/types.js";
 import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
@@ -27,6 +28,7 @@ import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import { shownQueues } from "../queues.js";
 import { EventSide } from "./events.js";
 import { ReceiveSide } from "./receive.js";
 import type { HangupReason, Terminal, TerminalLine } from "./terminal.js";
@@ -100,6 +102,11 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
       tx: this.#tx?.counters() ?? null,
       events: this.#events?.counters() ?? null,
     };
+  }
+
+  /** {@inheritDoc Connection.queues} */
+  queues(): readonly SessionQueue[] {
+    return shownQueues({ rx: this.#rx, tx: this.#tx, events: this.#events });
   }
 
   /** {@inheritDoc Connection.call} */

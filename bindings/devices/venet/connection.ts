@@ -29,6 +29,7 @@ import type {
   HostSignal,
   RestoredSignals,
   SavedSignals,
+  SessionQueue,
   SharedSegment,
 } from "../../bus/types.js";
 import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
@@ -40,6 +41,7 @@ import type { PortPeer } from "../../net/port.js";
 import type { Timer } from "../../scheduler.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import { announcement } from "../ethernet/announcement.js";
+import { shownQueues } from "../queues.js";
 import { ReceiveSide } from "../ethernet/receive.js";
 import { dropFrames } from "../ethernet/statistics.js";
 import { TransmitSide } from "../ethernet/transmit.js";
@@ -129,6 +131,11 @@ export class VenetConnection implements Connection, PortPeer {
       tx: this.#tx?.ring.counters() ?? null,
       events: this.#events?.counters() ?? null,
     };
+  }
+
+  /** {@inheritDoc Connection.queues} */
+  queues(): readonly SessionQueue[] {
+    return shownQueues({ rx: this.#rx?.ring, tx: this.#tx?.ring, events: this.#events, pages: this.#pages });
   }
 
   /** {@inheritDoc Connection.call} */

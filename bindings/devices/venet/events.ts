@@ -47,7 +47,8 @@ export class EventSide {
   #held = false;
 
   constructor(
-    private readonly queue: Queue,
+    /** Its ring, for those who look at it. */
+    readonly queue: Queue,
     private readonly signal: HostSignal,
     private readonly pool: DescriptorPool,
     private readonly environment: EventEnvironment,

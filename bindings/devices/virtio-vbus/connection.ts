@@ -5,6 +5,7 @@ import type {
   HostSignal,
   RestoredSignals,
   SavedSignals,
+  SessionQueue,
   SharedSegment,
 } from "../../bus/types.js";
 import { Signal, type SignalCounters } from "../../engine/signal.js";
@@ -95,6 +96,16 @@ export class VirtioVbusConnection implements Connection, CallTarget {
     const result = call.run(this, new DataView(data.buffer));
     if (call.answers) this.memory.copyTo(gpa, data);
     return result;
+  }
+
+  /** {@inheritDoc Connection.queues} */
+  queues(): readonly SessionQueue[] {
+    return this.device.queues.flatMap(({ index, queue }) => {
+      if (queue === null) return [];
+      const signal = this.#signals.get(index)?.signal;
+      const shown = { name: String(index), queue: queue.ring };
+      return [signal === undefined ? shown : { ...shown, signal }];
+    });
   }
 
   /** {@inheritDoc Connection.shm} */

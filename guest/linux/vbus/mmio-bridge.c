@@ -166,7 +166,14 @@ static const struct of_device_id vbus_mmio_ids[] = {
 	{ .compatible = "vbus,mmio" },
 	{ }
 };
-MODULE_DEVICE_TABLE(of, vbus_mmio_ids);
+
+/*
+ * What MODULE_DEVICE_TABLE would make of these. The modpost that Debian builds for
+ * 64-bit machines has another idea of the size of their ids on 32-bit ones.
+ */
+MODULE_ALIAS("of:N*T*Cvbus,mmio");
+MODULE_ALIAS("of:N*T*Cvbus,mmioC*");
+MODULE_ALIAS("platform:" VBUS_MMIO_NAME);
 
 static struct platform_driver vbus_mmio_driver = {
 	.driver = {
@@ -215,7 +222,7 @@ static int vbus_mmio_make(void)
 		       mmio_device);
 		return -EINVAL;
 	}
-	pdev = platform_device_register_simple(VBUS_MMIO_NAME, PLATFORM_DEVID_AUTO,
+	pdev = platform_device_register_simple(VBUS_MMIO_NAME, PLATFORM_DEVID_NONE,
 					       res, ARRAY_SIZE(res));
 	if (IS_ERR(pdev)) {
 		pr_err(VBUS_NAME ": mmio_device=%s is not free: %ld\n",
