@@ -258,7 +258,7 @@ export class Lab {
                   if (bridge.vbus === null) throw new Error("the bridge has no bus of its own");
                   const text = bridge.vbus.read("devices/nic0/statistics");
                   const { rxCopiedBytes } = JSON.parse(text) as VenetStatistics;
-                  return rxCopiedBytes + net.counters().copiedBytes;
+                  return rxCopiedBytes + (networks.switches.get("eth1")?.counters().copiedBytes ?? 0);
                 });
                 closers.push(() => bridge.close());
               }),
