@@ -191,6 +191,7 @@ export class Lab {
       const net = there ?? new Switch({ scheduler, space, name });
       if (there === undefined) closers.push(() => net.close());
       networks.switches.set(name, net);
+      switches.push(net);
       return {
         net,
         plugStation: () => {
