@@ -1,6 +1,6 @@
 /** The measurements: what one card did in one turn. Each verifies what it measures; a fault is an error, not a number. */
 import { PatternStream } from "../../test/support/streams.js";
-import type { Card, Lab } from "./lab.js";
+import type { Card, CardLab } from "./cards.js";
 import type { NotificationCounts } from "./notifications.js";
 
 /** Kinds of measurement. */
@@ -62,7 +62,7 @@ async function counted(
 }
 
 /** Round trips, one at a time. */
-export function samplePing(lab: Lab, card: Card, { ms }: SampleOptions): Promise<Sample> {
+export function samplePing(lab: CardLab, card: Card, { ms }: SampleOptions): Promise<Sample> {
   return counted(card, async () => {
     const command = `netprobe ping -h ${card.peerAddress} -i ${card.name} -d ${ms}`;
     const details = fields(await lab.machine.check(command, { timeoutMs: ms + SPARE_MS }), "pinged");
@@ -73,7 +73,7 @@ export function samplePing(lab: Lab, card: Card, { ms }: SampleOptions): Promise
 const rates = new Map<string, number>();
 
 /** Frames of 60 bytes out of the guest, by the kernel's packet generator. All of them must reach the peer. */
-export function sampleSmall(lab: Lab, card: Card, { ms }: SampleOptions): Promise<Sample> {
+export function sampleSmall(lab: CardLab, card: Card, { ms }: SampleOptions): Promise<Sample> {
   return counted(card, async () => {
     const { machine } = lab;
     const count = Math.max(
@@ -112,7 +112,7 @@ export function sampleSmall(lab: Lab, card: Card, { ms }: SampleOptions): Promis
 }
 
 /** One TCP stream out of the guest, verified by the peer. */
-export function sampleOut(lab: Lab, card: Card, { ms, mtu, seed }: SampleOptions): Promise<Sample> {
+export function sampleOut(lab: CardLab, card: Card, { ms, mtu, seed }: SampleOptions): Promise<Sample> {
   return counted(card, async () => {
     const streamSeed = seed + ++seeds;
     const streams: PatternStream[] = [];
@@ -139,7 +139,7 @@ export function sampleOut(lab: Lab, card: Card, { ms, mtu, seed }: SampleOptions
 }
 
 /** One TCP stream into the guest, verified there. */
-export function sampleIn(lab: Lab, card: Card, { ms, mtu, seed }: SampleOptions): Promise<Sample> {
+export function sampleIn(lab: CardLab, card: Card, { ms, mtu, seed }: SampleOptions): Promise<Sample> {
   return counted(card, async () => {
     const streamSeed = seed + ++seeds;
     const timers: ReturnType<typeof setTimeout>[] = [];
@@ -171,7 +171,7 @@ export function sampleIn(lab: Lab, card: Card, { ms, mtu, seed }: SampleOptions)
 }
 
 /** One TCP stream within the guest: what it could do at most, with both ends to serve. Bytes per second. */
-export async function sampleLo(lab: Lab, { ms, seed }: SampleOptions): Promise<number> {
+export async function sampleLo(lab: CardLab, { ms, seed }: SampleOptions): Promise<number> {
   const streamSeed = seed + ++seeds;
   const command =
     `netprobe tcp-receive -p ${PORT_LO} -r ${streamSeed} & ` +
