@@ -52,8 +52,8 @@ export interface CardAddresses {
   readonly ip6: string;
 }
 
-function addressesOf(name: CardName, host: number): CardAddresses {
-  const network = NETWORK[name];
+/** Addresses of a host (1 to 254) in one of the networks (0 to 9). */
+export function networkAddresses(network: number, host: number): CardAddresses {
   const hex = host.toString(16).padStart(2, "0");
   return {
     mac: `02:00:00:00:0${network}:${hex}`,
@@ -64,12 +64,12 @@ function addressesOf(name: CardName, host: number): CardAddresses {
 
 /** Addresses of the station behind a card. */
 export function peerAddresses(name: CardName): CardAddresses {
-  return addressesOf(name, PEER);
+  return networkAddresses(NETWORK[name], PEER);
 }
 
 /** Addresses of a guest's card; `guest` counts the guests of a network from 0. */
 export function guestAddresses(name: CardName, guest = 0): CardAddresses {
-  return addressesOf(name, FIRST_GUEST + guest);
+  return networkAddresses(NETWORK[name], FIRST_GUEST + guest);
 }
 
 /** A card, and what is behind it. */

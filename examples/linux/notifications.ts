@@ -82,6 +82,11 @@ export class Notifications {
     };
   }
 
+  /** What can be seen without asking the guest. */
+  get seen(): Omit<NotificationCounts, "interrupts"> {
+    return { doorbells: this.#doorbells, lines: this.#lines };
+  }
+
   /** All since the machine started. Asks the guest. */
   async read(): Promise<NotificationCounts> {
     const text = await this.machine.check("cat /proc/interrupts");
