@@ -54,6 +54,7 @@ import {
   has,
   isLogging,
   putReaped,
+  recordOf,
   usesIndirect,
   virtqViolate,
   writablePieces,
@@ -71,11 +72,6 @@ import {
   usedBits,
   wanted,
 } from "./virtq-packed";
-
-/** The record of a buffer id. */
-function recordOf(vq: usize, id: u32): usize {
-  return <usize>load<u32>(vq, VQ_OFF_POOL) + <usize>id * VQ_RECORD_SIZE;
-}
 
 /** Driver: all ids free. In order an id is the position of its chain; otherwise they are a stack. */
 export function packedReset(vq: usize): void {

@@ -63,16 +63,12 @@ import {
   isLogging,
   logArea,
   putReaped,
+  recordOf,
   usesIndirect,
   virtqViolate,
   writablePieces,
 } from "./virtq";
 import { FLAGS_SHIFT, NEXT_SHIFT, availEvent, known, passed } from "./virtq-split";
-
-/** The record of a descriptor. */
-function recordOf(vq: usize, number: u32): usize {
-  return <usize>load<u32>(vq, VQ_OFF_POOL) + <usize>number * VQ_RECORD_SIZE;
-}
 
 /** Driver: all descriptors free, in ring order. In order they stay a circle; otherwise they become a stack. */
 export function splitReset(vq: usize): void {

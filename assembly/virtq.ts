@@ -31,9 +31,11 @@ import {
   VQ_OFF_INDIRECT_SIZE,
   VQ_OFF_MAX_PIECES,
   VQ_OFF_NOTIFIED,
+  VQ_OFF_POOL,
   VQ_OFF_REGIONS,
   VQ_OFF_SUPPRESSED,
   VQ_OFF_VIOLATIONS,
+  VQ_RECORD_SIZE,
   VQ_VIOLATION_ADDRESS,
   VQ_VIOLATION_INDIRECT,
   VQ_VIOLATION_KINDS,
@@ -66,6 +68,11 @@ export function has(vq: usize, flag: u32): bool {
 /** True when somebody listens to what the engine writes. */
 export function isLogging(vq: usize): bool {
   return load<u32>(<usize>load<u32>(vq, VQ_OFF_REGIONS), REGIONS_OFF_WRITE_LOG) != 0;
+}
+
+/** A driver's record of a descriptor (split) or buffer id (packed). `number` is below the queue's size: the caller checked it. */
+export function recordOf(vq: usize, number: u32): usize {
+  return <usize>load<u32>(vq, VQ_OFF_POOL) + <usize>number * VQ_RECORD_SIZE;
 }
 
 /** Notes `length` bytes at `offset` of an area, whose guest-physical address lies at `gpaOffset` of the state. */

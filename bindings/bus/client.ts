@@ -6,7 +6,7 @@ import type { ClientNotice, ConnectionNotice, Emitter } from "./emitter.js";
 import { EventQueue, type EventEntry } from "./events.js";
 import { checkSignalRecord, SessionSignal, type SignalOwner } from "./host-signal.js";
 import type { InterfaceTable, Published } from "./interfaces.js";
-import { Session } from "./session.js";
+import { Session, type SessionView } from "./session.js";
 import type { BusClient, BusEvent, Connection, SharedSegment, SignalRequest } from "./types.js";
 
 /** What one client may use up. Guests choose how much they ask for, so everything they can pile up has a limit. */
@@ -124,6 +124,16 @@ export class Client implements BusClient {
   /** Sessions open now. */
   get connections(): readonly ConnectionNotice[] {
     return [...this.#sessions.values()].map((session) => session.notice);
+  }
+
+  /** Sessions open now, with what their devices show of their queues. */
+  get sessions(): readonly SessionView[] {
+    return [...this.#sessions.values()].map((session) => session.view);
+  }
+
+  /** Events that wait to be taken. */
+  get waiting(): number {
+    return this.#events.length;
   }
 
   get onEvents(): (() => void) | null {

@@ -6,6 +6,7 @@ export { Vbus, type VbusOptions } from "./vbus.js";
 export { Bus, type BusOptions, type ClientOptions } from "./bus.js";
 export { CLIENT_LIMITS, Client, type ClientLimits } from "./client.js";
 export type { InterfacePlace, ManagedDevice } from "./device.js";
+export type { SessionView } from "./session.js";
 export type {
   ClientNotice,
   ConnectionNotice,
@@ -28,6 +29,7 @@ export type {
   DeviceInterface,
   HostSignal,
   PublishedInterface,
+  SessionQueue,
   SharedSegment,
   SignalCookie,
   SignalRequest,

@@ -3,7 +3,7 @@ import { negatedErrno, VbusError } from "../errors.js";
 import type { ConnectionNotice } from "./emitter.js";
 import type { SessionSignal } from "./host-signal.js";
 import type { Published } from "./interfaces.js";
-import type { Connection } from "./types.js";
+import type { Connection, SessionQueue } from "./types.js";
 
 const INT32_MIN = -(2 ** 31);
 const INT32_MAX = 2 ** 31 - 1;
@@ -12,6 +12,20 @@ const INT32_MAX = 2 ** 31 - 1;
 export function guestResult(result: unknown): number {
   if (typeof result !== "number" || Number.isNaN(result)) return -EIO;
   return Math.trunc(Math.min(INT32_MAX, Math.max(INT32_MIN, result)));
+}
+
+/** A session as its administrator sees it. */
+export interface SessionView {
+  /** The number that the guest uses. */
+  readonly handle: number;
+  /** Name of the device. */
+  readonly device: string;
+  /** Name of the interface within the device. */
+  readonly interface: string;
+  /** Signals of its segments that were not released yet. */
+  readonly signals: number;
+  /** The queues that its device works on; throws what the device throws. */
+  queues(): readonly SessionQueue[];
 }
 
 /**
@@ -43,6 +57,18 @@ export class Session {
   /** Signals of its segments that were not released yet. */
   get signals(): Iterable<SessionSignal> {
     return this.#signals;
+  }
+
+  /** What an administrator gets to see of it. */
+  get view(): SessionView {
+    const { handle, notice } = this;
+    return {
+      handle,
+      device: notice.device,
+      interface: notice.interface,
+      signals: this.#signals.size,
+      queues: () => this.connection.queues?.() ?? [],
+    };
   }
 
   /** The device accepted a segment with this signal. */

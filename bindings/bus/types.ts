@@ -1,3 +1,6 @@
+import type { Queue } from "../engine/queue.js";
+import type { Signal } from "../engine/signal.js";
+import type { VirtQueue } from "../engine/virtqueue.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
 
@@ -39,6 +42,8 @@ export interface DeviceClass {
 export interface Device {
   /** Attributes by name; fixed for the life of the device. */
   readonly attributes: ReadonlyMap<string, Attribute>;
+  /** What it counted, as plain data: numbers, texts, and objects of those. For `vbus/inspect`. */
+  readonly statistics?: object;
   /** Publishes interfaces on a bus. @throws VbusError EBUSY when it sits on one and supports only one */
   busConnect(bus: BusPublisher): void;
   /** Withdraws the interfaces from a bus. @throws VbusError EINVAL when it is not connected to it */
@@ -85,8 +90,20 @@ export interface Connection {
    * must not keep the signal: no event may be sent for it.
    */
   shm(id: number, segment: SharedSegment, signal: HostSignal | null, flags: number): number;
+  /** The queues that it works on at this moment, for `vbus/inspect`: looked at, never operated. */
+  queues?(): readonly SessionQueue[];
   /** The session ends: stop all access to guest memory before returning. Called once. */
   close(): void;
+}
+
+/** A queue of a session, as it is shown to those who look. */
+export interface SessionQueue {
+  /** Tells it from the others of its session, such as `rx`. */
+  readonly name: string;
+  /** The host's end of it. */
+  readonly queue: Queue | VirtQueue;
+  /** The signal that belongs to it, when the queue has none in itself (virtqueues). */
+  readonly signal?: Signal;
 }
 
 /** A segment of guest memory that a guest shared. */

@@ -2,23 +2,18 @@
  * A virtio device and its driver in one thread.
  * @module
  */
-import {
-  VIRTIO_F_EVENT_IDX,
-  VIRTIO_F_IN_ORDER,
-  VIRTIO_F_INDIRECT_DESC,
-  VIRTIO_F_RING_PACKED,
-  VIRTIO_F_RING_RESET,
-} from "../../assembly/abi/virtio.js";
+import { VIRTIO_F_RING_RESET } from "../../assembly/abi/virtio.js";
+import { GuestVirtioQueue } from "../drivers/virtio/queue.js";
 import type {
   VirtioDriverQueue,
   VirtioDriverQueueOptions,
   VirtioDriverTransport,
 } from "../drivers/virtio/transport.js";
-import { DriverVirtQueue, type VirtQueueFormat } from "../engine/virtqueue.js";
 import { VbusError } from "../errors.js";
 import type { GuestMemory } from "../memory/guest.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
+import { featureMask } from "../virtio/features.js";
 import {
   VirtioDevice,
   type VirtioDeviceCounters,
@@ -26,10 +21,8 @@ import {
   type VirtioRingOptions,
 } from "../virtio/index.js";
 
-/** Pieces of an indirect table: a superframe's. */
+/** Pieces of an indirect table when the driver does not say: a superframe's. */
 const TABLE_PIECES = 20;
-/** Every queue area begins here, which suits all of them. */
-const AREA_ALIGN = 64;
 
 /** How a {@link VirtioLocal} is wired. */
 export interface VirtioLocalOptions {
@@ -47,23 +40,6 @@ export interface VirtioLocalOptions {
   readonly onError?: (error: unknown) => void;
 }
 
-class LocalQueue implements VirtioDriverQueue {
-  live = true;
-  /** Where the queue's areas lie in guest memory. */
-  constructor(
-    readonly index: number,
-    readonly format: VirtQueueFormat,
-    readonly ring: DriverVirtQueue,
-    readonly areas: readonly number[],
-    readonly onInterrupt: () => void,
-    private readonly ringBell: (index: number) => void,
-  ) {}
-
-  kick(): void {
-    if (this.live) this.ringBell(this.index);
-  }
-}
-
 /**
  * A virtio device and its driver in one thread: the counterpart of `LocalConnector` for drivers in TypeScript. Calls are direct;
  * kicks and interrupts are tasks of the thread's scheduler, so that neither side ever runs inside the other.
@@ -73,7 +49,7 @@ export class VirtioLocal implements VirtioDriverTransport {
   readonly device: VirtioDevice;
   onConfigChange: (() => void) | null = null;
   onGone: ((error: Error | null) => void) | null = null;
-  readonly #queues = new Map<number, LocalQueue>();
+  readonly #queues = new Map<number, GuestVirtioQueue>();
   readonly #kicked = new Set<number>();
   readonly #interrupted = new Set<number>();
   #configTold = false;
@@ -182,9 +158,7 @@ export class VirtioLocal implements VirtioDriverTransport {
     const queue = this.#queues.get(index);
     if (queue === undefined) return;
     this.#queues.delete(index);
-    queue.live = false;
-    queue.ring.close();
-    for (const gpa of queue.areas) this.memory.ram.free(gpa);
+    queue.close(true);
   }
 
   /** As `VirtioDriverTransport.offeredFeatures` says. */
@@ -244,18 +218,20 @@ export class VirtioLocal implements VirtioDriverTransport {
   async createQueue(index: number, options: VirtioDriverQueueOptions): Promise<VirtioDriverQueue> {
     const most = await this.queueSizeMax(index);
     if (this.#queues.has(index)) throw new VbusError("EEXIST", `there is a queue ${index} already`);
-    const { size = most } = options;
+    const wanted = { indirectPieces: TABLE_PIECES, ...options };
+    const { size = most } = wanted;
     if (!(size >= 1 && size <= most))
       throw new VbusError("EINVAL", `a queue of ${size} descriptors; the device takes 1 to ${most}`);
-    const queue = this.#allocate(index, size, options.onInterrupt);
+    const queue = GuestVirtioQueue.create(this.memory, index, size, this.features, wanted, () => {
+      this.#later(this.#kicked, index, (kicked) => {
+        this.device.kick(kicked);
+      });
+    });
+    queue.ring.disable();
     this.#queues.set(index, queue);
-    const [descriptors = 0, driver = 0, device = 0] = queue.areas;
     this.device.setQueueSize(index, size);
-    for (const [area, gpa] of [
-      ["descriptors", descriptors],
-      ["driver", driver],
-      ["device", device],
-    ] as const) {
+    for (const area of ["descriptors", "driver", "device"] as const) {
+      const gpa = queue.areas[area];
       this.device.setQueueAddress(index, area, false, gpa >>> 0);
       this.device.setQueueAddress(index, area, true, Math.floor(gpa / 2 ** 32));
     }
@@ -263,45 +239,9 @@ export class VirtioLocal implements VirtioDriverTransport {
     return queue;
   }
 
-  /** @throws VbusError ENOMEM, EINVAL */
-  #allocate(index: number, size: number, onInterrupt: () => void): LocalQueue {
-    const has = (bit: number): boolean => ((this.features >> BigInt(bit)) & 1n) !== 0n;
-    const format = has(VIRTIO_F_RING_PACKED) ? "packed" : "split";
-    const sizes = DriverVirtQueue.areaSizes(format, size);
-    const { ram, space } = this.memory;
-    const areas: number[] = [];
-    try {
-      for (const { size: bytes } of [sizes.descriptors, sizes.driver, sizes.device])
-        areas.push(ram.allocate(bytes, AREA_ALIGN));
-      const indirect = has(VIRTIO_F_INDIRECT_DESC);
-      if (indirect) areas.push(ram.allocate(DriverVirtQueue.tablesSize(size, TABLE_PIECES), AREA_ALIGN));
-      const [descriptors = 0, driver = 0, device = 0, tables = 0] = areas;
-      const ring = DriverVirtQueue.create(space, {
-        format,
-        size,
-        descriptors,
-        driver,
-        device,
-        eventIndex: has(VIRTIO_F_EVENT_IDX),
-        inOrder: has(VIRTIO_F_IN_ORDER),
-        indirect,
-        ...(indirect ? { tables: { gpa: tables, pieces: TABLE_PIECES } } : {}),
-      });
-      ring.disable();
-      return new LocalQueue(index, format, ring, areas, onInterrupt, (each) => {
-        this.#later(this.#kicked, each, (kicked) => {
-          this.device.kick(kicked);
-        });
-      });
-    } catch (error) {
-      for (const gpa of areas) ram.free(gpa);
-      throw error;
-    }
-  }
-
   /** As `VirtioDriverTransport.resetQueue` says. */
   async resetQueue(index: number): Promise<boolean> {
-    if (((this.features >> BigInt(VIRTIO_F_RING_RESET)) & 1n) === 0n)
+    if ((this.features & featureMask(VIRTIO_F_RING_RESET)) === 0n)
       throw new VbusError("EOPNOTSUPP", "queues cannot be reset one by one: that was not negotiated");
     this.device.resetQueue(index);
     this.#drop(index);

@@ -34,6 +34,8 @@ export interface VirtioFace {
   readonly inOrder?: boolean;
   /** Bytes of device configuration, at most 184 (what is left of 256 ports). Never changes. */
   readonly configSize: number;
+  /** What it counted, as plain data: numbers, texts, and objects of those. For `vbus/inspect`. */
+  readonly statistics?: object;
   /**
    * Whether a driver may have this subset of the offered bits (dependencies between them, such as 1.2: 5.1.3.1). False:
    * FEATURES_OK does not stick.

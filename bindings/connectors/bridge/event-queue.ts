@@ -120,6 +120,11 @@ export class EventDelivery {
     return this.#attached?.queue.broken ?? null;
   }
 
+  /** The ring, or null without one; for those who look at it. */
+  get queue(): Queue | null {
+    return this.#attached?.queue ?? null;
+  }
+
   /** Interrupts that shm-signal suppressed, and descriptors pushed: the queue's own counters, or null without a queue. */
   get counters(): ReturnType<Queue["counters"]> | null {
     return this.#attached?.queue.counters() ?? null;

@@ -38,7 +38,7 @@ import {
   NO_SIGNAL,
 } from "../../../assembly/abi/vbus.js";
 import type { BusClient } from "../../bus/types.js";
-import type { QueueCounters, ViolationName } from "../../engine/queue.js";
+import type { Queue, QueueCounters, ViolationName } from "../../engine/queue.js";
 import { negatedErrno, VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
@@ -162,6 +162,11 @@ export class BridgeHost {
   /** Why the event queue is broken (its guest posted something malformed), or null. */
   get eventQueueViolation(): ViolationName | null {
     return this.#events.violation;
+  }
+
+  /** The event queue's ring, or null while none is registered; for `vbus/inspect`. */
+  get eventQueue(): Queue | null {
+    return this.#events.queue;
   }
 
   /** Counters of the event queue's ring, or null while none is registered. */

@@ -53,7 +53,8 @@ export class CompletionSide {
   #closed = false;
 
   constructor(
-    private readonly queue: Queue,
+    /** Its ring, for those who look at it. */
+    readonly queue: Queue,
     private readonly signal: HostSignal,
     private readonly owner: CompletionOwner,
   ) {

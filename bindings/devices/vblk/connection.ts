@@ -23,11 +23,12 @@ import {
   VBLK_SECTOR_SIZE,
   VBLK_TAG_EVENT,
 } from "../../../assembly/abi/vblk.js";
-import type { Connection, HostSignal, SharedSegment } from "../../bus/types.js";
+import type { Connection, HostSignal, SessionQueue, SharedSegment } from "../../bus/types.js";
 import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
 import { errorCode, negatedErrno, VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
+import { shownQueues } from "../queues.js";
 import { CompletionSide, type Completion, type CompletionOwner } from "./completions.js";
 import type { Medium } from "./medium.js";
 import type { Operation } from "./operations.js";
@@ -99,6 +100,11 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
       request: this.#requests?.counters() ?? null,
       completion: this.#completions?.counters() ?? null,
     };
+  }
+
+  /** {@inheritDoc Connection.queues} */
+  queues(): readonly SessionQueue[] {
+    return shownQueues({ request: this.#requests, completion: this.#completions });
   }
 
   /** {@inheritDoc Connection.call} */

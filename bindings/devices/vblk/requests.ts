@@ -43,7 +43,8 @@ export class RequestSide {
   #failed = false;
 
   constructor(
-    private readonly queue: Queue,
+    /** Its ring, for those who look at it. */
+    readonly queue: Queue,
     private readonly signal: HostSignal,
     private readonly owner: RequestOwner,
   ) {

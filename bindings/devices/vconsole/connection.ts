@@ -14,11 +14,12 @@ import {
   VCONSOLE_WINSIZE_OFF_ROWS,
   VCONSOLE_WINSIZE_SIZE,
 } from "../../../assembly/abi/vconsole.js";
-import type { Connection, HostSignal, SharedSegment } from "../../bus/types.js";
+import type { Connection, HostSignal, SessionQueue, SharedSegment } from "../../bus/types.js";
 import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
+import { shownQueues } from "../queues.js";
 import { EventSide } from "./events.js";
 import { ReceiveSide } from "./receive.js";
 import type { HangupReason, Terminal, TerminalLine } from "./terminal.js";
@@ -88,6 +89,11 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
       tx: this.#tx?.counters() ?? null,
       events: this.#events?.counters() ?? null,
     };
+  }
+
+  /** {@inheritDoc Connection.queues} */
+  queues(): readonly SessionQueue[] {
+    return shownQueues({ rx: this.#rx, tx: this.#tx, events: this.#events });
   }
 
   /** {@inheritDoc Connection.call} */

@@ -12,6 +12,7 @@ import { VbusError } from "../../errors.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { VconsoleConnection, type VconsoleEnvironment } from "./connection.js";
+import type { ConsoleStatistics } from "./statistics.js";
 import type { Terminal } from "./terminal.js";
 
 /** How a console class is set up. */
@@ -91,6 +92,11 @@ class VconsoleDevice implements Device, DeviceInterface, VconsoleEnvironment {
       ["queues", { get: () => JSON.stringify(this.#connection?.queueCounters() ?? null) }],
       ["statistics", { get: () => JSON.stringify(terminal.statistics()) }],
     ]);
+  }
+
+  /** What its terminal counted. */
+  get statistics(): ConsoleStatistics {
+    return this.terminal.statistics();
   }
 
   get scheduler(): DeviceContext["scheduler"] {

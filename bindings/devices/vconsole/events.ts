@@ -41,7 +41,8 @@ export class EventSide {
   #resized = false;
 
   constructor(
-    private readonly queue: Queue,
+    /** Its ring, for those who look at it. */
+    readonly queue: Queue,
     private readonly signal: HostSignal,
     environment: RingEnvironment,
     private readonly facts: () => EventFacts,

@@ -16,7 +16,8 @@ export class ReceiveSide {
   #position = 0;
 
   constructor(
-    private readonly queue: Queue,
+    /** Its ring, for those who look at it. */
+    readonly queue: Queue,
     private readonly signal: HostSignal,
     environment: RingEnvironment,
   ) {

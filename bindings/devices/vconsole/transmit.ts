@@ -32,7 +32,8 @@ export class TransmitSide {
   #consumed = 0;
 
   constructor(
-    private readonly queue: Queue,
+    /** Its ring, for those who look at it. */
+    readonly queue: Queue,
     private readonly signal: HostSignal,
     environment: RingEnvironment,
   ) {

@@ -23,7 +23,7 @@ import {
   VENET_SEGMENT_L4RO_POOL,
   VENET_SEGMENT_PMTD_POOL,
 } from "../../../assembly/abi/venet.js";
-import type { Connection, HostSignal, SharedSegment } from "../../bus/types.js";
+import type { Connection, HostSignal, SessionQueue, SharedSegment } from "../../bus/types.js";
 import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
 import type { DescriptorPool } from "../../engine/vsg.js";
 import { VbusError } from "../../errors.js";
@@ -31,6 +31,7 @@ import type { MemorySpace } from "../../memory/space.js";
 import type { Batch } from "../../net/batch.js";
 import type { PortPeer } from "../../net/port.js";
 import type { Timer } from "../../scheduler.js";
+import { shownQueues } from "../queues.js";
 import { ReceiveSide } from "../ethernet/receive.js";
 import { dropFrames } from "../ethernet/statistics.js";
 import { TransmitSide } from "../ethernet/transmit.js";
@@ -112,6 +113,11 @@ export class VenetConnection implements Connection, PortPeer {
       tx: this.#tx?.ring.counters() ?? null,
       events: this.#events?.counters() ?? null,
     };
+  }
+
+  /** {@inheritDoc Connection.queues} */
+  queues(): readonly SessionQueue[] {
+    return shownQueues({ rx: this.#rx?.ring, tx: this.#tx?.ring, events: this.#events, pages: this.#pages });
   }
 
   /** {@inheritDoc Connection.call} */

@@ -45,7 +45,8 @@ export class EventSide {
   #failed = false;
 
   constructor(
-    private readonly queue: Queue,
+    /** Its ring, for those who look at it. */
+    readonly queue: Queue,
     private readonly signal: HostSignal,
     private readonly pool: DescriptorPool,
     private readonly environment: EventEnvironment,

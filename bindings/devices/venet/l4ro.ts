@@ -32,7 +32,8 @@ export class PageQueue {
   #broken = false;
 
   constructor(
-    private readonly queue: Queue,
+    /** Its ring, for those who look at it. */
+    readonly queue: Queue,
     private readonly signal: HostSignal,
     scheduler: Scheduler,
     onPages: () => void,

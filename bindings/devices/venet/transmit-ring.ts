@@ -45,7 +45,8 @@ export class TransmitRing implements FrameSource {
   #fail: (error: unknown) => void = () => undefined;
 
   constructor(
-    private readonly queue: Queue,
+    /** Its ring, for those who look at it. */
+    readonly queue: Queue,
     private readonly signal: HostSignal,
     private readonly environment: VenetDataEnvironment,
   ) {

@@ -11,6 +11,7 @@ import {
 import { VIRTIO_ID_CONSOLE } from "../../../assembly/abi/virtio-status.js";
 import { VbusError } from "../../errors.js";
 import type { VirtioFace, VirtioSession, VirtioSessionContext } from "../../virtio/types.js";
+import type { ConsoleStatistics } from "../vconsole/statistics.js";
 import type { Terminal } from "../vconsole/terminal.js";
 import { ConsoleSession, type ConsoleEnvironment, type PortOfDevice } from "./session.js";
 
@@ -128,6 +129,12 @@ export class VirtioConsole implements VirtioFace {
     if (this.#session !== null)
       throw new VbusError("EBUSY", `${this.name} has a driver on another transport`);
     return (this.#session = new ConsoleSession(this.#environment, context));
+  }
+
+  /** What the terminals counted, by number of the port. */
+  get statistics(): { ports: Record<string, ConsoleStatistics> } {
+    const { ports } = this.#environment;
+    return { ports: Object.fromEntries(ports.map(({ terminal }, i) => [String(i), terminal.statistics()])) };
   }
 
   /** True while a driver uses the device. */

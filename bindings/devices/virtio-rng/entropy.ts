@@ -77,6 +77,10 @@ class Entropy implements VirtioEntropy {
     return this.#session;
   }
 
+  get statistics(): VirtioEntropyCounters {
+    return this.counters();
+  }
+
   counters(): VirtioEntropyCounters {
     return { ...this.count };
   }

@@ -1,6 +1,6 @@
 import { VIRTIO_F_RING_RESET } from "../../../assembly/abi/virtio.js";
 import { VIRTIO_VBUS_SEGMENT_CONFIG } from "../../../assembly/abi/virtio-vbus.js";
-import type { Connection, HostSignal, SharedSegment } from "../../bus/types.js";
+import type { Connection, HostSignal, SessionQueue, SharedSegment } from "../../bus/types.js";
 import { Signal, type SignalCounters } from "../../engine/signal.js";
 import { SignalWakeups } from "../../engine/signal-wakeup.js";
 import type { VirtQueueCounters } from "../../engine/virtqueue.js";
@@ -86,6 +86,16 @@ export class VirtioVbusConnection implements Connection, CallTarget {
     const result = call.run(this, new DataView(data.buffer));
     if (call.answers) this.memory.copyTo(gpa, data);
     return result;
+  }
+
+  /** {@inheritDoc Connection.queues} */
+  queues(): readonly SessionQueue[] {
+    return this.device.queues.flatMap(({ index, queue }) => {
+      if (queue === null) return [];
+      const signal = this.#signals.get(index)?.signal;
+      const shown = { name: String(index), queue: queue.ring };
+      return [signal === undefined ? shown : { ...shown, signal }];
+    });
   }
 
   /** {@inheritDoc Connection.shm} */

@@ -79,6 +79,11 @@ class BusDevice implements Device, DeviceInterface, VirtioVbusEnvironment {
     ]);
   }
 
+  /** What the virtio device counted. */
+  get statistics(): object {
+    return this.face.statistics ?? {};
+  }
+
   get scheduler(): DeviceContext["scheduler"] {
     return this.context.scheduler;
   }

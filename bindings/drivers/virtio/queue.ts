@@ -1,14 +1,7 @@
 import { DriverVirtQueue, type VirtQueueFormat } from "../../engine/virtqueue.js";
 import type { GuestMemory } from "../../memory/guest.js";
+import { ringFormat } from "../../virtio/features.js";
 import type { VirtioDriverQueue, VirtioDriverQueueOptions } from "./transport.js";
-
-/** What was negotiated of rings. */
-export interface RingFeatures {
-  format: VirtQueueFormat;
-  eventIndex: boolean;
-  indirect: boolean;
-  inOrder: boolean;
-}
 
 /** Where the areas of a queue lie: guest-physical addresses. */
 export interface QueueAreas {
@@ -21,8 +14,8 @@ export interface QueueAreas {
 const LINE = 64;
 const lines = (bytes: number): number => Math.ceil(bytes / LINE) * LINE;
 
-/** A virtqueue in the guest's memory: one allocation for its areas and, when wanted, its indirect tables. */
-export class VbusVirtioQueue implements VirtioDriverQueue {
+/** A virtqueue in the guest's memory, for any transport: one allocation for its areas and, when wanted, its indirect tables. */
+export class GuestVirtioQueue implements VirtioDriverQueue {
   readonly format: VirtQueueFormat;
   #closed = false;
 
@@ -34,23 +27,28 @@ export class VbusVirtioQueue implements VirtioDriverQueue {
     readonly areas: QueueAreas,
     private readonly gpa: number,
     private readonly interrupted: () => void,
-    private readonly inject: () => void,
+    private readonly notify: () => void,
   ) {
     this.format = ring.format;
   }
 
-  /** @throws VbusError EINVAL (size), ENOMEM */
+  /**
+   * @param features - all that was negotiated
+   * @param notify - tells the device that there is something
+   * @throws VbusError EINVAL (size), ENOMEM
+   */
   static create(
     memory: GuestMemory,
     index: number,
     size: number,
-    features: RingFeatures,
+    features: bigint,
     options: VirtioDriverQueueOptions,
-    inject: () => void,
-  ): VbusVirtioQueue {
+    notify: () => void,
+  ): GuestVirtioQueue {
     const { indirectPieces = 0 } = options;
-    const { descriptors, driver, device } = DriverVirtQueue.areaSizes(features.format, Math.max(size, 1));
-    const tables = features.indirect && indirectPieces > 1;
+    const rings = ringFormat(features, {});
+    const { descriptors, driver, device } = DriverVirtQueue.areaSizes(rings.format, Math.max(size, 1));
+    const tables = rings.indirect && indirectPieces > 1;
     const driverAt = lines(descriptors.size);
     const deviceAt = driverAt + lines(driver.size);
     const tablesAt = deviceAt + lines(device.size);
@@ -59,12 +57,12 @@ export class VbusVirtioQueue implements VirtioDriverQueue {
     try {
       const areas = { descriptors: gpa, driver: gpa + driverAt, device: gpa + deviceAt };
       const ring = DriverVirtQueue.create(memory.space, {
-        ...features,
+        ...rings,
         ...areas,
         size,
         ...(tables ? { tables: { gpa: gpa + tablesAt, pieces: indirectPieces } } : {}),
       });
-      return new VbusVirtioQueue(memory, index, ring, areas, gpa, options.onInterrupt, inject);
+      return new GuestVirtioQueue(memory, index, ring, areas, gpa, options.onInterrupt, notify);
     } catch (error) {
       memory.ram.free(gpa);
       throw error;
@@ -73,7 +71,7 @@ export class VbusVirtioQueue implements VirtioDriverQueue {
 
   /** {@inheritDoc VirtioDriverQueue.kick} */
   kick(): void {
-    if (!this.#closed) this.inject();
+    if (!this.#closed) this.notify();
   }
 
   /** The device interrupted. */

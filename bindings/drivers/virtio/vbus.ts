@@ -1,10 +1,4 @@
-import {
-  VIRTIO_F_EVENT_IDX,
-  VIRTIO_F_IN_ORDER,
-  VIRTIO_F_INDIRECT_DESC,
-  VIRTIO_F_RING_PACKED,
-  VIRTIO_F_RING_RESET,
-} from "../../../assembly/abi/virtio.js";
+import { VIRTIO_F_RING_RESET } from "../../../assembly/abi/virtio.js";
 import { VIRTIO_STATUS_FEATURES_OK } from "../../../assembly/abi/virtio-status.js";
 import {
   VIRTIO_VBUS_CONFIG_OFF_DATA,
@@ -40,9 +34,10 @@ import {
 import { VbusError } from "../../errors.js";
 import type { GuestMemory } from "../../memory/guest.js";
 import type { Scheduler } from "../../scheduler.js";
+import { featureMask } from "../../virtio/features.js";
 import type { ProxyDevice } from "../proxy.js";
 import type { ProxySignal } from "../proxy-signal.js";
-import { VbusVirtioQueue, type RingFeatures } from "./queue.js";
+import { GuestVirtioQueue } from "./queue.js";
 import type { VirtioDriverQueue, VirtioDriverQueueOptions, VirtioDriverTransport } from "./transport.js";
 
 /** 128 feature bits. */
@@ -51,7 +46,7 @@ const FEATURE_BYTES = 16;
 /** A queue, and the signal that stays when it is reset. */
 interface Slot {
   signal: ProxySignal;
-  queue: VbusVirtioQueue | null;
+  queue: GuestVirtioQueue | null;
 }
 
 /** The driver's half of virtio over vbus (`docs/abi/virtio-vbus.md`): any connector may be below. */
@@ -261,7 +256,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     try {
       const size = options.size ?? (await this.queueSizeMax(index));
       const slot = await this.#slot(index);
-      const queue = VbusVirtioQueue.create(this.memory, index, size, this.#ringFeatures(), options, () => {
+      const queue = GuestVirtioQueue.create(this.memory, index, size, this.#features, options, () => {
         slot.signal.wakeups.inject();
       });
       slot.queue = queue; // the device may use it, and interrupt, before its answer is here
@@ -278,17 +273,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
     }
   }
 
-  #ringFeatures(): RingFeatures {
-    const has = (bit: number): boolean => ((this.#features >> BigInt(bit)) & 1n) !== 0n;
-    return {
-      format: has(VIRTIO_F_RING_PACKED) ? "packed" : "split",
-      eventIndex: has(VIRTIO_F_EVENT_IDX),
-      indirect: has(VIRTIO_F_INDIRECT_DESC),
-      inOrder: has(VIRTIO_F_IN_ORDER),
-    };
-  }
-
-  async #enableQueue({ index, ring, areas }: VbusVirtioQueue): Promise<void> {
+  async #enableQueue({ index, ring, areas }: GuestVirtioQueue): Promise<void> {
     const block = new Uint8Array(VIRTIO_VBUS_RINGS_SIZE);
     const view = new DataView(block.buffer);
     view.setUint32(VIRTIO_VBUS_RINGS_OFF_INDEX, index, true);
@@ -301,7 +286,7 @@ export class VbusVirtioTransport implements VirtioDriverTransport {
 
   /** {@inheritDoc VirtioDriverTransport.resetQueue} */
   async resetQueue(index: number): Promise<boolean> {
-    if (((this.#features >> BigInt(VIRTIO_F_RING_RESET)) & 1n) === 0n)
+    if ((this.#features & featureMask(VIRTIO_F_RING_RESET)) === 0n)
       throw new VbusError("EOPNOTSUPP", "queues are reset one by one only with VIRTIO_F_RING_RESET");
     const block = new Uint8Array(4);
     new DataView(block.buffer).setUint32(0, index, true);
