@@ -62,7 +62,7 @@ export class Charts {
         value.dataset.value = latest === null ? "" : String(latest);
         value.lastElementChild!.textContent = latest === null ? "–" : short(latest);
       }
-      plot.setData(history.columns(i) as uPlot.AlignedData);
+      plot.setData(history.columns(i));
     }
   }
 

@@ -27,7 +27,12 @@ export const METRICS: readonly Metric[] = [
   { key: "suppressed", title: "Suppressed notifications", unit: "/s", value: rate("suppressed") },
   { key: "interrupts", title: "Interrupts", unit: "/s", value: rate("interrupts") },
   { key: "tx", title: "Transmit ring in use", unit: "%", value: ({ tx }) => (tx === null ? null : tx * 100) },
-  { key: "rx", title: "Receive buffers ready", unit: "%", value: ({ rx }) => (rx === null ? null : rx * 100) },
+  {
+    key: "rx",
+    title: "Receive buffers ready",
+    unit: "%",
+    value: ({ rx }) => (rx === null ? null : rx * 100),
+  },
 ];
 
 /** How often readings are taken, in ms. */

@@ -19,17 +19,16 @@ import {
   CARD_NAMES,
   CARD_PLACES,
   guestAddresses,
-  networkAddresses,
   peerAddresses,
   type Card,
-  type CardName,
 } from "../linux/cards.js";
 import { emulatorOptions, startGuest, stopGuest, type GuestShell } from "../linux/guest.js";
 import { Notifications } from "../linux/notifications.js";
 import { Cable } from "./cable.js";
 import { readRival, readVenet, readVirtio, type Reading } from "./readings.js";
 import { RivalCard } from "./rival.js";
-import { MTU, SPARE_NETWORK, SPARE_STATION, type World } from "./world.js";
+import { MTU, SPARE_STATION, spareAddresses } from "./spare-network.js";
+import type { World } from "./world.js";
 
 /** Cards that charts and tables have a place for: those that are always there, and one that is plugged in. */
 export const PAGE_CARDS = [...CARD_NAMES, "eth3"] as const;
@@ -104,7 +103,11 @@ export class PageGuest implements GuestShell {
     const images = await world.pieces.images();
     const restored = "state" in images.from;
     const attached: Partial<Attached> = {};
-    const options = emulatorOptions(images, { ...world.pieces.manifest.hardware, mtu: MTU, secondLine: true });
+    const options = emulatorOptions(images, {
+      ...world.pieces.manifest.hardware,
+      mtu: MTU,
+      secondLine: true,
+    });
     const { emulator, console } = await startGuest(options, {
       prepare: (made) => attach(world, number, made, attached),
       booted: async (booted) => {
@@ -199,17 +202,15 @@ export class PageGuest implements GuestShell {
 
   /** The address of the card that is plugged in. */
   get spareAddress(): string {
-    return networkAddresses(SPARE_NETWORK, this.number + 1).ip4;
+    return spareAddresses(this.number).ip4;
   }
 
   /** Plugs another venet card in, and waits until the guest has it up. Returns the guest's name for it. @throws GuestError */
   async plugNic(): Promise<string> {
     const { vbus, bus } = this.attached.host;
-    const { mac, ip4 } = networkAddresses(SPARE_NETWORK, this.number + 1);
+    const { mac, ip4 } = spareAddresses(this.number);
     this.#spareNic = true;
-    bus.connect(
-      vbus!.createDevice(SPARE_NIC, "venet", { client_mac: mac, mtu: String(MTU), enabled: "1" }),
-    );
+    bus.connect(vbus!.createDevice(SPARE_NIC, "venet", { client_mac: mac, mtu: String(MTU), enabled: "1" }));
     const find = `grep -l ${mac} /sys/class/net/*/address`;
     await this.#until(`${find} >/dev/null 2>&1`);
     const name = (await this.check(`basename "$(dirname "$(${find})")"`)).trim();
@@ -237,7 +238,8 @@ export class PageGuest implements GuestShell {
    */
   async plugDisk(): Promise<string | null> {
     const { vbus, bus } = this.attached.host;
-    if (!vbus!.classes.includes("vblk")) vbus!.registerClass(vblkClass({ backend: () => new MemoryBackend(DISK_BYTES) }));
+    if (!vbus!.classes.includes("vblk"))
+      vbus!.registerClass(vblkClass({ backend: () => new MemoryBackend(DISK_BYTES) }));
     const before = new Set(await this.#blockDevices());
     bus.connect(vbus!.createDevice(DISK, "vblk"));
     this.#disk = true;
@@ -311,7 +313,12 @@ export class PageGuest implements GuestShell {
 }
 
 /** Everything that the guest finds when it looks: before it runs, and before a state is applied. */
-async function attach(world: World, number: number, emulator: V86, attached: Partial<Attached>): Promise<void> {
+async function attach(
+  world: World,
+  number: number,
+  emulator: V86,
+  attached: Partial<Attached>,
+): Promise<void> {
   const { scheduler, space, net, recorder, report } = world;
   const guest = number - 1;
   const onError = (error: unknown): void => {

@@ -25,6 +25,8 @@ export class PageError extends Error {
   override readonly name = "PageError";
 }
 
+/** v86's states begin with it. */
+const STATE_MAGIC = 0x86768676;
 const MANIFEST = new URL("guest/guest.json", document.baseURI);
 
 async function get(url: URL, what: string): Promise<Response> {
@@ -60,8 +62,9 @@ async function unpacked(buffer: ArrayBuffer, what: string): Promise<ArrayBuffer>
 export class GuestPieces {
   readonly #files = new Map<string, Promise<ArrayBuffer>>();
   #core: Promise<WebAssembly.Module> | null = null;
-  /** The state that guests start from; null: they boot. */
   #state: ArrayBuffer | null = null;
+  /** True: the state that lies on the server is not used; the first guest boots. */
+  boots = false;
 
   private constructor(readonly manifest: GuestManifest) {}
 
@@ -82,35 +85,41 @@ export class GuestPieces {
   /** Takes a state that somebody gave; guests start from it from now on. @throws PageError when it is none */
   async useState(given: ArrayBuffer, what: string): Promise<void> {
     const state = await unpacked(given, what);
-    // v86's states begin with a magic number of their own
     if (state.byteLength < 16 || new DataView(state).getUint32(0, true) !== STATE_MAGIC)
       throw new PageError(`${what} is no saved state of v86`);
     this.#state = state;
   }
 
-  /** Whether guests start from a state. @throws PageError when the one on the server cannot be had */
-  async hasState(): Promise<boolean> {
-    if (this.#state !== null) return true;
-    if (this.manifest.state === undefined) return false;
-    await this.useState(await this.#fetch(this.manifest.state, "the saved state"), "the saved state");
-    return true;
+  /** Fetches a state from an address, relative to the page's. @throws PageError */
+  async fetchState(address: string): Promise<void> {
+    const response = await get(new URL(address, document.baseURI), `the state ${address}`);
+    await this.useState(await response.arrayBuffer(), `the state ${address}`);
+  }
+
+  /** The state that guests start from; null when there is none yet. */
+  get state(): ArrayBuffer | null {
+    return this.#state;
+  }
+
+  async #haveState(): Promise<ArrayBuffer | null> {
+    const { state } = this.manifest;
+    if (this.#state === null && state !== undefined && !this.boots)
+      await this.useState(await this.#fetch(state, "the saved state"), "the saved state");
+    return this.#state;
   }
 
   /** Everything for a guest of its own. @throws PageError */
   async images(): Promise<GuestImages> {
     const { bios, vgaBios, kernel, initrd } = this.manifest;
-    const restore = await this.hasState();
+    const state = await this.#haveState();
     const [core, biosImage, vgaImage, kernelImage, initrdImage] = await Promise.all([
       this.#compiled(),
       this.#copy(bios, "the BIOS"),
       vgaBios === undefined ? undefined : this.#copy(vgaBios, "the VGA BIOS"),
-      restore ? undefined : this.#copy(kernel, "the guest's kernel"),
-      restore ? undefined : this.#copy(initrd, "the guest's initramfs"),
+      state === null ? this.#copy(kernel, "the guest's kernel") : null,
+      state === null ? this.#copy(initrd, "the guest's initramfs") : null,
     ]);
-    const from =
-      kernelImage === undefined || initrdImage === undefined
-        ? { state: this.#state!.slice(0) }
-        : { kernel: kernelImage, initrd: initrdImage };
+    const from = state === null ? { kernel: kernelImage!, initrd: initrdImage! } : { state: state.slice(0) };
     return { core, bios: biosImage, vgaBios: vgaImage, from };
   }
 
@@ -147,5 +156,3 @@ export class GuestPieces {
     return this.#core;
   }
 }
-
-const STATE_MAGIC = 0x86768676;

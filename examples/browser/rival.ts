@@ -53,7 +53,8 @@ export class RivalCard {
     for (const queue of this.#queues) {
       const flush = queue.flush_replies.bind(queue);
       queue.flush_replies = () => {
-        if (queue.num_staged_replies > 0 && (queue.avail_get_flags() & NO_INTERRUPT) !== 0) this.#suppressed++;
+        if (queue.num_staged_replies > 0 && (queue.avail_get_flags() & NO_INTERRUPT) !== 0)
+          this.#suppressed++;
         flush();
       };
     }

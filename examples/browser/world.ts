@@ -8,18 +8,13 @@
 import { MemorySpace } from "vbus/memory";
 import { Switch } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
-import { CARD_NAMES, networkAddresses, peerAddresses, type CardName } from "../linux/cards.js";
+import { CARD_NAMES, peerAddresses, type CardAddresses, type CardName } from "../linux/cards.js";
 import { NetPeer } from "../../test/support/net-peer.js";
 import { PageGuest } from "./page-guest.js";
 import type { GuestPieces } from "./pieces.js";
 import { Recorder } from "./recorder.js";
+import { MTU, SPARE_STATION } from "./spare-network.js";
 
-/** Number of the network of cards that are plugged in later. */
-export const SPARE_NETWORK = 3;
-/** The station behind those. */
-export const SPARE_STATION = networkAddresses(SPARE_NETWORK, 1);
-/** Of all cards. */
-export const MTU = 1500;
 /** Guests in one page; each takes the memory of a machine, and they share one thread. */
 export const MOST_GUESTS = 4;
 
@@ -42,7 +37,7 @@ export class World {
     readonly report: Report,
   ) {
     this.net = new Switch({ scheduler, space, name: "switch" });
-    const station = (name: string, addresses: { mac: string; ip4: string; ip6: string }): NetPeer =>
+    const station = (name: string, addresses: CardAddresses): NetPeer =>
       new NetPeer({ port: this.net.addPort(name), scheduler, space, ...addresses, mtu: MTU });
     for (const name of CARD_NAMES) this.#peers.set(name, station(`${name}-station`, peerAddresses(name)));
     this.#spare = station("eth3-station", SPARE_STATION);

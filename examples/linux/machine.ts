@@ -90,21 +90,24 @@ export class Machine implements GuestShell {
     const state = policy === "use" ? await saved.load() : undefined;
     const what = state === undefined ? `booting ${name}` : `restoring ${name}`;
     return waiting(what, options.progress, async () => {
-      let running = false;
+      let release = (): void => undefined;
       try {
         const images = await readImages(options, state);
         const { emulator, console } = await startGuest(emulatorOptions(images, options), {
           prepare: options.prepare,
           running: () => {
-            running = true;
-            if (!optimise) forbidOptimising();
+            if (optimise) return;
+            forbidOptimising();
+            release = allowOptimising;
           },
-          ...(policy === "ignore" ? {} : { booted: async (booted) => saved.store(await booted.save_state()) }),
+          ...(policy === "ignore"
+            ? {}
+            : { booted: async (booted) => saved.store(await booted.save_state()) }),
         });
         const startMs = performance.now() - began;
         return new Machine(emulator, name, optimise, { console, restored: state !== undefined, startMs });
       } catch (error) {
-        if (running && !optimise) allowOptimising();
+        release();
         throw error;
       }
     });
