@@ -61,8 +61,6 @@ export class PageGuest implements GuestShell {
   #listener: ((bytes: Uint8Array) => void) | null = null;
   #output: number[] = [];
   #outputPosted = false;
-  #spareNic = false;
-  #disk = false;
   #closed = false;
 
   private constructor(
@@ -197,7 +195,7 @@ export class PageGuest implements GuestShell {
 
   /** Whether there is a card that was plugged in. */
   get hasSpareNic(): boolean {
-    return this.#spareNic;
+    return this.attached.host.vbus!.device(SPARE_NIC) !== undefined;
   }
 
   /** The address of the card that is plugged in. */
@@ -209,7 +207,6 @@ export class PageGuest implements GuestShell {
   async plugNic(): Promise<string> {
     const { vbus, bus } = this.attached.host;
     const { mac, ip4 } = spareAddresses(this.number);
-    this.#spareNic = true;
     bus.connect(vbus!.createDevice(SPARE_NIC, "venet", { client_mac: mac, mtu: String(MTU), enabled: "1" }));
     const find = `grep -l ${mac} /sys/class/net/*/address`;
     await this.#until(`${find} >/dev/null 2>&1`);
@@ -224,12 +221,11 @@ export class PageGuest implements GuestShell {
     const { vbus, bus } = this.attached.host;
     bus.disconnect(SPARE_NIC);
     vbus!.removeDevice(SPARE_NIC);
-    this.#spareNic = false;
   }
 
   /** Whether a disk is plugged in. */
   get hasDisk(): boolean {
-    return this.#disk;
+    return this.attached.host.vbus!.device(DISK) !== undefined;
   }
 
   /**
@@ -242,7 +238,6 @@ export class PageGuest implements GuestShell {
       vbus!.registerClass(vblkClass({ backend: () => new MemoryBackend(DISK_BYTES) }));
     const before = new Set(await this.#blockDevices());
     bus.connect(vbus!.createDevice(DISK, "vblk"));
-    this.#disk = true;
     if (!this.world.pieces.manifest.drivers.includes(DISK_DRIVER)) return null;
     await this.check(`grep -q '^vblk ' /proc/modules || insmod /lib/vbus/${DISK_DRIVER}`);
     const end = performance.now() + APPEARS_MS;
@@ -259,7 +254,6 @@ export class PageGuest implements GuestShell {
     const { vbus, bus } = this.attached.host;
     bus.disconnect(DISK);
     vbus!.removeDevice(DISK);
-    this.#disk = false;
   }
 
   /** Switches it off. Twice is harmless. */

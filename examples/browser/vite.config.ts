@@ -14,5 +14,12 @@ export default defineConfig({
     sourcemap: true,
     assetsInlineLimit: 0, // a strict content security policy allows no data: addresses
     chunkSizeWarningLimit: 1500,
+    rolldownOptions: {
+      checks: { bundlerTimings: false },
+      onLog: (level, log, report) => {
+        // v86 and the engine import Node's modules where they run in Node
+        if (!/externalized for browser compatibility/.test(log.message)) report(level, log);
+      },
+    },
   },
 });
