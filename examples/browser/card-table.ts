@@ -15,8 +15,8 @@ export class CardTable {
     this.#body = table.tBodies[0] ?? table.createTBody();
   }
 
-  /** Shows some cards of a guest as they are now. */
-  show(guest: PageGuest, cards: readonly PageCard[]): void {
+  /** Shows some cards of a guest as they are now. @param enabled - whether their links may be switched */
+  show(guest: PageGuest, cards: readonly PageCard[], enabled: boolean): void {
     const readings = guest.readings();
     if (cards.length !== this.#rows.size) this.#build(cards);
     for (const card of cards) {
@@ -31,6 +31,7 @@ export class CardTable {
       const button = link!.querySelector("button")!;
       const up = guest.hasCarrier(card);
       button.textContent = up ? "up" : "down";
+      button.disabled = !enabled;
       button.setAttribute("aria-pressed", String(up));
     }
   }

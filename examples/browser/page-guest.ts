@@ -318,8 +318,10 @@ async function attach(
   const onError = (error: unknown): void => {
     report(`guest ${number}: ${error instanceof Error ? error.message : String(error)}`);
   };
+  // a card that was plugged in keeps its port until its guest lets go of it, and the next one may be there by then
+  let ports = 0;
   const port = (name: string, what: string): Port =>
-    recorder.wrap(net.addPort(`guest${number}-${name}`), `guest${number}-${name}`, what);
+    recorder.wrap(net.addPort(`guest${number}-${name}-${++ports}`), `guest${number}-${name}`, what);
   const bridge = attachVbus(emulator, {
     scheduler,
     devices: [

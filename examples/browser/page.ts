@@ -63,7 +63,7 @@ let charts: Charts;
 let cardTable: CardTable;
 let world: World | null = null;
 let shown: Place | null = null;
-let working = true;
+let working = false;
 let capture: Blob | null = null;
 
 function describe(error: unknown): string {
@@ -106,9 +106,11 @@ function updateButtons(): void {
 
 /** Does one thing at a time, and says how it went. Returns whether it went well. */
 async function perform(what: string, work: () => Promise<string>): Promise<boolean> {
+  if (working) return false;
   working = true;
   show("busy", `${what} …`);
   updateButtons();
+  refresh();
   try {
     const done = await work();
     note(done);
@@ -142,7 +144,7 @@ function refresh(): void {
   if (shown === null) return;
   const { guest, history } = shown;
   charts.show(history, shownCards(guest));
-  cardTable.show(guest, shownCards(guest));
+  cardTable.show(guest, shownCards(guest), !working);
 }
 
 function sample(): void {
