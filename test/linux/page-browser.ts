@@ -91,7 +91,9 @@ export class GuestPage {
     await this.page.keyboard.type(`clear; ${command}; echo "${marker.slice(0, 3)}""${marker.slice(3)}"\n`);
     const rows = this.page.locator(".terminal:not([hidden]) .xterm-rows");
     await rows.filter({ hasText: marker }).waitFor({ timeout });
-    const text = (await rows.locator("> div").allTextContents()).map((line) => line.replaceAll("\u00a0", " ").trimEnd()).join("\n");
+    const text = (await rows.locator("> div").allTextContents())
+      .map((line) => line.replaceAll("\u00a0", " ").trimEnd())
+      .join("\n");
     return text.slice(0, text.indexOf(marker)).trimEnd();
   }
 
