@@ -58,8 +58,8 @@ export function showComparison(table: HTMLTableElement, result: ExperimentResult
   const rows = rowsOf(result);
   table.replaceChildren();
   const head = table.createTHead();
-  addRow(head, "th", ["", "", ...CARD_NAMES, "eth1 : eth0", "eth2 : eth0"]);
-  addRow(head, "th", ["", "", "virtio-net", "venet", "our virtio", "", ""]);
+  addRow(head, "th", ["", ...CARD_NAMES, "eth1 : eth0", "eth2 : eth0"]);
+  addRow(head, "th", ["", "virtio-net", "venet", "our virtio", "", ""]);
   const body = table.createTBody();
   for (const [i, row] of rows.entries()) {
     const { lower } = KINDS[i]!;
@@ -74,19 +74,18 @@ export function showComparison(table: HTMLTableElement, result: ExperimentResult
       };
     };
     addRow(body, "td", [
-      row.title,
-      row.unit,
+      `${row.title}, ${row.unit}`,
       ...CARD_NAMES.map((name) => number(row.values[name])),
       ratio("eth1"),
       ratio("eth2"),
     ]);
   }
-  addRow(body, "td", ["TCP on lo, the ceiling", "MB/s", number(median(result.lo) / 1e6), "", "", "", ""]);
+  addRow(body, "td", ["TCP on lo, the ceiling, MB/s", number(median(result.lo) / 1e6), "", "", "", ""]);
   for (const what of ["doorbells", "interrupts"] as const) {
     const section = table.createTBody();
-    addRow(section, "th", [`${what} per 1000 frames`, "", ...CARD_NAMES.map(() => ""), "", ""]);
+    addRow(section, "th", [`${what} per 1000 frames`, ...CARD_NAMES.map(() => ""), "", ""]);
     for (const row of rows)
-      addRow(section, "td", [row.title, "", ...CARD_NAMES.map((name) => number(row[what][name])), "", ""]);
+      addRow(section, "td", [row.title, ...CARD_NAMES.map((name) => number(row[what][name])), "", ""]);
   }
 }
 

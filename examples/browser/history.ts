@@ -11,7 +11,7 @@ export interface Metric {
   readonly value: (now: Reading, before: Reading, seconds: number) => number | null;
 }
 
-type Sum = "frames" | "bits" | "doorbells" | "suppressed" | "interrupts";
+type Sum = "frames" | "bits" | "doorbells" | "suppressed" | "interrupts" | "drops";
 
 const rate =
   (of: Sum): Metric["value"] =>
@@ -26,6 +26,7 @@ export const METRICS: readonly Metric[] = [
   { key: "doorbells", title: "Doorbells", unit: "/s", value: rate("doorbells") },
   { key: "suppressed", title: "Suppressed notifications", unit: "/s", value: rate("suppressed") },
   { key: "interrupts", title: "Interrupts", unit: "/s", value: rate("interrupts") },
+  { key: "drops", title: "Dropped frames", unit: "/s", value: rate("drops") },
   { key: "tx", title: "Transmit ring in use", unit: "%", value: ({ tx }) => (tx === null ? null : tx * 100) },
   {
     key: "rx",

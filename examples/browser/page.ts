@@ -30,8 +30,6 @@ const buttons = {
   pingGuests: button("ping-guests"),
   plugNic: button("plug-nic"),
   plugDisk: button("plug-disk"),
-  save: button("save"),
-  restore: button("restore"),
   record: button("record"),
   download: button("download"),
   compare: button("compare"),

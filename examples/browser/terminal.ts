@@ -25,7 +25,7 @@ export class GuestTerminal {
     parent: HTMLElement,
     private readonly guest: PageGuest,
   ) {
-    this.element.className = "terminal";
+    this.element.className = "guest-terminal";
     parent.append(this.element);
     this.#terminal.loadAddon(this.#fit);
     this.#terminal.open(this.element);

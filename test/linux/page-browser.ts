@@ -86,10 +86,10 @@ export class GuestPage {
   /** Runs a command in the terminal that is shown, as a person would, and returns what it wrote. */
   async typed(command: string, timeout = 60_000): Promise<string> {
     const marker = `done-${Math.random().toString(36).slice(2)}`;
-    await this.page.locator(".terminal:not([hidden]) .xterm-helper-textarea").focus();
+    await this.page.locator(".guest-terminal:not([hidden]) .xterm-helper-textarea").focus();
     // cleared first: what was there before scrolls no line of it away. The echo must not look like the end
     await this.page.keyboard.type(`clear; ${command}; echo "${marker.slice(0, 3)}""${marker.slice(3)}"\n`);
-    const rows = this.page.locator(".terminal:not([hidden]) .xterm-rows");
+    const rows = this.page.locator(".guest-terminal:not([hidden]) .xterm-rows");
     await rows.filter({ hasText: marker }).waitFor({ timeout });
     const text = (await rows.locator("> div").allTextContents())
       .map((line) => line.replaceAll("\u00a0", " ").trimEnd())
