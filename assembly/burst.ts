@@ -146,12 +146,12 @@ function fillEntry(cookie: u64, entry: usize, gpa: u64, position: u32): void {
 }
 
 /** A descriptor's length as a table entry holds it. */
-function clampLength(length: u64): u64 {
+export function clampLength(length: u64): u64 {
   return length > <u64>u32.MAX_VALUE ? <u64>u32.MAX_VALUE : length;
 }
 
 /** Takes the private copy of a frame's first bytes; bytes beyond a shorter frame read as zero. */
-function readHead(entry: usize, address: usize, length: u64): void {
+export function readHead(entry: usize, address: usize, length: u64): void {
   const head = entry + ENTRY_OFF_HEAD;
   if (length >= <u32>ENTRY_HEAD_SIZE) {
     v128.store(head, v128.load(address));
@@ -479,7 +479,7 @@ function flipOwners(endpoint: usize, first: u32, n: u32): void {
  * (defect R1b) when [S0] finds 1; an unconditional [S1] that reaches memory after that 0 repairs it, a skipped one
  * cannot. `test/model/negotiated.test.ts` explores all of this.
  */
-function announce(endpoint: usize): u32 {
+export function announce(endpoint: usize): u32 {
   const remote = <usize>load<u32>(endpoint, SIG_OFF_REMOTE);
   if (loadByte(remote + IRQ_OFF_DIRTY) == 0) return signalInject(endpoint); // [S0] behind [P3]; pairs with [W1]
   if (loadByte(remote + IRQ_OFF_ENABLED) == 0) {
@@ -495,19 +495,19 @@ function announce(endpoint: usize): u32 {
   return signalInject(endpoint);
 }
 
-function wrap(endpoint: usize, position: u32, n: u32): u32 {
+export function wrap(endpoint: usize, position: u32, n: u32): u32 {
   const count = load<u32>(endpoint, EP_OFF_COUNT);
   const next = position + n; // at most 2 * 134 million: a segment is smaller than 4 GiB
   return next >= count ? next - count : next;
 }
 
 /** True when somebody listens to the write log. A test at the call costs less than a call that tests. */
-function isLogging(endpoint: usize): bool {
+export function isLogging(endpoint: usize): bool {
   return load<u32>(load<u32>(endpoint, SIG_OFF_REGIONS), REGIONS_OFF_WRITE_LOG) != 0;
 }
 
 /** Notes the header and the n descriptors of a burst in the write log. */
-function logBurst(endpoint: usize, first: u32, n: u32, flags: u32): void {
+export function logBurst(endpoint: usize, first: u32, n: u32, flags: u32): void {
   const regions = load<u32>(endpoint, SIG_OFF_REGIONS);
   const count = load<u32>(endpoint, EP_OFF_COUNT);
   const stride = load<u32>(endpoint, EP_OFF_STRIDE);
@@ -525,7 +525,7 @@ function logBurst(endpoint: usize, first: u32, n: u32, flags: u32): void {
  * Publishes a new tail: `full` before `tail` (Q2). The tail is a plain store, ordered by the owner store that follows;
  * `full` is fully ordered, for outside x86 two plain stores may be seen the other way round. It is rare.
  */
-function publishTail(endpoint: usize, index: u32, tail: u32, full: bool): void {
+export function publishTail(endpoint: usize, index: u32, tail: u32, full: bool): void {
   const shared = sharedIndex(endpoint, index);
   if (full) storeByte(shared + IDX_OFF_FULL, 1);
   store<u32>(shared, tail, IDX_OFF_TAIL);

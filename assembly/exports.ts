@@ -23,6 +23,7 @@ export {
 } from "./ring";
 export { iterInit, iterPop, iterPush, iterRead, iterSeek, iterWrite } from "./iterator";
 export { popPeek, popRelease, pushCommit, pushReserve } from "./burst";
+export { ringPeek, ringPush, ringRelease, ringTake } from "./single";
 export { framesDeliver, framesGather, framesScatter } from "./frames";
 export {
   checksumAdd,

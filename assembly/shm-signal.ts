@@ -44,6 +44,7 @@
  * a wakeup is `wakeupBegin → run the notifier? → wakeupNext → again / done / budget spent` (bounded: defect R6).
  */
 import {
+  REGIONS_OFF_WRITE_LOG,
   SIG_KIND_BARE,
   SIG_OFF_BUDGET,
   SIG_OFF_DEFERRED,
@@ -94,7 +95,9 @@ export function signalPlace(signal: usize, record: usize): void {
 
 /** Notes the record in the write log: its six bytes share a line, and an emulator invalidates whole lines anyway. */
 function logRecord(signal: usize): void {
-  logWrite(load<u32>(signal, SIG_OFF_REGIONS), load<u64>(signal, SIG_OFF_GPA), SIGNAL_SIZE);
+  const regions = <usize>load<u32>(signal, SIG_OFF_REGIONS);
+  if (load<u32>(regions, REGIONS_OFF_WRITE_LOG) == 0) return;
+  logWrite(regions, load<u64>(signal, SIG_OFF_GPA), SIGNAL_SIZE);
 }
 
 /** Fills the private state of a signal whose record lies at `record`. */

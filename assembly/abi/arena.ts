@@ -133,6 +133,11 @@ export const EP_OFF_COOKIES = 260;
 /** Size of an endpoint's state. */
 export const EP_STATE_SIZE = 320;
 
+/** Answer of an operation on a single descriptor, a bit: it was done. 0: there is none. */
+export const ONE_DONE = 1;
+/** … and the caller must ring the doorbell. */
+export const ONE_DOORBELL = 2;
+
 /** This side moves valid.head. */
 export const OWNS_VALID_HEAD = 1;
 /** This side moves valid.tail. */

@@ -46,15 +46,20 @@ export function poll(endpoint: usize, index: u32, polls: u32): u32 {
   return 0;
 }
 
+/** Describes a buffer in an entry. */
+export function describe(entry: usize, gpa: u64, cookie: u64): void {
+  store<u64>(entry, gpa, ENTRY_OFF_GPA);
+  store<u32>(entry, FRAME_LENGTH, ENTRY_OFF_LENGTH);
+  store<u64>(entry, cookie, ENTRY_OFF_COOKIE);
+}
+
 /** North: reserves exactly n descriptors and describes n buffers in the table. n, 0 for no room, or a negative errno. */
 export function prepare(endpoint: usize, table: usize, n: u32, buffers: u64): i32 {
   const granted = pushReserve(endpoint, IDX_BOTH, 0, n, 0);
   if (granted != <i32>n) return granted < 0 ? granted : 0;
   let entry = table;
   for (let i: u32 = 0; i < n; i++) {
-    store<u64>(entry, buffers + <u64>i * BUFFER_SIZE, ENTRY_OFF_GPA);
-    store<u32>(entry, FRAME_LENGTH, ENTRY_OFF_LENGTH);
-    store<u64>(entry, <u64>i, ENTRY_OFF_COOKIE);
+    describe(entry, buffers + <u64>i * BUFFER_SIZE, i);
     entry += ENTRY_SIZE;
   }
   return granted;

@@ -50,6 +50,10 @@ export interface EngineExports {
   pushCommit(endpoint: number, index: number, table: number, n: number, flags: number): number;
   popPeek(endpoint: number, index: number, table: number, max: number, flags: number): number;
   popRelease(endpoint: number, index: number, table: number, n: number, flags: number): number;
+  ringPush(endpoint: number, index: number, entry: number, flags: number): number;
+  ringPeek(endpoint: number, index: number, entry: number, flags: number): number;
+  ringRelease(endpoint: number, index: number, entry: number, flags: number): number;
+  ringTake(endpoint: number, index: number, entry: number, flags: number): number;
   framesDeliver(
     frames: number,
     frameCount: number,

@@ -3,6 +3,7 @@ import {
   BURST_NOFLIP,
   BURST_STRICT,
   BURST_TRANSLATE,
+  ENTRY_SIZE,
   EP_OFF_BROKEN,
   EP_OFF_BYTES,
   EP_OFF_COUNT,
@@ -367,6 +368,49 @@ export class Queue {
           flags,
         ),
       ) === 1
+    );
+  }
+
+  /**
+   * Pushes one descriptor: {@link Queue.reserve} and {@link Queue.commit} in one call, for who has one frame to send.
+   * Entry `entry` of the table describes it, flags as for commit. Grants of an earlier reserve end. `ONE_DONE`, with
+   * `ONE_DOORBELL` when the doorbell must be rung; 0: no room. @throws VbusError EPROTO, EINVAL
+   */
+  pushOne(index: QueueIndex, table: BurstTable, flags: number, entry = 0): number {
+    const at = this.#entry(table, entry);
+    return this.#check(this.space.engine.exports.ringPush(this.address, INDEX_NUMBER[index], at, flags));
+  }
+
+  /**
+   * Copies the next descriptor to be popped to an entry of the table; it stays until {@link Queue.releaseOne}. Flags as for
+   * {@link Queue.peek}. `ONE_DONE`, or 0: there is none. @throws VbusError EPROTO, EINVAL
+   */
+  peekOne(index: "valid" | "inuse", table: BurstTable, flags = 0, entry = 0): number {
+    const at = this.#entry(table, entry);
+    return this.#check(this.space.engine.exports.ringPeek(this.address, INDEX_NUMBER[index], at, flags));
+  }
+
+  /** Pops one peeked descriptor; flags as for {@link Queue.release}. `ONE_DONE`, with `ONE_DOORBELL` when it must be rung. @throws VbusError EPROTO, EINVAL */
+  releaseOne(index: "valid" | "inuse", table: BurstTable, flags: number, entry = 0): number {
+    const at = this.#entry(table, entry);
+    return this.#check(this.space.engine.exports.ringRelease(this.address, INDEX_NUMBER[index], at, flags));
+  }
+
+  /**
+   * {@link Queue.peekOne} and {@link Queue.releaseOne} in one call, for who needs no more than the copy in the entry: a
+   * driver that reclaims. `ONE_DONE`, with `ONE_DOORBELL` when it must be rung; 0: there is none. @throws VbusError EPROTO, EINVAL
+   */
+  takeOne(index: "valid" | "inuse", table: BurstTable, flags: number, entry = 0): number {
+    const at = this.#entry(table, entry);
+    return this.#check(this.space.engine.exports.ringTake(this.address, INDEX_NUMBER[index], at, flags));
+  }
+
+  #entry(table: BurstTable, entry: number): number {
+    if (entry >= 0 && entry < table.capacity && Number.isInteger(entry))
+      return table.address + entry * ENTRY_SIZE;
+    throw new VbusError(
+      "EINVAL",
+      `entry ${entry} of a table of ${table.capacity}; give a whole number below that`,
     );
   }
 

@@ -11,6 +11,8 @@ const IMPLEMENTATIONS = [
   engine(false, "south"),
   engine(true, "north"),
   engine(true, "south"),
+  engine(false, "both", "singles"),
+  engine(true, "both", "singles"),
 ];
 
 for (const implementation of IMPLEMENTATIONS) {

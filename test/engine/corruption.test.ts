@@ -174,6 +174,12 @@ function operations(
     () => queue.commit("inuse", table, queue.reserve("inuse", table, 3, flags), BURST_LENGTH | BURST_SIGNAL),
     () => queue.commit("both", table, queue.reserve("both", table, 3, flags), BURST_LENGTH),
     () => queue.commit("valid", table, queue.reserve("valid", table, 3, flags), BURST_LENGTH),
+    () => queue.pushOne("inuse", table, BURST_LENGTH | BURST_SIGNAL),
+    () => queue.pushOne("both", table, BURST_LENGTH),
+    () => queue.pushOne("valid", table, BURST_LENGTH),
+    () => queue.peekOne("inuse", table, flags),
+    () => queue.releaseOne("inuse", table, BURST_SIGNAL),
+    () => queue.takeOne("valid", table, flags | BURST_NOFLIP),
     () => queue.release("inuse", table, queue.peek("inuse", table, 3, flags | BURST_HEAD), BURST_SIGNAL),
     () => queue.release("valid", table, queue.peek("valid", table, 3, flags), BURST_NOFLIP),
     ...cursors.flatMap((cursor) => [

@@ -5,7 +5,7 @@ import { MODEL_ENDS, ModelSide } from "./model-side.js";
 import { ReferenceRing, segmentLength } from "./reference/ring.js";
 import { RemoteThread } from "./remote-side.js";
 import type { Implementation, Layout, Pattern, Rig, RingSide } from "./ring-side.js";
-import { WasmSide } from "./wasm-side.js";
+import { SingleSide, WasmSide } from "./wasm-side.js";
 
 const GPA = 0x20008;
 const RAM = 1 << 20;
@@ -42,8 +42,13 @@ export function modelOnly(): Implementation {
 /** Who is the engine; the other side is the reference model, in the same memory. */
 export type EngineSides = "both" | "north" | "south";
 
-/** The engine on one side or both, in one thread, on unshared or shared memory. */
-export function engine(shared: boolean, sides: EngineSides): Implementation {
+/** The engine on one side or both, in one thread, on unshared or shared memory, by bursts or by single descriptors. */
+export function engine(
+  shared: boolean,
+  sides: EngineSides,
+  how: "bursts" | "singles" = "bursts",
+): Implementation {
+  const Side = how === "bursts" ? WasmSide : SingleSide;
   const init = allocateGuestMemory({ size: RAM, shared });
   const { memory, layout: places } = init;
   const northSpace = MemorySpace.attachSync(memory, places.guestArena, places.regions);
@@ -56,7 +61,7 @@ export function engine(shared: boolean, sides: EngineSides): Implementation {
   };
   let last: Rig | undefined;
   return {
-    name: names[sides],
+    name: how === "bursts" ? names[sides] : `${names[sides]}, one descriptor at a time`,
     largest: 2048,
     open(pattern, layout, count) {
       last?.north.close();
@@ -66,11 +71,11 @@ export function engine(shared: boolean, sides: EngineSides): Implementation {
       const north =
         sides === "south"
           ? modelNorth(segment, pattern, layout, count)
-          : WasmSide.create(northSpace, pattern, GPA, count, layout === "ilp32", offered(layout));
+          : Side.create(northSpace, pattern, GPA, count, layout === "ilp32", offered(layout));
       const south =
         sides === "north"
           ? modelSouth(segment, pattern)
-          : WasmSide.attach(southSpace, pattern, GPA, length, offered(layout));
+          : Side.attach(southSpace, pattern, GPA, length, offered(layout));
       if (north instanceof WasmSide) north.queue.negotiated();
       last = { count, layout, north, south, segment };
       return last;

@@ -214,6 +214,55 @@ describe("the engine makes the steps that the model proves, in their order", () 
     ]);
   });
 
+  it("pushes and takes a single descriptor in one call, in the same order (Q1 to Q6)", () => {
+    const ring = new Ring();
+    const { north, south, out } = ring;
+    south.enable(RECHECK_NONE);
+    const one = (): Access[] => ring.trace(() => north.pushOne("inuse", out, EVERYTHING | BURST_SIGNAL));
+    out.setCookie(0, 100);
+    out.setGpa(0, ring.guest.gpa);
+    out.setLength(0, 1000);
+    const first = one();
+    expect(first.map(text)).toEqual([
+      "load ring[0].sown 0",
+      "load inuse.head 0",
+      "store ring[0].sown 1",
+      ...INJECT_AND_RING,
+    ]);
+    const { before } = storeTo(first, "ring[0].sown");
+    expect(changed(before, ring.segment())).toEqual(["south.pending", "south.dirty", "ring[0].sown"]);
+    expect(before[offsetOf("inuse.tail")]).toBe(1);
+    one();
+    one();
+    const last = one();
+    expect(last.map(text)).toEqual([
+      "load ring[3].sown 0",
+      "load inuse.head 0",
+      "store inuse.full 1",
+      "store ring[3].sown 1",
+      "store south.dirty 1",
+      "load south.enabled 1",
+      "load south.pending 1",
+    ]);
+    expect(storeTo(last, "inuse.full").before[offsetOf("inuse.tail")]).toBe(3);
+    expect(ring.trace(() => north.pushOne("inuse", out, EVERYTHING)).map(text)).toEqual([
+      "load ring[0].sown 1",
+    ]);
+    const taken = ring.trace(() => south.takeOne("inuse", ring.in, 0));
+    expect(taken.map(text)).toEqual([
+      "load ring[0].sown 1",
+      "load inuse.full 1",
+      "store inuse.full 0",
+      "store ring[0].sown 0",
+    ]);
+    expect(storeTo(taken, "inuse.full").before[offsetOf("inuse.head")]).toBe(1);
+    expect(ring.trace(() => south.peekOne("inuse", ring.in)).map(text)).toEqual(["load ring[1].sown 1"]);
+    expect(ring.trace(() => south.releaseOne("inuse", ring.in, 0)).map(text)).toEqual([
+      "load inuse.full 0",
+      "store ring[1].sown 0",
+    ]);
+  });
+
   it("unmasks, then looks at the flags, then at the ring (O5, Q7)", () => {
     const ring = new Ring();
     expect(ring.trace(() => ring.south.enable(RECHECK_INUSE_HEAD)).map(text)).toEqual([

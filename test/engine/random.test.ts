@@ -16,6 +16,7 @@ const LANES = [
   engine(true, "both"),
   engine(false, "north"),
   engine(true, "south"),
+  engine(false, "both", "singles"),
 ];
 
 /** Something that a side does; its result is compared between the lanes, and so is every shared byte afterwards. */

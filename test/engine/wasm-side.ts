@@ -9,6 +9,7 @@ import {
   BURST_SET_VALID,
   BURST_SIGNAL,
   BurstTable,
+  ONE_DOORBELL,
   Queue,
   RECHECK_INUSE_HEAD,
   RECHECK_INUSE_TAIL,
@@ -99,7 +100,7 @@ class WasmCursor implements Cursor {
 
 /** One side of a ring, by the engine. */
 export class WasmSide implements RingSide {
-  private readonly table: BurstTable;
+  protected readonly table: BurstTable;
 
   constructor(
     readonly queue: Queue,
@@ -117,12 +118,12 @@ export class WasmSide implements RingSide {
     ilp32: boolean,
     offer = 0,
   ): WasmSide {
-    return new WasmSide(Queue.create(space, { gpa, count, role: ROLES[pattern][0], ilp32, offer }), 0);
+    return new this(Queue.create(space, { gpa, count, role: ROLES[pattern][0], ilp32, offer }), 0);
   }
 
   /** South: attaches to it. */
   static attach(space: MemorySpace, pattern: Pattern, gpa: number, length: number, accept = 0): WasmSide {
-    return new WasmSide(Queue.attach(space, { gpa, length, role: ROLES[pattern][1], accept }), 1);
+    return new this(Queue.attach(space, { gpa, length, role: ROLES[pattern][1], accept }), 1);
   }
 
   cursor(index: Index | "both", options: { autoupdate?: boolean; noflip?: boolean } = {}): Cursor {
@@ -139,7 +140,7 @@ export class WasmSide implements RingSide {
     return resultOf(() => this.queue.remain(index));
   }
 
-  private fill(items: readonly Item[]): void {
+  protected fill(items: readonly Item[]): void {
     for (const [i, item] of items.entries()) {
       this.table.setGpa(i, item.gpa);
       this.table.setLength(i, item.length);
@@ -200,5 +201,68 @@ export class WasmSide implements RingSide {
   close(): void {
     this.queue.close();
     this.table.close();
+  }
+}
+
+/**
+ * One side of a ring, by the engine's operations on single descriptors: what the table asks for in bursts is done one by
+ * one, and only the last of a burst signals.
+ */
+export class SingleSide extends WasmSide {
+  private pushable = 0;
+
+  override reserve(index: Index | "both", max: number): number {
+    const granted = super.reserve(index, max);
+    this.pushable = Math.max(0, granted);
+    return granted;
+  }
+
+  /** A step of an iterator ends what was granted. */
+  override cursor(index: Index | "both", options: { autoupdate?: boolean; noflip?: boolean } = {}): Cursor {
+    const cursor = super.cursor(index, options);
+    const push = cursor.push.bind(cursor);
+    cursor.push = () => {
+      this.pushable = 0;
+      return push();
+    };
+    return cursor;
+  }
+
+  override commit(index: Index | "both", items: readonly Item[], options: Options): number {
+    // a burst of none, and more than was granted, are things that only bursts know
+    if (items.length === 0 || items.length > this.pushable) return super.commit(index, items, options);
+    this.pushable -= items.length;
+    this.fill(items);
+    return resultOf(() =>
+      this.eachOf(items.length, options, (flags, i) => {
+        const done = this.queue.pushOne(index, this.table, flags, i);
+        if (done === 0) throw new Error("a descriptor that was granted cannot be pushed");
+        return done;
+      }),
+    );
+  }
+
+  override peek(index: Index, max: number): Item[] | number {
+    if (max !== 1) return super.peek(index, max);
+    return resultOf(() => {
+      const { table } = this;
+      if (this.queue.peekOne(index, table, BURST_COOKIE) === 0) return [];
+      return [{ gpa: table.gpa(0), length: table.length(0), cookie: table.cookie(0) }];
+    });
+  }
+
+  override release(index: Index, n: number, options: Options, items: readonly Item[] = []): number {
+    if (n === 0) return super.release(index, n, options, items);
+    this.fill(items);
+    return resultOf(() =>
+      this.eachOf(n, options, (flags, i) => this.queue.releaseOne(index, this.table, flags, i)),
+    );
+  }
+
+  private eachOf(n: number, options: Options, one: (flags: number, i: number) => number): number {
+    const flags = flagsOf(options);
+    let last = 0;
+    for (let i = 0; i < n; i++) last = one(i + 1 === n ? flags : flags & ~BURST_SIGNAL, i);
+    return (last & ONE_DOORBELL) === 0 ? 0 : 1;
   }
 }

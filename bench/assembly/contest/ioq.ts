@@ -17,7 +17,8 @@ import { IDX_BOTH, IDX_INUSE, IDX_VALID } from "../../../assembly/abi/ioq";
 import { popPeek, popRelease, pushCommit, pushReserve } from "../../../assembly/burst";
 import { copyBytes } from "../../../assembly/copy";
 import { privateIndex, ringWakeupBegin, ringWakeupNext } from "../../../assembly/ring";
-import { poll, prepare, WHOLE_DESCRIPTOR } from "../sides";
+import { ringPeek, ringPush, ringRelease, ringTake } from "../../../assembly/single";
+import { describe, poll, prepare, WHOLE_DESCRIPTOR } from "../sides";
 
 /** One side of an IOQ. */
 @unmanaged
@@ -35,11 +36,22 @@ export class IoqSide {
   /** BURST_SIGNAL, or 0 without notifications. */
   signal: u32;
 
+  /** A single descriptor is reserved when it is published. */
   prepare(n: u32): i32 {
+    if (n == 1) {
+      describe(this.table, this.buffersGpa, 0);
+      return 1;
+    }
     return prepare(this.endpoint, this.table, n, this.buffersGpa);
   }
 
   publish(n: u32): i32 {
+    if (n == 1) {
+      const result = ringPush(this.endpoint, IDX_BOTH, this.table, WHOLE_DESCRIPTOR | this.signal);
+      if (result <= 0) return result;
+      this.doorbells += (<u32>result) >> 1;
+      return 1;
+    }
     const result = pushCommit(this.endpoint, IDX_BOTH, this.table, n, WHOLE_DESCRIPTOR | this.signal);
     if (result < 0) return result;
     this.doorbells += result;
@@ -47,6 +59,7 @@ export class IoqSide {
   }
 
   reap(n: u32): i32 {
+    if (n == 1) return ringTake(this.endpoint, IDX_VALID, this.table, BURST_NOFLIP | BURST_CLEAR_VALID);
     const granted = popPeek(this.endpoint, IDX_VALID, this.table, n, 0);
     if (granted <= 0) return granted;
     const flags = BURST_NOFLIP | BURST_CLEAR_VALID;
@@ -55,6 +68,14 @@ export class IoqSide {
   }
 
   serve(n: u32): i32 {
+    if (n == 1) {
+      const found = ringPeek(this.endpoint, IDX_INUSE, this.table, BURST_TRANSLATE);
+      if (found <= 0) return found;
+      const result = ringRelease(this.endpoint, IDX_INUSE, this.table, this.signal);
+      if (result < 0) return result;
+      this.doorbells += (<u32>result) >> 1;
+      return 1;
+    }
     const granted = popPeek(this.endpoint, IDX_INUSE, this.table, n, BURST_TRANSLATE);
     if (granted <= 0) return granted;
     return this.giveBack(granted);
