@@ -191,7 +191,6 @@ function packShootout() {
   for (const suffix of [".c", ".h"]) {
     for (const file of filesBelow("bench/native", suffix)) copy(file, `dist/${file}`);
   }
-  fs.chmodSync(absolute(`${PACKED_FOLDER}/shootout/cli.js`), 0o755);
 }
 
 /** Builds the package and, with `programs`, tests, benchmarks and examples. */
@@ -207,6 +206,7 @@ export function build({ programs }) {
       sources: [...filesBelow("bindings", ".ts"), ...filesBelow("assembly/abi", ".ts")],
       dependsOn: "",
     });
+    fs.chmodSync(absolute("dist/bindings/cli/vbus.js"), 0o755);
     if (!programs) return;
     await buildBenchWasm();
     const folders = ["test", "bench", "examples"];

@@ -20,3 +20,6 @@ export type { IoqSnapshot, OwnRingIndex, RingIndex, SharedRingIndex } from "./io
 export type { PackedEvent, PackedEvents, SplitRings, VirtqueueSnapshot } from "./virtqueue.js";
 export type { NotificationBytes, SignalBytes, SignalSnapshot } from "./signal.js";
 export type { Plain } from "./plain.js";
+export { ringPicture, type PictureOptions } from "./picture.js";
+export { EXPOSITION_TYPE, prometheusText } from "./prometheus.js";
+export { inspectionText, type InspectionTextOptions } from "./text.js";

@@ -24,6 +24,8 @@ import {
 } from "vbus/emulators/v86";
 import { venetClass } from "vbus/devices/venet";
 import { virtioNet, type VirtioNet, type VirtioNetOptions } from "vbus/devices/virtio-net";
+import { inspect } from "vbus/inspect";
+import { serveInspections } from "vbus/inspect/node-socket";
 import { MemorySpace } from "vbus/memory";
 import { capturePort, PcapngWriter, Switch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
@@ -62,6 +64,8 @@ export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs
   virtioFunction?: Pick<V86VirtioOptions, "rings" | "vectors">;
   /** File for everything that crosses the cards, as pcapng. */
   capture?: string;
+  /** Socket at which `vbus inspect` finds the host. */
+  inspect?: string;
   /** How the stations speak TCP. */
   tcp?: TcpOptions;
   /** Attributes of the venet card besides its address, MTU and carrier. */
@@ -101,6 +105,7 @@ export class Lab implements CardLab {
     const wrap = (port: Port, name: CardName): Port =>
       capture === null ? port : capturePort(port, capture.writer, { name, description: CARD_KINDS[name] });
     const peers = new Map<CardName, NetPeer>();
+    const switches: Switch[] = [];
     const addPeer = (name: CardName, port: Port): void => {
       const peer = new NetPeer({
         port,
@@ -119,6 +124,21 @@ export class Lab implements CardLab {
     const prepared = preparedAs(names);
     if (names.includes("eth2") && vectors !== undefined) prepared.push(`${vectors} vectors`);
     try {
+      if (options.inspect !== undefined) {
+        const server = await serveInspections(options.inspect, (how) => {
+          const { vbus = null, function: bridge = null } = host ?? {};
+          return inspect(
+            {
+              ...(vbus === null ? {} : { vbus }),
+              bridges: bridge === null ? {} : { guest: bridge.bridge },
+              virtio: virtio === null ? [] : [virtio.host.function.device],
+              switches,
+            },
+            how,
+          );
+        });
+        closers.push(() => server.close());
+      }
       const machine = await Machine.start({
         ...options,
         preparedAs: prepared.join("; "),
@@ -126,6 +146,7 @@ export class Lab implements CardLab {
           const attaching: Promise<void>[] = [];
           if (names.includes("eth1")) {
             const net = new Switch({ scheduler, space, name: "eth1" });
+            switches.push(net);
             closers.push(() => net.close());
             const attached = attachVbus(emulator, {
               scheduler,
@@ -152,6 +173,7 @@ export class Lab implements CardLab {
           }
           if (names.includes("eth2")) {
             const net = new Switch({ scheduler, space, name: "eth2" });
+            switches.push(net);
             closers.push(() => net.close());
             const card = virtioNet({
               name: "eth2",

@@ -20,6 +20,7 @@ them: ping, 60-byte frames (pktgen), and TCP in both directions with verified co
   --rounds <n>        that count (default ${DEFAULTS.rounds}), after --warm-up rounds that do not (default ${DEFAULTS.warmUp})
   --seed <n>          of the patterns (default ${DEFAULTS.seed})
   --capture <file>    writes everything that crosses the cards, as pcapng; slows both down
+  --inspect <socket>  serves what "vbus inspect <socket>" shows: bus, queues, switches, counters
   --shell             an interactive console instead of the measurements; Ctrl-] ends it
   --boot              boot even when there is a saved state
   --json              print the result as JSON on standard output
@@ -70,6 +71,7 @@ function readOptions(argv: string[]) {
     "warm-up": text,
     seed: text,
     capture: text,
+    inspect: text,
     shell: flag,
     boot: flag,
     json: flag,
@@ -85,6 +87,7 @@ function readOptions(argv: string[]) {
   return {
     cards: cardsOption(values.nics),
     capture: values.capture,
+    inspect: values.inspect,
     shell: values.shell ?? false,
     boot: values.boot ?? false,
     json: values.json ?? false,
@@ -112,6 +115,7 @@ async function main(): Promise<number> {
     state: options.boot ? "renew" : "use",
     progress,
     ...(options.capture === undefined ? {} : { capture: options.capture }),
+    ...(options.inspect === undefined ? {} : { inspect: options.inspect }),
   });
   try {
     const how = lab.machine.restored ? "restored" : "booted";

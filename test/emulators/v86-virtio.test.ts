@@ -1,7 +1,7 @@
 /** Virtio functions in v86, without a guest: accesses as v86 makes them for its guest, by ports and memory. */
 import { createRequire } from "node:module";
 import { V86, type V86Options as EmulatorOptions } from "v86";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { virtioEntropy, type VirtioEntropy } from "vbus/devices/virtio-rng";
 import { attachVbus, attachVirtio, type V86VirtioHost, type V86VirtioOptions } from "vbus/emulators/v86";
 import { GuestMemory, MemorySpace } from "vbus/memory";
@@ -23,6 +23,7 @@ interface Ports {
 interface Cpu {
   wasm_memory: WebAssembly.Memory;
   mem8: { byteOffset: number };
+  instruction_counter: { byteOffset: number };
   io: Ports;
   wm: { exports: { v86_malloc(size: number): number } };
   mmap_write32(address: number, value: number): void;
@@ -344,6 +345,87 @@ describe("a virtio function in v86", () => {
     expect(driver.reap(queue)).toHaveLength(2);
     queue.chains.setChain(0, [], [{ gpa: queue.buffers, length: 8 }]);
     expect(queue.ring.add(queue.chains, 1)).toBe(true);
+  });
+
+  describe("serves a guest by the time that its slices take", () => {
+    let now: number;
+
+    /** Slices of the guest, 100,000 instructions each; it never idles. */
+    const slices = (n: number, ms: number): void => {
+      for (let i = 0; i < n; i++) {
+        execute(100_000);
+        now += ms;
+        driver.settle();
+      }
+    };
+    const execute = (instructions: number): void => {
+      const words = new Uint32Array(cpu.wasm_memory.buffer);
+      words[cpu.instruction_counter.byteOffset >>> 2]! += instructions;
+    };
+    /** Kicks once; whether that was answered by the time the access was over. */
+    const atOnce = (): boolean => {
+      const queue = driver.queues.get(0)!;
+      driver.offer(queue, 1, 0, "always");
+      return driver.reap(queue).length > 0;
+    };
+    const clear = (): void => {
+      driver.settle();
+      driver.reap(driver.queues.get(0)!);
+    };
+
+    beforeEach(() => {
+      now = 1000;
+      vi.spyOn(performance, "now").mockImplementation(() => now);
+      driver.bringUp();
+    });
+    afterEach(() => {
+      vi.restoreAllMocks();
+    });
+
+    it("at the end of a slice, while it is busy and slices are short", () => {
+      slices(10, 1);
+      expect(atOnce()).toBe(false);
+      clear();
+      execute(50_000);
+      expect(atOnce(), "after a pause: it has more to say nonetheless").toBe(false);
+    });
+
+    it("at once, while slices take long: it polls, and kicks as soon as it has its answer", () => {
+      slices(10, 60);
+      for (let i = 0; i < 50; i++) {
+        expect(atOnce(), `kick ${i}`).toBe(true);
+        execute(3000);
+        now += 2;
+        if (i % 3 === 0) driver.settle(); // its slice, which the kick ended
+      }
+      expect(host.counters().postponed).toBe(0);
+    });
+
+    it("at the end of the slice again, once it has become fast", () => {
+      slices(10, 60);
+      expect(atOnce()).toBe(true);
+      slices(2, 1);
+      expect(atOnce()).toBe(false);
+    });
+
+    it("as before when one slice took long: the host had something else to do", () => {
+      for (let i = 0; i < 10; i++) {
+        slices(4, 1);
+        slices(2, 100);
+        expect(atOnce(), `round ${i}`).toBe(false);
+        clear();
+      }
+    });
+
+    it("as before when it idled for long, which says nothing of its speed", () => {
+      slices(10, 1);
+      for (let i = 0; i < 10; i++) {
+        execute(500);
+        now += 50;
+        driver.settle();
+      }
+      expect(atOnce()).toBe(false);
+    });
   });
 
   it("forgets kicks that were postponed when its machine is reset, and starts anew", () => {

@@ -18,6 +18,8 @@ export interface MachineOptions {
   rings?: VirtioRingOptions;
   pci?: Pick<VirtioPciOptions, "vectors" | "msi" | "place">;
   arenaSize?: number;
+  /** Another device of the same machine: one memory, one arena, one thread. */
+  beside?: VirtioMachine;
 }
 
 /** A machine without an emulator: one device, registers, a driver written by hand, virtual time. */
@@ -47,11 +49,12 @@ export class VirtioMachine extends RegisterDriver {
     face: VirtioFace,
     options: MachineOptions = {},
   ): Promise<VirtioMachine> {
+    const { beside } = options;
     const init = allocateGuestMemory({ size: 4 << 20, arenaSize: options.arenaSize ?? 1 << 20 });
-    const memory = await openHostView(init);
-    const guest = await GuestMemory.open(init);
+    const memory = beside?.memory ?? (await openHostView(init));
+    const guest = beside?.guest ?? (await GuestMemory.open(init));
     const free = memory.arena.available;
-    const scheduler = new VirtualScheduler();
+    const scheduler = beside?.scheduler ?? new VirtualScheduler();
     const errors: unknown[] = [];
     const messages: { address: number; data: number }[] = [];
     const common = {

@@ -1,4 +1,5 @@
 import type { V86Machine } from "./machine.js";
+import { SlicePace } from "./slice-pace.js";
 
 /** A doorbell that comes so many instructions after the last is served at once … */
 const PAUSE_INSTRUCTIONS = 16_000;
@@ -12,11 +13,17 @@ const POSTPONED_MAX = 4096;
  * port access that rang, which is what makes a round trip short. A guest that is busy has more to say: it is served at the end
  * of its slice (some 100,000 instructions, or as soon as it idles). Until then it need not ring again. Doorbells in memory can
  * only be served then, for their device may want to interrupt: the slice ends early for those that come after a pause.
+ *
+ * A guest whose slices take long (firmware, a boot loader: code that is interpreted) polls for its answer, and has nothing to
+ * gain from bursts. All its doorbells are served at once, and its slice ends: what the device waits for (a file, a network)
+ * comes by the event loop, which has its turn only between slices.
  */
 export class V86Doorbells {
   /** When the last one rang, in instructions. */
   #last: number;
   readonly #postponed = new Set<number>();
+  readonly #pace = new SlicePace();
+  #skipped = 0;
   #count = 0;
 
   /**
@@ -43,15 +50,25 @@ export class V86Doorbells {
     const now = machine.internals.instructions;
     const pause = (now - this.#last) >>> 0;
     this.#last = now;
-    if (pause < PAUSE_INSTRUCTIONS || (now - machine.lastIdle) >>> 0 > BUSY_INSTRUCTIONS) {
+    const { slow } = this.#pace;
+    if (!slow && (pause < PAUSE_INSTRUCTIONS || (now - machine.lastIdle) >>> 0 > BUSY_INSTRUCTIONS)) {
       this.#postpone(doorbell);
     } else if (machine.context === "memory") {
       this.#postpone(doorbell);
-      machine.internals.endSlice();
+      this.#endSlice();
     } else {
       this.answer(doorbell);
       machine.runTasks();
+      if (slow) this.#endSlice();
     }
+  }
+
+  /** Ending a slice counts instructions that the guest never executed. */
+  #endSlice(): void {
+    const { internals } = this.machine;
+    const before = internals.instructions;
+    internals.endSlice();
+    this.#skipped += (internals.instructions - before) >>> 0;
   }
 
   #postpone(doorbell: number): void {
@@ -63,6 +80,7 @@ export class V86Doorbells {
 
   /** Serves what was postponed. */
   serve(): void {
+    this.#pace.note(performance.now(), (this.machine.internals.instructions - this.#skipped) >>> 0);
     if (this.#postponed.size === 0) return;
     const doorbells = [...this.#postponed];
     this.#postponed.clear();
