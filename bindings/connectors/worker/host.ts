@@ -24,11 +24,11 @@ import { VbusError } from "../../errors.js";
 import { openHostView, type GuestMemoryInit } from "../../memory/guest.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
+import { DoorbellWaiter } from "../../doorbells/waiter.js";
+import { HeartbeatWatch } from "../../doorbells/heartbeat.js";
+import { DoorbellPage } from "../../doorbells/page.js";
 import type { BridgeCounters, BridgeHost } from "../bridge/host.js";
 import { openBridge } from "../bridge/open.js";
-import { DoorbellWaiter } from "./doorbell.js";
-import { HeartbeatWatch } from "./heartbeat.js";
-import { DoorbellPage } from "./page.js";
 
 /** How to put a bus in front of a guest in another thread. */
 export interface WorkerHostOptions {

@@ -92,7 +92,6 @@ struct vbus_bridge {
  * @bridge: how to ring
  * @handle: what to ring with
  * @cookie: by what name south rings us
- * @closed: south has let go of it
  * @list: in the device's list
  */
 struct vbus_signal {
@@ -100,7 +99,6 @@ struct vbus_signal {
 	struct vbus_bridge *bridge;
 	u32 handle;
 	u32 cookie;
-	bool closed;
 	struct list_head list;
 };
 
