@@ -6,6 +6,7 @@ export * from "../assembly/abi/shm-signal.js";
 export * from "../assembly/abi/ioq.js";
 export * from "../assembly/abi/vbus.js";
 export * from "../assembly/abi/pci.js";
+export * from "../assembly/abi/vbus-mmio.js";
 export * from "../assembly/abi/msix.js";
 export * from "../assembly/abi/venet.js";
 export * from "../assembly/abi/vconsole.js";

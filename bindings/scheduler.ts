@@ -52,6 +52,7 @@ export class EventLoopScheduler implements Scheduler {
   #scheduled = false;
   #working = false;
   readonly #yield = macrotask();
+  #polls: readonly (() => void)[] = [];
 
   /** @param onError - told of exceptions in tasks */
   constructor(private readonly onError?: (error: unknown) => void) {}
@@ -73,8 +74,22 @@ export class EventLoopScheduler implements Scheduler {
    * (an emulator between two slices of its guest). Tasks that are left run in the event loop, as always. Returns true when nothing is left; false also from within a task, where it does nothing.
    */
   runPending(budgetMs: number): boolean {
+    for (const look of this.#polls) look();
     if (this.#tasks.length === 0) return true;
     return this.#work(performance.now() + budgetMs);
+  }
+
+  /**
+   * Has `look` called at the beginning of every {@link EventLoopScheduler.runPending}: for those who wait for what only the
+   * event loop would tell, such as a doorbell from another thread. It posts what it finds. Must not throw.
+   */
+  addPoll(look: () => void): Timer {
+    this.#polls = [...this.#polls, look];
+    return {
+      cancel: () => {
+        this.#polls = this.#polls.filter((other) => other !== look);
+      },
+    };
   }
 
   /** Runs tasks until none is left (true) or time is over (false). */

@@ -10,8 +10,15 @@ import { ROOT, StepError, main, runTool } from "./step.mjs";
 
 const MINIMUM_NODE = [20, 19];
 
+/** What compiles the toy emulator's guest program, which lies there compiled: Debian package, variable, names as below. */
+export const TOY_COMPILER = [
+  { package: "clang", variable: "VBUS_CLANG", names: ["clang"] },
+  { package: "lld", variable: "VBUS_LLD", names: ["ld.lld"] },
+];
+
 /** Programs that tests start: Debian package, environment variable that names a binary, names to look for. */
 const TEST_PROGRAMS = [
+  ...TOY_COMPILER,
   {
     package: "chromium",
     variable: "VBUS_CHROMIUM",
@@ -57,7 +64,8 @@ async function ensureDependencies() {
   });
 }
 
-function findProgram({ variable, names }) {
+/** Where a program is: what its variable names, or what is on PATH; undefined when it is not there. */
+export function findProgram({ variable, names }) {
   const given = process.env[variable];
   if (given !== undefined && given !== "") {
     if (isExecutable(given)) return given;
@@ -70,24 +78,26 @@ function findProgram({ variable, names }) {
 }
 
 /**
- * Finds Chromium, tshark and the tools of ext4, installing them where this can be done without asking: as root on a system with apt.
- * @returns {Promise<Record<string, string>>} the variables above, for the environment of the tests
+ * Finds programs, installing them where this can be done without asking: as root on a system with apt.
+ * @param {typeof TEST_PROGRAMS} wanted which
+ * @param {string} needed begins the sentence that says what is missing
+ * @returns {Promise<Record<string, string>>} their variables, for the environment of whoever starts them
  */
-export async function ensureTestPrograms() {
-  const missing = TEST_PROGRAMS.filter((program) => findProgram(program) === undefined);
+export async function ensurePrograms(wanted, needed) {
+  const missing = wanted.filter((program) => findProgram(program) === undefined);
   if (missing.length > 0) {
     const packages = [...new Set(missing.map((program) => program.package))];
     const variables = missing.map((program) => program.variable).join(" and ");
     if (!canInstall()) {
       throw new StepError(
-        `the tests need ${packages.join(" and ")}: install with your system's package manager (Debian: ` +
+        `${needed} ${packages.join(" and ")}: install with your system's package manager (Debian: ` +
           `apt-get install ${packages.join(" ")}), or point ${variables} at the binary`,
       );
     }
     await installPackages(packages);
   }
   const found = {};
-  for (const program of TEST_PROGRAMS) {
+  for (const program of wanted) {
     const file = findProgram(program);
     if (file === undefined) {
       throw new StepError(
@@ -97,6 +107,11 @@ export async function ensureTestPrograms() {
     found[program.variable] = file;
   }
   return found;
+}
+
+/** Everything that tests start. */
+export function ensureTestPrograms() {
+  return ensurePrograms(TEST_PROGRAMS, "the tests need");
 }
 
 /** Checks Node, installs the dependencies when they are missing or older than the lock file, builds what is stale. */

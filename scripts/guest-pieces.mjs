@@ -33,7 +33,10 @@ const BOOT_MODULES = [
   "drivers/net/net_failover.ko",
   "drivers/net/virtio_net.ko",
 ];
-/** Lie there for those who need them, in the order to load them: 60-byte frames, VLANs, other virtio devices and transports. */
+/**
+ * Lie there for those who need them, in the order to load them: 60-byte frames, VLANs, other virtio devices and transports, a
+ * file system.
+ */
 const EXTRA_MODULES = [
   "net/core/pktgen.ko",
   "net/llc/llc.ko",
@@ -45,6 +48,11 @@ const EXTRA_MODULES = [
   "drivers/block/virtio_blk.ko",
   "drivers/char/virtio_console.ko",
   "drivers/virtio/virtio_mmio.ko",
+  "crypto/crc32c_generic.ko",
+  "lib/crc16.ko",
+  "fs/mbcache.ko",
+  "fs/jbd2/jbd2.ko",
+  "fs/ext4/ext4.ko",
 ];
 
 /** Variables that name a piece instead of fetching or building it. */
@@ -54,7 +62,7 @@ const VARIABLES = {
   headers: ["VBUS_GUEST_KDIR", "the build folder of that kernel, to build the drivers with"],
   drivers: [
     "VBUS_GUEST_DRIVERS",
-    "instead of the build folder: a folder with vbus.ko, venet.ko and virtio_vbus.ko for that kernel",
+    "instead of the build folder: a folder with vbus.ko, venet.ko, virtio_vbus.ko, vblk.ko and vconsole.ko for that kernel",
   ],
   busybox: ["VBUS_GUEST_BUSYBOX", "a static i386 busybox"],
   bios: ["VBUS_GUEST_BIOS", "SeaBIOS (bios.bin, 128 KiB)"],
@@ -333,7 +341,19 @@ async function makeHostile(cache, { hostile }, programs) {
 }
 
 async function makeInitrd(cache, { busybox, modules, drivers, tools }) {
-  const folders = ["bin", "dev", "etc", "lib", "lib/modules", "lib/vbus", "proc", "root", "sys", "tmp"];
+  const folders = [
+    "bin",
+    "dev",
+    "etc",
+    "lib",
+    "lib/modules",
+    "lib/vbus",
+    "mnt",
+    "proc",
+    "root",
+    "sys",
+    "tmp",
+  ];
   const stock = [...BOOT_MODULES, ...EXTRA_MODULES].map((name) => ({
     name: `lib/modules/${path.basename(name)}`,
     content: fs.readFileSync(path.join(modules, "kernel", name)),

@@ -22,6 +22,7 @@ export const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval';
 const TYPES = {
   ".css": "text/css; charset=utf-8",
   ".gz": "application/gzip",
+  ".hex": "text/plain; charset=utf-8",
   ".html": "text/html; charset=utf-8",
   ".js": "text/javascript; charset=utf-8",
   ".map": "application/json",

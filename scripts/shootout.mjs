@@ -9,7 +9,8 @@ await main(async () => {
   const args = process.argv.slice(2);
   await ensure();
   const only = args[args.indexOf("--only") + 1] ?? "";
-  const wantsGuest = !args.includes("--help") && (!args.includes("--only") || only.includes("linux"));
+  const measures = !args.includes("--help") && !args.includes("--markdown");
+  const wantsGuest = measures && (!args.includes("--only") || only.includes("linux"));
   let environment = {};
   if (wantsGuest) {
     try {

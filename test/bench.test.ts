@@ -201,7 +201,19 @@ describe("the report", () => {
   ];
   const traffic: TrafficRow[] = [
     trafficRow({ name: "64 KiB <superframes>", card: "venet", mtu: 1500, note: "2 superframes & more" }, [
-      { frames: 1000, bytes: 65_536_000, seconds: 1, received: 46_000, signals: 5, cpu: 2e9 },
+      {
+        frames: 1000,
+        bytes: 65_536_000,
+        payload: 65_482_000,
+        seconds: 1,
+        received: 46_000,
+        signals: 5,
+        doorbells: 3,
+        interrupts: 2,
+        copied: 131_072_000,
+        verified: 0,
+        cpu: 2e9,
+      },
     ]),
   ];
   const report: Report = {
@@ -347,8 +359,13 @@ describe("frames of the traffic figures", () => {
       frames: 2000,
       bytes: 1_000_000_000,
       seconds,
+      payload: 900_000_000,
       received: 1000,
       signals: 30,
+      doorbells: 20,
+      interrupts: 10,
+      copied: 2_000_000_000,
+      verified: 0,
       cpu: 3e9,
     }));
     const row = trafficRow({ name: "frames", card: "venet", mtu: 1500, note: "merged" }, samples);

@@ -8,6 +8,7 @@
  *   24 host heartbeat  28 guest heartbeat
  *   64 towards-host sequence           128 towards-host bitmap, 32 words
  *  256 towards-guest sequence          320 towards-guest bitmap, 32 words
+ *  448 towards-host leftovers          452 towards-guest leftovers (frame links)
  * 1024 call slots, 64 bytes each:
  *       0 state   4 vector   8 len   16 datap low   20 datap high   24 result   28 serial
  * ```
@@ -46,6 +47,10 @@ export const LINK_OFF_HOST_BITMAP = 128;
 export const LINK_OFF_GUEST_SEQUENCE = 256;
 /** Offset of the doorbells towards the guest. */
 export const LINK_OFF_GUEST_BITMAP = 320;
+/** Offset of the word that says who accounts for frames left in the ring towards the host (frame links). */
+export const LINK_OFF_HOST_LEFTOVERS = 448;
+/** Offset of the word that says who accounts for frames left in the ring towards the guest (frame links). */
+export const LINK_OFF_GUEST_LEFTOVERS = 452;
 /** Offset of call slot 0. */
 export const LINK_OFF_CALLS = 1024;
 
@@ -66,6 +71,15 @@ export const BELL_EVENTQ = 1;
 export const BELL_SIGNALS = 2;
 /** Number of doorbells that signal handles share. */
 export const BELL_RESIDUES = 1022;
+
+/** Doorbell of a frame link: the ring from the one that rings exists now, and may be attached. */
+export const BELL_RING_READY = 0;
+/** Doorbell of a frame link: the ring of the one that is rung was attached; frames may be sent. */
+export const BELL_RING_ATTACHED = 1;
+/** Doorbell of a frame link: the signal of the ring towards the one that is rung (frames came). */
+export const BELL_RING_FRAMES = 2;
+/** Doorbell of a frame link: the signal of the ring from the one that is rung (room came). */
+export const BELL_RING_ROOM = 3;
 
 /** Fewest call slots. */
 export const SLOTS_MIN = 1;

@@ -1,25 +1,17 @@
 /** A guest of the traffic figures: sends the frames of a plan, or counts what arrives. Runs as a worker. */
 import type { ProxyBus } from "vbus/drivers";
-import { VenetDriver, type TransmitFrame, type VenetNic } from "vbus/drivers/venet";
-import { virtioBusDriver } from "vbus/drivers/virtio";
-import { VirtioNetDriver, type VirtioNic } from "vbus/drivers/virtio-net";
+import type { TransmitFrame, VenetNic } from "vbus/drivers/venet";
+import type { VirtioNic } from "vbus/drivers/virtio-net";
 import type { GuestMemoryInit } from "vbus/memory";
 import type { Batch } from "vbus/net";
+import { quantile } from "../harness/statistics.js";
 import { serveCommands } from "../harness/thread.js";
-import { joinBus, takeDevice, type Taken } from "./join.js";
-import { buildSegments, HEADERS, type SegmentPlan } from "./segments.js";
+import { takeCard, type CardOrder } from "./card.js";
+import { joinBus, type Taken } from "./join.js";
+import { buildSegments, FLOWS, type SegmentPlan } from "./segments.js";
+import { OutgoingFlow, Verifier } from "./stack.js";
 
-/** Network cards there are: venet, or virtio-net over the same bus with rings of one format. */
-export type TrafficCard = "venet" | "split" | "packed";
-
-/** What `open` takes. */
-export interface TrafficOpenOrder {
-  card: TrafficCard;
-  mtu: number;
-  offloads: boolean;
-}
-
-/** What `prepare` takes: the flow to send, between two stations. */
+/** What `prepare` takes: the flow to send or to expect, between two stations. */
 export interface TrafficPlanOrder {
   plan: SegmentPlan;
   from: number;
@@ -36,9 +28,25 @@ export interface TrafficSent {
   started: number;
 }
 
+/** What `trips` answers: round trips, in ns. */
+export interface TrafficTrips {
+  p50: number;
+  p90: number;
+  p99: number;
+  max: number;
+}
+
+/** What `counters` answers. */
+export interface TrafficGuestCounters {
+  doorbells: { rx: number; tx: number };
+  copied: number;
+}
+
 /** What `received` answers. */
 export interface TrafficReceived {
   frames: number;
+  /** Frames whose checksum this guest had to verify. */
+  verified: number;
   /** When the last one arrived. */
   last: number;
 }
@@ -46,39 +54,28 @@ export interface TrafficReceived {
 /** Frames handed to the ring at once, and their bytes at most. */
 const BURST = 64;
 const BURST_BYTES = 1 << 20;
-/** EtherTypes: IPv4, and the one for local experiments. */
-const IPV4 = 0x0800;
+/** The EtherType for local experiments. */
 const GREETING = 0x88b5;
+const TRIP_FRAME: SegmentPlan = { length: 64, count: 1, checksum: "complete", segment: null };
+/** Each round trip has that long. */
+const TRIP_MS = 5000;
 const wallClock = (): number => performance.timeOrigin + performance.now();
 
 let bus: ProxyBus | undefined;
 let taken: Taken<VenetNic | VirtioNic> | undefined;
 let failure: unknown;
+/** By the order that they were made for. */
+const flows = new Map<string, OutgoingFlow>();
+let flow: OutgoingFlow | undefined;
 let bursts: (Uint8Array | TransmitFrame)[][] = [];
-let frameBytes = 0;
+let plan: SegmentPlan = TRIP_FRAME;
+const verifier = new Verifier();
 
 const counted = { frames: 0, payload: 0, last: 0, greeted: false };
+/** Told of frames of the flow instead of counting them. */
+let onFlow: (() => void) | null = null;
 let expected = Infinity;
 let wake: (() => void) | null = null;
-
-/** Takes the card of a kind, and sees to it that its link is up. */
-async function takeCard(
-  bus: ProxyBus,
-  { card, mtu, offloads }: TrafficOpenOrder,
-): Promise<Taken<VenetNic | VirtioNic>> {
-  if (card === "venet") {
-    const venet = await takeDevice(bus, new VenetDriver(undefined, { mtu, offloads }));
-    await venet.device.open();
-    return venet;
-  }
-  const found: VirtioNic[] = [];
-  const options = { packed: card === "packed", offloads };
-  const driver = virtioBusDriver([new VirtioNetDriver((nic) => found.push(nic), options)]);
-  const binding = await takeDevice(bus, driver);
-  const [nic] = found;
-  if (nic === undefined) throw new Error("the virtio device is no network card");
-  return { device: nic, giveBack: () => binding.giveBack() };
-}
 
 function theNic(): VenetNic | VirtioNic {
   if (failure !== undefined) throw new Error("the NIC failed", { cause: failure });
@@ -87,12 +84,19 @@ function theNic(): VenetNic | VirtioNic {
 }
 
 function count(batch: Batch, from: number, to: number): number {
+  const { kind = "tcp4" } = plan;
+  const { etherType, headers } = FLOWS[kind];
   for (let i = from; i < to; i++) {
     const type = batch.etherType(i);
     if (type === GREETING) counted.greeted = true;
-    if (type !== IPV4) continue;
+    if (type !== etherType) continue;
+    if (onFlow !== null) {
+      onFlow();
+      continue;
+    }
+    if (!verifier.accepts(batch, i, kind)) failure ??= new Error("a frame came with a wrong checksum");
     counted.frames++;
-    counted.payload += batch.length(i) - HEADERS;
+    counted.payload += batch.length(i) - headers;
   }
   counted.last = wallClock();
   if (counted.payload >= expected || counted.greeted) wake?.();
@@ -122,9 +126,10 @@ serveCommands({
   },
 
   /** Takes the NIC; the link is up afterwards. */
-  async open(order: TrafficOpenOrder) {
+  async open(order: CardOrder) {
     if (bus === undefined) throw new Error("join the bus first");
     counted.greeted = false;
+    onFlow = null;
     taken = await takeCard(bus, order);
     const nic = taken.device;
     nic.onFrames = count;
@@ -156,37 +161,104 @@ serveCommands({
     counted.greeted = false;
   },
 
-  /** Makes the frames of a plan. */
-  prepare({ plan, from, to }: TrafficPlanOrder) {
-    // plain frames as the bytes that they are: the driver's shortest way
-    const frames = buildSegments(plan, from, to).map((frame) =>
-      frame.checksum === undefined ? (frame.data as Uint8Array) : frame,
-    );
-    const burst = Math.min(BURST, Math.ceil(BURST_BYTES / plan.length));
-    bursts = [];
-    for (let i = 0; i < frames.length; i += burst) bursts.push(frames.slice(i, i + burst));
-    frameBytes = plan.length;
+  /** Makes the frames of a plan, unless they were made before. */
+  async prepare(order: TrafficPlanOrder) {
+    const key = JSON.stringify(order);
+    const { from, to } = order;
+    plan = order.plan;
+    flow = flows.get(key) ?? (await OutgoingFlow.make(plan, from, to));
+    flows.set(key, flow);
+    bursts = flow.bursts(BURST, BURST_BYTES);
+  },
+
+  /** Frames of that plan will come. */
+  expect({ plan: wanted }: TrafficPlanOrder) {
+    plan = wanted;
+    flow = undefined;
+  },
+
+  /** From now on, until the card is opened again, each frame of the other guest's is answered. */
+  echo({ from, to }: { from: number; to: number }) {
+    const [reply] = buildSegments(TRIP_FRAME, from, to);
+    const nic = theNic();
+    plan = TRIP_FRAME;
+    flow = undefined;
+    onFlow = () => {
+      if (nic.trySend([(reply as TransmitFrame).data as Uint8Array]) === 0)
+        failure ??= new Error("there was no room for an answer");
+    };
+  },
+
+  /** So many round trips of one small frame, one after the other, each timed. */
+  async trips({
+    from,
+    to,
+    count: trips,
+  }: {
+    from: number;
+    to: number;
+    count: number;
+  }): Promise<TrafficTrips> {
+    const [request] = buildSegments(TRIP_FRAME, from, to);
+    const frame = [(request as TransmitFrame).data as Uint8Array];
+    const nic = theNic();
+    plan = TRIP_FRAME;
+    flow = undefined;
+    const times: number[] = [];
+    await new Promise<void>((resolve, reject) => {
+      let before = 0;
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const send = (): void => {
+        before = performance.now();
+        if (nic.trySend(frame) === 0) reject(new Error("there was no room for one frame"));
+      };
+      const watch = (): void => {
+        const seen = times.length;
+        timer = setTimeout(() => {
+          if (times.length === seen) reject(new Error(`no answer within ${TRIP_MS} ms: ${String(failure)}`));
+          else watch();
+        }, TRIP_MS);
+      };
+      onFlow = () => {
+        times.push((performance.now() - before) * 1e6);
+        if (times.length < trips) {
+          send();
+          return;
+        }
+        clearTimeout(timer);
+        resolve();
+      };
+      watch();
+      send();
+    });
+    onFlow = null;
+    const at = (q: number): number => quantile(times, q);
+    return { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1) };
   },
 
   /** From now on frames are counted from 0. */
   reset() {
     Object.assign(counted, { frames: 0, payload: 0, last: 0 });
+    verifier.summed = 0;
     expected = Infinity;
   },
 
   /** Sends the prepared frames as fast as the ring takes them, over and over, for about `ms` milliseconds. */
   async send({ ms }: { ms: number }): Promise<TrafficSent> {
     const nic = theNic();
+    if (flow === undefined) throw new Error("prepare the frames first");
+    const { kind = "tcp4", length } = plan;
     const started = wallClock();
     const end = performance.now() + ms;
     let frames = 0;
     do {
       for (const burst of bursts) {
+        flow.finish(burst);
         await nic.send(burst);
         frames += burst.length;
       }
     } while (performance.now() < end);
-    return { frames, bytes: frames * frameBytes, payload: frames * (frameBytes - HEADERS), started };
+    return { frames, bytes: frames * length, payload: frames * (length - FLOWS[kind].headers), started };
   },
 
   /** Waits until that many bytes of payload have come, in however many frames. */
@@ -197,14 +269,14 @@ serveCommands({
       throw new Error(
         `${counted.payload} of ${payload} bytes of payload arrived, in ${counted.frames} frames`,
       );
-    return { frames: counted.frames, last: counted.last };
+    return { frames: counted.frames, verified: verifier.summed, last: counted.last };
   },
 
-  /** Doorbells that this guest's rings sent. */
-  doorbells(): { rx: number; tx: number } {
-    const { rxQueue, txQueue } = theNic().statistics();
+  /** What this guest's card counted since it was opened: doorbells of its rings, bytes that its driver copied into buffers. */
+  counters(): TrafficGuestCounters {
+    const { rxQueue, txQueue, tx_bytes } = theNic().statistics();
     const sent = (counters: typeof rxQueue): number =>
       "sent" in counters ? counters.sent : counters.notified;
-    return { rx: sent(rxQueue), tx: sent(txQueue) };
+    return { doorbells: { rx: sent(rxQueue), tx: sent(txQueue) }, copied: tx_bytes };
   },
 });

@@ -23,6 +23,8 @@ export interface TrafficHostReport {
   balance: FrameBalance;
   /** What the switch did to frames that needed something. */
   offload: OffloadCounters;
+  /** Bytes that the host copied, into guests' buffers and so that frames could wait. */
+  copied: number;
   /** By name of the guest, for the card that is open. */
   nics: Record<string, { coalesced: number; interrupts: { rx: number; tx: number } }>;
   errors: string[];
@@ -81,19 +83,24 @@ serveCommands({
       vbus.write(`devices/${venet}/mtu`, String(mtu));
       vbus.write(`devices/${venet}/coalesce`, coalesce ? "1" : "0");
       const card = virtios.get(virtio);
-      if (card !== undefined) card.coalesce = coalesce;
+      if (card === undefined) throw new Error(`${virtio} was not made`);
+      card.coalesce = coalesce;
+      card.mtu = mtu;
     }
   },
 
   report(): TrafficHostReport {
     const nics: TrafficHostReport["nics"] = {};
+    const offload = network.counters();
+    let copied = offload.copiedBytes;
     for (const [name, { venet, virtio }] of guests) {
       const read = (device: string, attribute: string): unknown =>
         JSON.parse(vbus.read(`devices/${device}/${attribute}`));
       const queues = read(venet, "queues") as { rx: QueueCounters | null; tx: QueueCounters | null } | null;
       const rings = read(virtio, "virtio_queues") as VirtioVbusQueueReport[] | null;
       const ring = (index: number): number => rings?.find((queue) => queue.index === index)?.signal.sent ?? 0;
-      const { coalesced } = read(venet, "statistics") as VenetStatistics;
+      const { coalesced, rxCopiedBytes } = read(venet, "statistics") as VenetStatistics;
+      copied += rxCopiedBytes + (virtios.get(virtio)?.statistics.rxCopiedBytes ?? 0);
       nics[name] = {
         coalesced: coalesced + (virtios.get(virtio)?.statistics.coalesced ?? 0),
         interrupts: {
@@ -102,7 +109,7 @@ serveCommands({
         },
       };
     }
-    return { balance: network.balance(), offload: network.counters(), nics, errors };
+    return { balance: network.balance(), offload, copied, nics, errors };
   },
 
   /** Ends everything. Returns what went wrong meanwhile. */

@@ -34,6 +34,11 @@ export class ThreadPair {
     workers: readonly [Worker, Worker],
   ) {
     this.#workers = workers;
+    for (const worker of workers) {
+      worker.on("error", (error) => {
+        this.#failure ??= new Error("a thread of the pair failed", { cause: error });
+      });
+    }
   }
 
   /** Starts both threads over a memory of so many pages; the first ones are the stage's. */
@@ -46,6 +51,9 @@ export class ThreadPair {
     };
     return new ThreadPair(memory, linkSharedLoops(memory), [start(0, port1), start(1, port2)]);
   }
+
+  /** Why a thread ended between samples; the next sample fails with it, and so does nothing else. */
+  #failure: Error | null = null;
 
   /** A fresh ring; both threads must be idle. */
   set(plan: RingPlan): void {
@@ -63,6 +71,7 @@ export class ThreadPair {
    * @throws Error as soon as one of them fails; the other one waits for it then, so the pair has to be closed
    */
   async sample(job: PairJob, per: number): Promise<PairSample> {
+    if (this.#failure !== null) throw this.#failure;
     const half = async (worker: Worker): Promise<PairAnswer> => {
       const answer = await ask(worker, job);
       if (answer.error !== null) throw new Error(`two-thread ${job.kind}: ${answer.error}`);

@@ -11,8 +11,18 @@ export interface TrafficSample {
   seconds: number;
   /** Frames that the receiver got: more than were sent when they were cut, fewer when they were merged. */
   received: number;
+  /** Bytes of payload. */
+  payload: number;
   /** Doorbells and interrupts at all ends of the rings that the frames passed. */
   signals: number;
+  /** … those of the guests. */
+  doorbells: number;
+  /** … and those of the host. */
+  interrupts: number;
+  /** Bytes copied on the way: by the sender's driver into its buffers, and by the host. */
+  copied: number;
+  /** Frames whose checksum the receiving guest had to verify. */
+  verified: number;
   /** Nanoseconds of processor time of the whole process. */
   cpu: number;
 }

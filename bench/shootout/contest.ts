@@ -1,8 +1,8 @@
 /** Samples everybody in turn, and makes one setting's cells of what they found. */
 import { placementOf, type Placement } from "../harness/placement.js";
 import { FEWEST_PAIRS } from "../harness/result.js";
-import { quantile, summarize } from "../harness/statistics.js";
-import type { Absence, Cell, Duel, ExtraName, Setting } from "./model.js";
+import { summarize } from "../harness/statistics.js";
+import type { Absence, Cell, Duel, ExtraName, Measures, Setting } from "./model.js";
 
 /** One sample. */
 export interface Outcome {
@@ -10,7 +10,7 @@ export interface Outcome {
   value: number;
   /** Probes around a two-thread sample; null where placement plays no part. */
   probes: { before: number; after: number } | null;
-  extras: Partial<Record<ExtraName, number>>;
+  extras: Measures;
 }
 
 /** Somebody who takes part in a setting, or why not. */
@@ -49,8 +49,10 @@ export interface ContestRules {
   lower: boolean;
   /** Pairs to compare with each other besides, ours first. */
   duels: readonly (readonly [string, string])[];
-  /** Whether samples have probes, and are classed by them. */
-  placed: boolean;
+  /**
+   * Whether samples have probes, and are classed by them; `or mixed`: where no class has enough, all samples are taken together.
+   */
+  placed: boolean | "or mixed";
 }
 
 /**
@@ -100,7 +102,7 @@ export async function contest(
     if (performance.now() > (round + 1 >= FEWEST_PAIRS ? end : last)) break;
   }
   const standing = sampled.filter(({ id }) => !out.has(id));
-  return rules.placed
+  return rules.placed !== false
     ? placedSettings(rules, standing, absent)
     : [
         {
@@ -128,6 +130,10 @@ function placedSettings(rules: ContestRules, sampled: readonly Sampled[], absent
     if (found.cells.length > 0) settings.push({ at, name, placement, ...found, dropped });
   }
   if (settings.length > 0) return settings;
+  if (rules.placed === "or mixed") {
+    const found = cellsOf(rules, sampled, absent, () => true);
+    return [{ at, name, placement: "mixed", ...found, dropped: 0 }];
+  }
   const taken = sampled.reduce((sum, { outcomes }) => sum + outcomes.filter(Boolean).length, 0);
   const reason = `too few samples of one class (${taken} of all contestants, ${dropped} dropped): the cores moved, or the machine is busy`;
   const missing = sampled.map(({ id }) => ({ contestant: id, reason, failed: false }));
@@ -135,11 +141,12 @@ function placedSettings(rules: ContestRules, sampled: readonly Sampled[], absent
 }
 
 function cellsOf(
-  { reference, lower, duels }: ContestRules,
+  rules: ContestRules,
   sampled: readonly Sampled[],
   absent: readonly Absence[],
   counts: (outcome: Outcome) => boolean,
 ): Pick<Setting, "cells" | "absent" | "duels"> {
+  const { reference, lower, duels } = rules;
   /** How many times as good one is as another, in the rounds in which both have a sample that counts. */
   const compare = (one: string, other: string): Duel["ratio"] | null => {
     const find = (id: string): Sampled["outcomes"] =>
@@ -158,7 +165,7 @@ function cellsOf(
   for (const { id, outcomes } of sampled) {
     const own = outcomes.filter((outcome) => outcome !== undefined && counts(outcome)) as Outcome[];
     if (own.length < FEWEST_PAIRS) {
-      const reason = `only ${own.length} samples of this class`;
+      const reason = `only ${own.length} samples${rules.placed === false ? "" : " of this class"} in the time that there was`;
       missing.push({ contestant: id, reason, failed: false });
       continue;
     }
@@ -166,7 +173,7 @@ function cellsOf(
       contestant: id,
       value: summarize(own.map(({ value }) => value)),
       ratio: id === reference ? null : compare(id, reference),
-      extras: medians(own),
+      extras: summaries(own),
     });
   }
   const compared = duels.flatMap(([ours, rival]) => {
@@ -176,12 +183,12 @@ function cellsOf(
   return { cells, absent: missing, duels: compared };
 }
 
-function medians(outcomes: readonly Outcome[]): Cell["extras"] {
+function summaries(outcomes: readonly Outcome[]): Cell["extras"] {
   const extras: Cell["extras"] = {};
   const names = new Set(outcomes.flatMap((outcome) => Object.keys(outcome.extras) as ExtraName[]));
   for (const name of names) {
     const values = outcomes.map((outcome) => outcome.extras[name]).filter((value) => value !== undefined);
-    extras[name] = quantile(values, 0.5);
+    extras[name] = summarize(values);
   }
   return extras;
 }

@@ -2,8 +2,9 @@
 import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
-import { failuresOf, type Shootout } from "./model.js";
+import { failuresOf, SHOOTOUT_FORMAT, type Shootout } from "./model.js";
 import { parseShootout, SHOOTOUT_HELP, type ShootoutOptions } from "./options.js";
+import { shootoutMarkdown } from "./report/markdown.js";
 import { goalsSentence, shootoutPage } from "./report/page.js";
 import { shootoutText } from "./report/text.js";
 import { runShootout } from "./run.js";
@@ -20,6 +21,21 @@ function write(folder: string, report: Shootout): string {
   return page;
 }
 
+/** A result that was written before. @throws TypeError, with a message for the user, for what is none */
+function read(file: string): Shootout {
+  let report: { format?: unknown };
+  try {
+    report = JSON.parse(fs.readFileSync(file, "utf8")) as { format?: unknown };
+  } catch (error) {
+    throw new TypeError(`--markdown ${file}: ${String(error)}`, { cause: error });
+  }
+  if (report.format !== SHOOTOUT_FORMAT)
+    throw new TypeError(
+      `--markdown ${file}: no result of this version (format ${String(report.format)} instead of ${SHOOTOUT_FORMAT}); measure again`,
+    );
+  return report as Shootout;
+}
+
 /**
  * Runs the command. Resolves with its exit code: 0 also when goals are missed, 1 when something failed, 2 for a wrong
  * command line.
@@ -28,6 +44,10 @@ export async function shootoutMain(args: string[]): Promise<number> {
   let options: ShootoutOptions;
   try {
     options = parseShootout(args);
+    if (options.markdown !== null && !options.help) {
+      console.log(shootoutMarkdown(read(options.markdown)));
+      return 0;
+    }
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
     process.stderr.write(`${error.message}\n\n${SHOOTOUT_HELP}`);

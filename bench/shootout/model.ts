@@ -24,7 +24,10 @@ export interface Contestant {
   about: string;
   /** What it runs in. */
   runs: "wasm" | "JavaScript" | "native" | "guest";
-  /** Times a payload is copied on its way from the producer to the consumer; null where no payload is carried. */
+  /**
+   * Times a payload is copied on its way from the producer to the consumer by how the contestant works; null where that is
+   * counted instead, or no payload is carried.
+   */
   copies: number | null;
 }
 
@@ -35,8 +38,8 @@ export interface Cell {
   value: Summary;
   /** How often a rate is worth more than the reference's in neighbouring samples (2: twice as fast); null for the reference. */
   ratio: Summary | null;
-  /** Further figures by the names of {@link EXTRAS}. */
-  extras: Partial<Record<ExtraName, number>>;
+  /** Further figures of the same samples, by the names of {@link EXTRAS}. */
+  extras: Partial<Record<ExtraName, Summary>>;
 }
 
 /** Figures beside the one that is judged. */
@@ -46,16 +49,21 @@ export const EXTRAS = {
   p90: { title: "p90", unit: "ns" },
   p99: { title: "p99", unit: "ns" },
   p999: { title: "p99.9", unit: "ns" },
+  max: { title: "slowest", unit: "ns" },
+  change: { title: "against the first row of its flow", unit: "×" },
   received: { title: "received", unit: "per frame sent" },
   doorbells: { title: "doorbells", unit: "per 1000" },
   interrupts: { title: "interrupts", unit: "per 1000" },
-  sleeps: { title: "sleeps", unit: "per 1000" },
-  copies: { title: "copies", unit: "per frame" },
+  sleeps: { title: "sleeps of the consumer", unit: "per 1000" },
+  copies: { title: "copies", unit: "of each byte" },
   cpu: { title: "processor time", unit: "s/GB" },
 } as const;
 
 /** Name of such a figure. */
 export type ExtraName = keyof typeof EXTRAS;
+
+/** What one sample found besides what is judged. */
+export type Measures = Partial<Record<ExtraName, number>>;
 
 /** Two contestants of a setting, compared sample by sample. */
 export interface Duel {
@@ -73,14 +81,17 @@ export interface Absence {
   failed: boolean;
 }
 
+/** Class of the cores that samples were taken on; `mixed`: of several classes, or of none, taken together. */
+export type CoreClass = Placement | "mixed";
+
 /** One setting of a study: everybody under the same conditions. */
 export interface Setting {
   /** Where it stands on the study's axis, such as the burst. */
   at: number;
   /** For people, such as `bursts of 32`. */
   name: string;
-  /** Two-thread settings have cells of both classes; others of none. */
-  placement: Placement | null;
+  /** Class of the samples; null where one thread does everything. */
+  placement: CoreClass | null;
   cells: Cell[];
   absent: Absence[];
   /** What goals are judged by. */
@@ -111,7 +122,7 @@ export interface Study {
 export interface GoalResult {
   goal: string;
   name: string;
-  placement: Placement | null;
+  placement: CoreClass | null;
   figure: Summary | null;
   target: Target | null;
   /** Remarks, or why it could not be measured. */
@@ -125,10 +136,12 @@ export interface PartAbsence {
   failed: boolean;
 }
 
+/** Version of the format of a {@link Shootout}. */
+export const SHOOTOUT_FORMAT = 2;
+
 /** The whole shoot-out. */
 export interface Shootout {
-  /** Version of this format. */
-  format: 1;
+  format: typeof SHOOTOUT_FORMAT;
   /** When it began, ISO 8601. */
   date: string;
   command: string;
@@ -145,7 +158,7 @@ export interface Shootout {
 }
 
 /** Latency quantiles as extras. */
-export function latencyExtras(latency: LatencyQuantiles): Partial<Record<ExtraName, number>> {
+export function latencyExtras(latency: LatencyQuantiles): Measures {
   return { p50: latency.p50, p90: latency.p90, p99: latency.p99, p999: latency.p999 };
 }
 

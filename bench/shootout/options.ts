@@ -10,6 +10,8 @@ export interface ShootoutOptions {
   out: string;
   /** JSON on stdout instead of tables. */
   json: boolean;
+  /** A result to print as Markdown instead of measuring; null: measure. */
+  markdown: string | null;
   help: boolean;
 }
 
@@ -21,6 +23,7 @@ export const SHOOTOUT_HELP = `vbus shootout [options]: IOQ, venet and their riva
   --only A,B       only these parts: ${Object.keys(PARTS).join(", ")}
   --out FOLDER     where shootout.html and shootout.json go (default vbus-shootout)
   --json           print the results as JSON instead of tables
+  --markdown FILE  measure nothing: print the tables of this shootout.json as Markdown
   --help           this text
 
 Missed goals are printed, and are no failure. Close what else keeps the processor busy: the figures are about threads that
@@ -40,6 +43,7 @@ export function parseShootout(args: string[]): ShootoutOptions {
       only: { type: "string" },
       out: { type: "string", default: "vbus-shootout" },
       json: { type: "boolean", default: false },
+      markdown: { type: "string" },
       help: { type: "boolean", default: false },
     },
   });
@@ -51,6 +55,6 @@ export function parseShootout(args: string[]): ShootoutOptions {
       throw new TypeError(`--only ${name}: use ${Object.keys(PARTS).join(", ")}, separated by commas`);
     parts.add(name);
   }
-  const { out, json, help } = values;
-  return { effort: chosen[0] ?? "quick", parts, out, json, help };
+  const { out, json, help, markdown = null } = values;
+  return { effort: chosen[0] ?? "quick", parts, out, json, markdown, help };
 }

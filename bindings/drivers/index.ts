@@ -13,3 +13,4 @@ export {
 export { ProxySignal, type ProxySignalOptions, type SignalSink } from "./proxy-signal.js";
 export type { DeviceHandle, GuestEvent, GuestSignal, GuestTransport } from "./transport.js";
 export { BridgeGuest, type BridgeCarrier, type BridgeGuestOptions } from "./bridge.js";
+export { connectMmio, type MmioGuest, type MmioGuestOptions, type MmioPage } from "./mmio.js";

@@ -22,7 +22,7 @@ export {
 export { RingIterator, type DescriptorImage } from "./iterator.js";
 export { Signal, type SignalCounters } from "./signal.js";
 export { BurstTable } from "./table.js";
-export { copyOffload, moveFrames, type Moved } from "./transfer.js";
+export { bytesCopied, copyOffload, moveFrames, type Moved } from "./transfer.js";
 export { QueueWakeups, type QueueWakeupOptions } from "./wakeup.js";
 export { SignalWakeups, type SignalWakeupOptions } from "./signal-wakeup.js";
 export { VsgReader, VsgWriter, type DescriptorPool } from "./vsg.js";

@@ -45,6 +45,8 @@ export interface Moved {
   taken: number;
   /** Buffers of the target that now hold a frame. */
   filled: number;
+  /** Bytes of those that were copied three times (gathered, carried over, scattered) instead of once. */
+  staged: number;
 }
 
 /**
@@ -77,6 +79,7 @@ export function moveFrames(
     return {
       taken: engine.words[result >>> 2] as number,
       filled: engine.words[(result >>> 2) + 1] as number,
+      staged: 0,
     };
   }
   return carry(source, from, to, target, start, end);
@@ -103,6 +106,7 @@ function carry(
   let runFrame = frame;
   let runBuffer = buffer;
   let runBytes = 0;
+  let stagedBytes = 0;
 
   const flushRun = (): void => {
     const n = frame - runFrame;
@@ -145,6 +149,7 @@ function carry(
     targetWords[place + LENGTH_WORD] = length;
     if (staged) {
       runBytes += room;
+      stagedBytes += length;
     } else {
       const address = sourceWords[at] as number;
       targetEngine.bytes.set(sourceEngine.bytes.subarray(address, address + length), targetWords[place]);
@@ -157,7 +162,12 @@ function carry(
     buffer++;
   }
   flushRun();
-  return { taken: frame - from, filled: buffer - start };
+  return { taken: frame - from, filled: buffer - start, staged: stagedBytes };
+}
+
+/** Bytes that were copied altogether to move frames of so many bytes, of which `staged` took three copies. */
+export function bytesCopied(bytes: number, staged: number): number {
+  return bytes + 2 * staged;
 }
 
 /** Copies what a frame needs (flags, checksum positions, segmentation, header length) from one entry to another. */

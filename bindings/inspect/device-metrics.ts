@@ -19,6 +19,7 @@ const KNOWN: Readonly<Record<string, readonly [MetricType, string]>> = {
   segmented: ["counter", "Superframes cut in software."],
   segments: ["counter", "Frames that came out of superframes."],
   checksummed: ["counter", "Frames whose checksum was completed in software."],
+  rxCopiedBytes: ["counter", "Bytes copied to put frames into the guest's buffers."],
   rxCongested: ["counter", "Times the guest had no receive buffer for a frame."],
   txCongested: ["counter", "Times the network had no room for a frame."],
   rxPagesShort: ["counter", "Times the guest had given no page for a superframe."],

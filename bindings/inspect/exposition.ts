@@ -11,7 +11,7 @@ interface Family {
   readonly samples: Map<string, number>;
 }
 
-/** Media type of what {@link Exposition.toString} writes. */
+/** Media type of text for Prometheus. */
 export const EXPOSITION_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
 /** A label that tells samples apart which would be one otherwise. */

@@ -62,6 +62,7 @@ const SWITCH_COUNTERS: Readonly<Record<string, string>> = {
   delivered: "Frames handed to ports.",
   deliveredBytes: "Bytes of the frames handed to ports.",
   replicated: "Copies made by flooding and by cutting superframes.",
+  copiedBytes: "Bytes copied so that frames could wait.",
   unicast: "Frames that went to the one port their station is behind.",
   flooded: "Frames that went to all ports.",
   learned: "Stations learned.",

@@ -131,10 +131,9 @@ export class Batch {
 
   /** A copy of a frame. Yours. */
   copy(i: number): Uint8Array<ArrayBuffer> {
-    const view = this.bytes(i);
-    const copy = new Uint8Array(view.length);
-    copy.set(view);
-    return copy;
+    const bytes = this.bytes(i);
+    // a scattered frame's bytes are a copy already
+    return this.table.fragments(i) > 1 ? (bytes as Uint8Array<ArrayBuffer>) : new Uint8Array(bytes);
   }
 }
 

@@ -1,6 +1,6 @@
 import { ENTRY_SIZE } from "../../assembly/abi/arena.js";
 import { BurstTable } from "../engine/table.js";
-import { moveFrames } from "../engine/transfer.js";
+import { bytesCopied, moveFrames } from "../engine/transfer.js";
 import { Batch } from "./batch.js";
 import type { FrameStore } from "./frame-store.js";
 
@@ -92,10 +92,12 @@ export class FrameQueue {
       const slot = (this.#start + this.#count) % table.capacity;
       const n = Math.min(end - i, table.capacity - slot);
       if (this.store.prepare(batch, i, table, slot, n) < n) return i - from; // no memory: as good as full
-      moveFrames(batch.table, i, i + n, table, slot, slot + n);
+      const { staged } = moveFrames(batch.table, i, i + n, table, slot, slot + n);
       for (let k = 0; k < n; k++) this.store.describe(batch, i + k, table, slot + k);
       this.#count += n;
-      this.#bytes += batch.byteCount(i, i + n);
+      const bytes = batch.byteCount(i, i + n);
+      this.#bytes += bytes;
+      this.store.copiedBytes += bytesCopied(bytes, staged);
       i += n;
     }
     return end - from;

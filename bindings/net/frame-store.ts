@@ -9,7 +9,7 @@ import {
   FRAME_TOO_LONG,
 } from "../../assembly/abi/arena.js";
 import { BurstTable } from "../engine/table.js";
-import { copyOffload, moveFrames } from "../engine/transfer.js";
+import { bytesCopied, copyOffload, moveFrames } from "../engine/transfer.js";
 import { VbusError } from "../errors.js";
 import type { MemorySpace } from "../memory/space.js";
 import { Batch } from "./batch.js";
@@ -60,6 +60,9 @@ export class FrameStore {
     this.#scratch = BurstTable.allocate(space, 1);
     space.bytes.fill(0, this.#scratch.address, this.#scratch.address + ENTRY_SIZE);
   }
+
+  /** Bytes copied so far to keep frames: once each, or three times where frames of another memory were staged. */
+  copiedBytes = 0;
 
   /** Frames kept at this moment. */
   get frames(): number {
@@ -126,7 +129,8 @@ export class FrameStore {
     if (handle === 0) return 0;
     const scratch = this.#scratch;
     scratch.setBuffer(0, this.frameAddress(handle), length);
-    moveFrames(batch.table, i, i + 1, scratch, 0, 1);
+    const { staged } = moveFrames(batch.table, i, i + 1, scratch, 0, 1);
+    this.copiedBytes += bytesCopied(length, staged);
     this.describe(batch, i, scratch, 0);
     this.space.bytes.copyWithin(handle, scratch.address, scratch.address + ENTRY_OFF_COOKIE);
     return handle;
@@ -140,6 +144,7 @@ export class FrameStore {
     const { bytes } = this.space;
     bytes.copyWithin(copy, handle, handle + ENTRY_OFF_COOKIE);
     bytes.copyWithin(copy + ENTRY_SIZE, handle + ENTRY_SIZE, handle + ENTRY_SIZE + length);
+    this.copiedBytes += length;
     this.space.engine.words[copy >>> 2] = this.frameAddress(copy);
     return copy;
   }
@@ -210,7 +215,8 @@ export class FrameStore {
       table.close();
       throw new VbusError("ENOMEM", `no memory left to retain ${n} frames; release some`);
     }
-    moveFrames(batch.table, from, to, table, 0, n);
+    const { staged } = moveFrames(batch.table, from, to, table, 0, n);
+    this.copiedBytes += bytesCopied(batch.byteCount(from, to), staged);
     for (let j = 0; j < n; j++) this.describe(batch, from + j, table, j);
     return new RetainedBatch(this, table, n);
   }

@@ -68,6 +68,11 @@ export class HostFrames {
     return host;
   }
 
+  /** True when a frame of `length` bytes can be added. */
+  fits(length: number): boolean {
+    return this.batch.count < this.maxFrames && this.#used + length <= this.maxBytes;
+  }
+
   /**
    * Copies a frame to the end of the batch. False when it is full.
    * @throws VbusError ENOTCONN after close
@@ -75,7 +80,7 @@ export class HostFrames {
   add(frame: Uint8Array, offload: FrameOffload = {}): boolean {
     if (this.#closed) throw new VbusError("ENOTCONN", "these frames were closed; make new ones");
     const i = this.batch.count;
-    if (i >= this.maxFrames || this.#used + frame.length > this.maxBytes) return false;
+    if (!this.fits(frame.length)) return false;
     const address = this.#buffer + this.#used;
     const { bytes, data } = this.space.engine;
     const entry = this.#table.entry(i);

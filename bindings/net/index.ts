@@ -21,6 +21,7 @@ export {
 export { FrameTally, type FrameBalance } from "./tally.js";
 export { FRAME_LENGTH_MAX, FrameStore, RetainedBatch } from "./frame-store.js";
 export { HostFrames, type FrameOffload } from "./host-frames.js";
+export { joinPorts, type JoinedPorts } from "./join.js";
 export { Loopback, type LoopbackOptions } from "./loopback.js";
 export { Switch, type Station, type SwitchCounters, type SwitchOptions } from "./switch.js";
 export { emptyOffloadCounters, OffloadStage, type FrameTaker, type OffloadCounters } from "./offload.js";

@@ -41,6 +41,8 @@ export interface SwitchCounters extends FrameBalance, OffloadCounters {
   receivedBytes: number;
   /** Bytes of the frames delivered. */
   deliveredBytes: number;
+  /** Bytes copied so that frames could wait, for a port without room. */
+  copiedBytes: number;
   /** Frames that went to the one port their station is behind. */
   unicast: number;
   /** Frames that went to all ports: unknown stations and group addresses. */
@@ -291,6 +293,7 @@ export class Switch {
       ...this.balance(),
       receivedBytes: this.#totals.receivedBytes,
       deliveredBytes: this.#totals.deliveredBytes,
+      copiedBytes: this.#store.copiedBytes,
       unicast: this.#unicast,
       flooded: this.#flooded,
       learned: this.#macs.learned,

@@ -10,7 +10,7 @@ import {
   type V86VirtioHost,
 } from "vbus/emulators/v86";
 import { MemoryBackend, vblkClass } from "vbus/devices/vblk";
-import { venetClass } from "vbus/devices/venet";
+import { venetClass, type VenetStatistics } from "vbus/devices/venet";
 import { virtioNet, type VirtioNet } from "vbus/devices/virtio-net";
 import { inspectBus } from "vbus/inspect";
 import type { Port } from "vbus/net";
@@ -20,9 +20,11 @@ import {
   CARD_KINDS,
   CARD_NAMES,
   CARD_PLACES,
+  copiedByV86,
   guestAddresses,
   peerAddresses,
   type Card,
+  type CardName,
 } from "../linux/cards.js";
 import { emulatorOptions, startGuest, stopGuest, type GuestShell } from "../linux/guest.js";
 import { Notifications } from "../linux/notifications.js";
@@ -41,6 +43,7 @@ const NIC = "nic0";
 const SPARE_NIC = "nic1";
 const DISK = "disk0";
 const DISK_BYTES = 8 << 20;
+const DRIVERS = ["vbus.ko", "venet.ko"];
 const DISK_DRIVER = "vblk.ko";
 const TERMINAL_LINE = 1;
 const TERMINAL = "/dev/ttyS1";
@@ -97,6 +100,7 @@ export class PageGuest implements GuestShell {
         peerMac: station.mac,
         peer: world.station(name),
         notifications: new Notifications(this, place, size),
+        copied: () => this.#copied(name),
       };
     });
     this.#rival = new RivalCard(emulator, this.cards[0]!.notifications);
@@ -295,10 +299,21 @@ export class PageGuest implements GuestShell {
     await this.check(
       "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore; echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce",
     );
+    for (const driver of DRIVERS) await this.check(`insmod /lib/vbus/${driver}`);
     for (const name of CARD_NAMES) await bringUp(this, name, { mtu: MTU, guest: this.number - 1 });
     await this.check(
       `PS1='guest${this.number}# ' TERM=${TERMINAL_TYPE} setsid -c sh <${TERMINAL} >${TERMINAL} 2>&1 &`,
     );
+  }
+
+  /** Bytes that the host copied for a card; all of them are on one switch, whose share each is told. */
+  #copied(name: CardName): number {
+    const { host, virtio, rivalPort } = this.attached;
+    const { copiedBytes } = this.world.net.counters();
+    if (name === "eth0") return copiedByV86(rivalPort) + copiedBytes;
+    if (name === "eth2") return virtio.card.statistics.rxCopiedBytes + copiedBytes;
+    const { rxCopiedBytes } = JSON.parse(host.vbus!.read(`devices/${NIC}/statistics`)) as VenetStatistics;
+    return rxCopiedBytes + copiedBytes;
   }
 
   async #until(condition: string): Promise<void> {

@@ -1,6 +1,7 @@
 /**
  * A Linux guest with up to three network cards, and behind each of them a network with one station, which is the same
- * program for all: `eth0` is v86's own virtio-net, `eth1` is venet, `eth2` is the virtio-net of this package.
+ * program for all: `eth0` is v86's own virtio-net, `eth1` is venet, `eth2` is the virtio-net of this package. Beside
+ * venet there may be other devices on the bus, such as disks and consoles.
  *
  *     ┌ guest ─────────────────────────────┐
  *     │ eth0        eth1        eth2       │
@@ -18,11 +19,12 @@ import {
   attachVbus,
   attachVirtio,
   V86NetworkPort,
+  type V86Device,
   type V86Host,
   type V86VirtioHost,
   type V86VirtioOptions,
 } from "vbus/emulators/v86";
-import { venetClass } from "vbus/devices/venet";
+import { venetClass, type VenetStatistics } from "vbus/devices/venet";
 import { virtioNet, type VirtioNet, type VirtioNetOptions } from "vbus/devices/virtio-net";
 import { inspect } from "vbus/inspect";
 import { serveInspections } from "vbus/inspect/node-socket";
@@ -36,6 +38,7 @@ import {
   CARD_KINDS,
   CARD_NAMES,
   CARD_PLACES,
+  copiedByV86,
   guestAddresses,
   peerAddresses,
   preparedAs,
@@ -51,7 +54,6 @@ export { CARD_NAMES, type Card, type CardName } from "./cards.js";
 /** Those that are set up when nobody says which. */
 export const USUAL_CARDS: readonly CardName[] = ["eth0", "eth1"];
 
-const DRIVERS = ["vbus.ko", "venet.ko"];
 const HEADERS = 14 + 4;
 
 /** What a lab is made of. */
@@ -70,6 +72,10 @@ export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs
   tcp?: TcpOptions;
   /** Attributes of the venet card besides its address, MTU and carrier. */
   attributes?: Readonly<Record<string, string>>;
+  /** Devices on the bus besides the venet card; there is a bus without the card, too, when this is given. */
+  devices?: readonly V86Device[];
+  /** Drivers for them, such as `vblk.ko`, each with its parameters behind it; loaded in this order, before the cards' one. */
+  drivers?: readonly string[];
   /** Parameters of the guest's vbus.ko, such as `ilp32=1`. */
   bridgeParameters?: string;
   /** Parameters of the guest's venet.ko, such as `lazy_indexes=1`. */
@@ -82,7 +88,7 @@ export class Lab implements CardLab {
     readonly machine: Machine,
     /** Those asked for. */
     readonly cards: readonly Card[],
-    /** The bridge, when `eth1` was asked for. */
+    /** The bridge, when `eth1` or devices were asked for. */
     readonly host: V86Host | null,
     /** Our virtio-net card and its function, when `eth2` was asked for. */
     readonly virtio: { readonly card: VirtioNet; readonly host: V86VirtioHost } | null,
@@ -92,11 +98,10 @@ export class Lab implements CardLab {
   /** Starts the guest and brings its cards up. @throws GuestError, Error */
   static async open(options: LabOptions): Promise<Lab> {
     const { cards: names = USUAL_CARDS, mtu = 1500, pieces } = options;
-    if (names.includes("eth1")) {
-      const missing = DRIVERS.filter((driver) => !pieces.drivers.includes(driver));
-      if (missing.length > 0)
-        throw new Error(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
-    }
+    const drivers = busDrivers(options, names);
+    const missing = drivers.map(fileOf).filter((driver) => !pieces.drivers.includes(driver));
+    if (missing.length > 0)
+      throw new Error(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
     const closers: (() => void | Promise<void>)[] = [];
     const scheduler = new EventLoopScheduler();
     const space = await MemorySpace.host();
@@ -106,6 +111,7 @@ export class Lab implements CardLab {
       capture === null ? port : capturePort(port, capture.writer, { name, description: CARD_KINDS[name] });
     const peers = new Map<CardName, NetPeer>();
     const switches: Switch[] = [];
+    const copied = new Map<CardName, () => number>();
     const addPeer = (name: CardName, port: Port): void => {
       const peer = new NetPeer({
         port,
@@ -121,7 +127,10 @@ export class Lab implements CardLab {
     let host: V86Host | null = null;
     let virtio: { card: VirtioNet; host: V86VirtioHost } | null = null;
     const { vectors } = options.virtioFunction ?? {};
-    const prepared = preparedAs(names);
+    // the bridge is there for other devices, too
+    const prepared = preparedAs(
+      CARD_NAMES.filter((name) => (name === "eth1" ? drivers.length > 0 : names.includes(name))),
+    );
     if (names.includes("eth2") && vectors !== undefined) prepared.push(`${vectors} vectors`);
     try {
       if (options.inspect !== undefined) {
@@ -144,24 +153,34 @@ export class Lab implements CardLab {
         preparedAs: prepared.join("; "),
         prepare: async (emulator) => {
           const attaching: Promise<void>[] = [];
+          const devices: V86Device[] = [];
           if (names.includes("eth1")) {
             const net = new Switch({ scheduler, space, name: "eth1" });
             switches.push(net);
             closers.push(() => net.close());
+            devices.push({
+              name: "nic0",
+              class: venetClass({ port: (name) => wrap(net.addPort(name), "eth1") }),
+              attributes: {
+                client_mac: guestAddresses("eth1").mac,
+                mtu: String(mtu),
+                enabled: "1",
+                ...options.attributes,
+              },
+            });
+            copied.set("eth1", () => {
+              const text = host?.vbus?.read("devices/nic0/statistics");
+              if (text === undefined) throw new Error("the bridge has no bus of its own");
+              const { rxCopiedBytes } = JSON.parse(text) as VenetStatistics;
+              return rxCopiedBytes + net.counters().copiedBytes;
+            });
+            addPeer("eth1", net.addPort("peer"));
+          }
+          devices.push(...(options.devices ?? []));
+          if (drivers.length > 0) {
             const attached = attachVbus(emulator, {
               scheduler,
-              devices: [
-                {
-                  name: "nic0",
-                  class: venetClass({ port: (name) => wrap(net.addPort(name), "eth1") }),
-                  attributes: {
-                    client_mac: guestAddresses("eth1").mac,
-                    mtu: String(mtu),
-                    enabled: "1",
-                    ...options.attributes,
-                  },
-                },
-              ],
+              devices,
             });
             attaching.push(
               attached.then((bridge) => {
@@ -169,7 +188,6 @@ export class Lab implements CardLab {
                 closers.push(() => bridge.close());
               }),
             );
-            addPeer("eth1", net.addPort("peer"));
           }
           if (names.includes("eth2")) {
             const net = new Switch({ scheduler, space, name: "eth2" });
@@ -183,6 +201,7 @@ export class Lab implements CardLab {
               ...options.virtioNet,
             });
             closers.push(() => card.close());
+            copied.set("eth2", () => card.statistics.rxCopiedBytes + net.counters().copiedBytes);
             const attached = attachVirtio(emulator, {
               device: card,
               slot: CARD_PLACES.eth2.slot,
@@ -204,16 +223,21 @@ export class Lab implements CardLab {
           await Promise.all(attaching);
           if (names.includes("eth0")) {
             const port = new V86NetworkPort(emulator, { scheduler, space, as: "network" });
+            copied.set("eth0", () => {
+              return copiedByV86(port);
+            });
             addPeer("eth0", wrap(port, "eth0"));
           }
         },
       });
       closers.push(() => machine.close());
+      for (const driver of drivers) await machine.check(`insmod /lib/vbus/${driver}`);
       const cards: Card[] = [];
       for (const name of CARD_NAMES) {
         const peer = peers.get(name);
-        if (peer === undefined) continue;
-        await bringUp(machine, name, { ...options, mtu });
+        const bytesCopied = copied.get(name);
+        if (peer === undefined || bytesCopied === undefined) continue;
+        await bringUp(machine, name, { mtu });
         const { size, ...place } = CARD_PLACES[name];
         const behind = peerAddresses(name);
         cards.push({
@@ -225,6 +249,7 @@ export class Lab implements CardLab {
           peerMac: behind.mac,
           peer,
           notifications: new Notifications(machine, place, size),
+          copied: bytesCopied,
         });
       }
       return new Lab(machine, cards, host, virtio, closers);
@@ -250,6 +275,16 @@ export class Lab implements CardLab {
 async function closeAll(closers: (() => void | Promise<void>)[]): Promise<void> {
   for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer();
 }
+
+/** What to load for the bus, in order; nothing without one. */
+function busDrivers(options: LabOptions, names: readonly CardName[]): string[] {
+  const { bridgeParameters = "", cardParameters = "", devices, drivers = [] } = options;
+  const card = names.includes("eth1") ? [`venet.ko ${cardParameters}`] : [];
+  if (card.length === 0 && devices === undefined) return [];
+  return [`vbus.ko ${bridgeParameters}`, ...drivers, ...card];
+}
+
+const fileOf = (driver: string): string => driver.split(" ", 1)[0]!;
 
 /** Longest frame of a card. */
 export function frameLimit(mtu: number): number {

@@ -1,11 +1,23 @@
 /** `npm run guest`: a Linux guest with virtio-net and venet side by side, with a command line. */
 import { parseArgs } from "node:util";
+import { Terminal } from "vbus/devices/vconsole";
 import { GuestError } from "./console.js";
+import {
+  CONSOLE_DRIVER,
+  consoleOf,
+  DISK_DRIVER,
+  disksReady,
+  fileDisks,
+  loadFileSystem,
+  startShell,
+} from "./disks.js";
 import { runExperiment } from "./experiment.js";
 import { CARD_NAMES, Lab, type CardName } from "./lab.js";
 import { readPieces } from "./pieces.js";
 import { formatReport, rowsOf } from "./report.js";
-import { runShell } from "./shell.js";
+import { runShell, runTerminal } from "./shell.js";
+import { formatThreads, runThreads } from "../threads/compare.js";
+import { runTwoGuests } from "./two-guests.js";
 
 const DEFAULTS = { seconds: 2, rounds: 5, warmUp: 2, mtu: 1500, seed: 1 };
 
@@ -21,7 +33,11 @@ them: ping, 60-byte frames (pktgen), and TCP in both directions with verified co
   --seed <n>          of the patterns (default ${DEFAULTS.seed})
   --capture <file>    writes everything that crosses the cards, as pcapng; slows both down
   --inspect <socket>  serves what "vbus inspect <socket>" shows: bus, queues, switches, counters
+  --two-guests        two Linux guests on one switch instead, and one written in TypeScript: ping, verified streams, counters
+  --threads           the network in a thread of its own, measured against everything in one; --spin <n> polls before it sleeps
   --shell             an interactive console instead of the measurements; Ctrl-] ends it
+  --disk <file>       with a shell: an image file as /dev/vblk0; again for /dev/vblk1 ... The guest writes to it
+  --console           the shell is on a vconsole (/dev/hvc0), not on the serial line, and has the window's size
   --boot              boot even when there is a saved state
   --json              print the result as JSON on standard output
   --help              this text
@@ -73,6 +89,11 @@ function readOptions(argv: string[]) {
     capture: text,
     inspect: text,
     shell: flag,
+    "two-guests": flag,
+    threads: flag,
+    spin: text,
+    disk: { type: "string", multiple: true } as const,
+    console: flag,
     boot: flag,
     json: flag,
     help: flag,
@@ -88,7 +109,12 @@ function readOptions(argv: string[]) {
     cards: cardsOption(values.nics),
     capture: values.capture,
     inspect: values.inspect,
-    shell: values.shell ?? false,
+    threads: values.threads ?? false,
+    spin: numberOption("spin", values.spin, 0, 0, 1e6),
+    twoGuests: values["two-guests"] ?? false,
+    shell: (values.shell ?? false) || values.console === true || values.disk !== undefined,
+    disks: values.disk ?? [],
+    console: values.console ?? false,
     boot: values.boot ?? false,
     json: values.json ?? false,
     experiment: {
@@ -108,9 +134,35 @@ async function main(): Promise<number> {
     return 0;
   }
   const progress = (message: string): void => void process.stderr.write(`vbus: ${message}\n`);
+  if (options.threads) {
+    const threads = { pieces: readPieces(), spin: options.spin, ...options.experiment };
+    const rows = await runThreads(threads, progress);
+    process.stdout.write(options.json ? `${JSON.stringify(rows, null, 2)}\n` : formatThreads(rows, threads));
+    return 0;
+  }
+  if (options.twoGuests) {
+    const { mtu, rounds, warmUp, seconds, seed } = options.experiment;
+    const state = options.boot ? "renew" : "use";
+    const guests = { pieces: readPieces(), mtu, state, progress } as const;
+    const capture = options.capture === undefined ? {} : { capture: options.capture };
+    process.stdout.write(
+      await runTwoGuests({ ...guests, ...capture }, { rounds, warmUp, seconds, seed }, progress),
+    );
+    return 0;
+  }
+  const terminal = new Terminal();
+  const devices = await fileDisks(options.disks).catch((error: unknown) => {
+    throw new UsageError(`--disk: ${(error as Error).message}`);
+  });
+  const drivers = devices.length > 0 ? [DISK_DRIVER] : [];
+  if (options.console) {
+    devices.push(consoleOf("console0", terminal));
+    drivers.push(CONSOLE_DRIVER);
+  }
   const lab = await Lab.open({
     pieces: readPieces(),
     cards: options.cards,
+    ...(devices.length === 0 ? {} : { devices, drivers }),
     mtu: options.experiment.mtu,
     state: options.boot ? "renew" : "use",
     progress,
@@ -123,8 +175,18 @@ async function main(): Promise<number> {
       `guest ${how} in ${(lab.machine.startMs / 1000).toFixed(1)} s: ${lab.cards.map(describe).join(", ")}`,
     );
     if (options.shell) {
-      progress("the guest's console; Ctrl-] ends it");
-      await runShell(lab.machine);
+      if (options.disks.length > 0) {
+        await disksReady(lab.machine, options.disks.length);
+        await loadFileSystem(lab.machine);
+        const names = options.disks.map((file, n) => `/dev/vblk${n} = ${file}`);
+        progress(`${names.join(", ")}; mount -t ext4 /dev/vblk0 /mnt, and umount /mnt before you leave`);
+      }
+      progress(`the guest's console${options.console ? ", hvc0" : ""}; Ctrl-] ends it`);
+      if (!options.console) await runShell(lab.machine);
+      else {
+        await startShell(lab.machine, "/dev/hvc0");
+        await runTerminal(terminal);
+      }
       return 0;
     }
     const result = await runExperiment(lab, options.experiment, progress);

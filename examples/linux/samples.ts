@@ -1,7 +1,20 @@
 /** The measurements: what one card did in one turn. Each verifies what it measures; a fault is an error, not a number. */
 import { PatternStream } from "../../test/support/streams.js";
-import type { Card, CardLab } from "./cards.js";
+import type { Card } from "./cards.js";
+import type { GuestShell } from "./guest.js";
 import type { NotificationCounts } from "./notifications.js";
+
+/** What is needed of a lab, which may be in another thread. */
+export interface SampleLab {
+  readonly machine: Pick<GuestShell, "check">;
+}
+
+/** What is needed of a card. */
+export interface SampleCard extends Omit<Card, "notifications" | "copied"> {
+  readonly notifications: { read(): Promise<NotificationCounts> };
+  /** Bytes of payload that the host copied. */
+  copied(): number | Promise<number>;
+}
 
 /** Kinds of measurement. */
 export type SampleKind = "ping" | "small" | "out" | "in";
@@ -12,6 +25,12 @@ export interface Sample extends NotificationCounts {
   value: number;
   /** Round trips, frames, or full frames' worth of payload: what notifications are divided by. */
   frames: number;
+  /** Bytes of frames or payload that were carried; null for round trips. */
+  bytes: number | null;
+  /** Bytes that the host copied for that. */
+  copied: number;
+  /** Nanoseconds of processor time of the whole process: guest, host and station. Null in pages, which cannot know it. */
+  cpu: number | null;
   /** For people who look at the JSON: everything else that was said. */
   details: Record<string, number>;
 }
@@ -46,15 +65,31 @@ function fields(output: string, first: string): Record<string, number> {
   return result;
 }
 
+/** Starts a clock of the process's own time; what it returns reads it, in nanoseconds. */
+function processorClock(): () => number | null {
+  if (!("process" in globalThis)) return () => null;
+  const before = process.cpuUsage();
+  return () => {
+    const { user, system } = process.cpuUsage(before);
+    return (user + system) * 1000;
+  };
+}
+
 async function counted(
-  card: Card,
-  work: () => Promise<Omit<Sample, keyof NotificationCounts>>,
+  card: SampleCard,
+  work: () => Promise<Omit<Sample, keyof NotificationCounts | "copied" | "cpu">>,
 ): Promise<Sample> {
   const before = await card.notifications.read();
+  const copied = await card.copied();
+  const spent = processorClock();
   const result = await work();
+  const cpu = spent();
+  const copiedAfter = await card.copied();
   const after = await card.notifications.read();
   return {
     ...result,
+    copied: copiedAfter - copied,
+    cpu,
     doorbells: after.doorbells - before.doorbells,
     lines: after.lines - before.lines,
     interrupts: after.interrupts - before.interrupts,
@@ -62,18 +97,18 @@ async function counted(
 }
 
 /** Round trips, one at a time. */
-export function samplePing(lab: CardLab, card: Card, { ms }: SampleOptions): Promise<Sample> {
+export function samplePing(lab: SampleLab, card: SampleCard, { ms }: SampleOptions): Promise<Sample> {
   return counted(card, async () => {
     const command = `netprobe ping -h ${card.peerAddress} -i ${card.name} -d ${ms}`;
     const details = fields(await lab.machine.check(command, { timeoutMs: ms + SPARE_MS }), "pinged");
-    return { value: details.p50! / 1000, frames: details.sent!, details };
+    return { value: details.p50! / 1000, frames: details.sent!, bytes: null, details };
   });
 }
 
 const rates = new Map<string, number>();
 
 /** Frames of 60 bytes out of the guest, by the kernel's packet generator. All of them must reach the peer. */
-export function sampleSmall(lab: CardLab, card: Card, { ms }: SampleOptions): Promise<Sample> {
+export function sampleSmall(lab: SampleLab, card: SampleCard, { ms }: SampleOptions): Promise<Sample> {
   return counted(card, async () => {
     const { machine } = lab;
     const count = Math.max(
@@ -107,12 +142,16 @@ export function sampleSmall(lab: CardLab, card: Card, { ms }: SampleOptions): Pr
       );
     const value = (sent / us) * 1e6;
     rates.set(card.name, value);
-    return { value, frames: sent, details: { us, sent, received } };
+    return { value, frames: sent, bytes: sent * SMALL_FRAME, details: { us, sent, received } };
   });
 }
 
 /** One TCP stream out of the guest, verified by the peer. */
-export function sampleOut(lab: CardLab, card: Card, { ms, mtu, seed }: SampleOptions): Promise<Sample> {
+export function sampleOut(
+  lab: SampleLab,
+  card: SampleCard,
+  { ms, mtu, seed }: SampleOptions,
+): Promise<Sample> {
   return counted(card, async () => {
     const streamSeed = seed + ++seeds;
     const streams: PatternStream[] = [];
@@ -131,7 +170,7 @@ export function sampleOut(lab: CardLab, card: Card, { ms, mtu, seed }: SampleOpt
             `${stream?.patternErrors} pieces of them wrong, the first at ${stream?.firstError}`,
         );
       const bytes = details.bytes;
-      return { value: (bytes / details.ns!) * 1e9, frames: bytes / (mtu - TCP_HEADERS), details };
+      return { value: (bytes / details.ns!) * 1e9, frames: bytes / (mtu - TCP_HEADERS), bytes, details };
     } finally {
       card.peer.tcp.release(PORT_OUT);
     }
@@ -139,7 +178,11 @@ export function sampleOut(lab: CardLab, card: Card, { ms, mtu, seed }: SampleOpt
 }
 
 /** One TCP stream into the guest, verified there. */
-export function sampleIn(lab: CardLab, card: Card, { ms, mtu, seed }: SampleOptions): Promise<Sample> {
+export function sampleIn(
+  lab: SampleLab,
+  card: SampleCard,
+  { ms, mtu, seed }: SampleOptions,
+): Promise<Sample> {
   return counted(card, async () => {
     const streamSeed = seed + ++seeds;
     const timers: ReturnType<typeof setTimeout>[] = [];
@@ -162,7 +205,7 @@ export function sampleIn(lab: CardLab, card: Card, { ms, mtu, seed }: SampleOpti
       const output = await lab.machine.check(command, { timeoutMs: ms * 10 + SPARE_MS });
       const details = fields(output, "received");
       const bytes = details.bytes!;
-      return { value: (bytes / details.ns!) * 1e9, frames: bytes / (mtu - TCP_HEADERS), details };
+      return { value: (bytes / details.ns!) * 1e9, frames: bytes / (mtu - TCP_HEADERS), bytes, details };
     } finally {
       for (const timer of timers) clearTimeout(timer);
       card.peer.tcp.release(PORT_IN);
@@ -171,7 +214,7 @@ export function sampleIn(lab: CardLab, card: Card, { ms, mtu, seed }: SampleOpti
 }
 
 /** One TCP stream within the guest: what it could do at most, with both ends to serve. Bytes per second. */
-export async function sampleLo(lab: CardLab, { ms, seed }: SampleOptions): Promise<number> {
+export async function sampleLo(lab: SampleLab, { ms, seed }: SampleOptions): Promise<number> {
   const streamSeed = seed + ++seeds;
   const command =
     `netprobe tcp-receive -p ${PORT_LO} -r ${streamSeed} & ` +

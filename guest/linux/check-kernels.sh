@@ -89,7 +89,7 @@ for package in $(packages); do
 	rm -rf "$build"
 	mkdir -p "$build"
 	(cd "$here" && tar cf - --exclude='*.o' --exclude='*.ko' --exclude='*.mod*' \
-		--exclude='.*' Kbuild Makefile include vbus venet virtio_vbus) | tar xf - -C "$build"
+		--exclude='.*' Kbuild Makefile include vbus venet virtio_vbus vblk vconsole) | tar xf - -C "$build"
 	# debug information for BPF would take another program, pahole
 	if make -C "$build" KDIR="$kdir" CC=gcc-12 W=1 ${CHECK:+C=2} \
 		CONFIG_DEBUG_INFO_BTF_MODULES= \

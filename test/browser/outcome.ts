@@ -85,3 +85,15 @@ export interface DeathOutcome {
   /** Errors that the host met. */
   errors: string[];
 }
+
+/** What the toy machine did. */
+export interface ToyOutcome {
+  isolated: boolean;
+  /** What its guest printed. */
+  printed: string;
+  /** Frames of its flood that arrived, in order and unharmed. */
+  frames: number;
+  exitCode: number | null;
+  balanced: boolean;
+  errors: string[];
+}

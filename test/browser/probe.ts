@@ -27,7 +27,9 @@ import type {
   LocalOutcome,
   RefusalOutcome,
   StoredDiskOutcome,
+  ToyOutcome,
 } from "./outcome.js";
+import { runToy } from "./toy.js";
 
 const query = new URLSearchParams(location.search);
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
@@ -224,6 +226,16 @@ async function disk(): Promise<DiskOutcome | StoredDiskOutcome> {
   }
 }
 
+async function toy(): Promise<ToyOutcome> {
+  if (query.get("where") === "page") return runToy();
+  const thread = await Thread.start(new URL("./toy-worker.js", import.meta.url), "toy");
+  try {
+    return await thread.call<ToyOutcome>("toy");
+  } finally {
+    thread.terminate();
+  }
+}
+
 const PROBES: Record<string, () => Promise<unknown>> = {
   engine: engineInPage,
   worker: engineInWorker,
@@ -232,6 +244,7 @@ const PROBES: Record<string, () => Promise<unknown>> = {
   local,
   disk,
   death,
+  toy,
 };
 
 const probe = PROBES[query.get("run") ?? ""];

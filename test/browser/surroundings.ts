@@ -44,10 +44,20 @@ export class Surroundings {
   static async start(): Promise<Surroundings> {
     const folder = await bundlePages({
       out: `.build/pages-${process.pid}`,
-      entries: ["probe", "probe-worker", "disk-worker", "mortal-guest"].map(
-        (name) => `test/browser/${name}.ts`,
-      ),
-      files: { "probe.html": "test/browser/probe.html" },
+      entries: [
+        "probe",
+        "probe-worker",
+        "disk-worker",
+        "mortal-guest",
+        "port-probe",
+        "port-worker",
+        "toy-worker",
+      ].map((name) => `test/browser/${name}.ts`),
+      files: {
+        "probe.html": "test/browser/probe.html",
+        "port-probe.html": "test/browser/port-probe.html",
+        "toy.hex": "examples/toy-emulator/guest/program.hex",
+      },
       alias: { "node:assert/strict": fileURLToPath(new URL("assert.ts", import.meta.url)) },
     });
     const servers = {
@@ -68,14 +78,9 @@ export class Surroundings {
     const context = await this.browser.newContext(options);
     try {
       const page = await context.newPage();
-      page.on("console", (message) => {
-        if (message.type() === "error") this.complaints.push(message.text());
-      });
-      page.on("pageerror", (error) => this.complaints.push(String(error)));
+      this.#listen(page);
       await page.goto(this.servers[serving].url + address);
-      const ended = page.locator("html[data-state=done], html[data-state=failed]");
-      await ended.waitFor({ state: "attached", timeout: PAGE_TIMEOUT });
-      return await use(page, (await ended.getAttribute("data-state")) ?? "");
+      return await use(page, await ended(page));
     } finally {
       await context.close();
     }
@@ -90,10 +95,45 @@ export class Surroundings {
     });
   }
 
+  /** Runs a page in several tabs of one browser at once, each with its query. @throws when one failed, with what it says */
+  async probes<T>(serving: Serving, page: string, queries: readonly string[]): Promise<T[]> {
+    const context = await this.browser.newContext();
+    try {
+      return await Promise.all(
+        queries.map(async (query) => {
+          const tab = await context.newPage();
+          this.#listen(tab);
+          await tab.goto(`${this.servers[serving].url}${page}?${query}`);
+          const state = await ended(tab);
+          const text = (await tab.locator("#outcome").textContent()) ?? "";
+          if (state !== "done")
+            throw new Error(`${page}?${query} failed: ${text}\n${this.complaints.join("\n")}`);
+          return JSON.parse(text) as T;
+        }),
+      );
+    } finally {
+      await context.close();
+    }
+  }
+
+  #listen(page: Page): void {
+    page.on("console", (message) => {
+      if (message.type() === "error") this.complaints.push(message.text());
+    });
+    page.on("pageerror", (error) => this.complaints.push(String(error)));
+  }
+
   /** Ends browser and servers. */
   async close(): Promise<void> {
     await this.browser.close();
     await Promise.all(Object.values(this.servers).map((server) => server.close()));
     rmSync(this.folder, { recursive: true, force: true });
   }
+}
+
+/** Waits until a page's `data-state` says that it came to an end. Returns how. */
+async function ended(page: Page): Promise<string> {
+  const end = page.locator("html[data-state=done], html[data-state=failed]");
+  await end.waitFor({ state: "attached", timeout: PAGE_TIMEOUT });
+  return (await end.getAttribute("data-state")) ?? "";
 }

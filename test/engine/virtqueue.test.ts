@@ -98,7 +98,7 @@ for (const kind of KINDS) {
       expect([table.length(0), table.length(1), table.fragments(0), table.fragments(1)]).toEqual([
         64, 110, 2, 2,
       ]);
-      expect(moveFrames(table, 0, 1, table, 1, 2)).toEqual({ taken: 1, filled: 1 });
+      expect(moveFrames(table, 0, 1, table, 1, 2)).toEqual({ taken: 1, filled: 1, staged: 0 });
       pair.chains.setUsed(1, table.length(1));
       pair.device.release(pair.chains, 2);
       expect(pair.reap()).toEqual([

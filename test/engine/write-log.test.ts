@@ -140,7 +140,7 @@ for (const shared of [false, true]) {
       const buffers = BurstTable.allocate(south, 4);
       expect(south4?.reserve("inuse", buffers, 4, BURST_TRANSLATE)).toBe(4);
       check(south, () => {
-        expect(moveFrames(frames, 0, 4, buffers, 0, 4)).toEqual({ taken: 4, filled: 4 });
+        expect(moveFrames(frames, 0, 4, buffers, 0, 4)).toMatchObject({ taken: 4, filled: 4 });
       });
       check(south, () => south4?.commit("inuse", buffers, 4, BURST_LENGTH | BURST_SIGNAL));
     });
@@ -168,7 +168,7 @@ for (const shared of [false, true]) {
       device.reserve("inuse", buffers, 8, BURST_TRANSLATE);
       south.logWrites(true);
       const before = guest.ram.slice();
-      expect(moveFrames(frames, 0, 8, buffers, 0, 8)).toEqual({ taken: 8, filled: 8 });
+      expect(moveFrames(frames, 0, 8, buffers, 0, 8)).toMatchObject({ taken: 8, filled: 8 });
       for (let i = 0; i < 8; i++) {
         expect(buffers.bytes(i).every((byte) => byte === i + 1)).toBe(true);
         expect(buffers.length(i)).toBe(frames.length(i));

@@ -98,7 +98,7 @@ export async function receiveDatagrams(
 
 /** Waits for a condition; the bound only ends what hangs. */
 export async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + 60_000;
+  const end = performance.now() + 150_000;
   while (!(await condition())) {
     if (performance.now() > end) throw new Error(`still waiting for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));

@@ -1,5 +1,5 @@
 import { fc, test } from "@fast-check/vitest";
-import { BurstTable, FRAME_TOO_LONG, moveFrames } from "vbus/engine";
+import { BurstTable, bytesCopied, FRAME_TOO_LONG, moveFrames } from "vbus/engine";
 import { allocateGuestMemory, MemorySpace } from "vbus/memory";
 import { beforeAll, describe, expect, it } from "vitest";
 
@@ -65,6 +65,9 @@ function table(
   return entries;
 }
 
+/** Frames of one piece up to this length are gathered, carried over and scattered between two memories. */
+const STAGED_LENGTH = 512;
+
 /** What moving means, in ten lines. */
 function model(
   frames: readonly number[],
@@ -96,10 +99,15 @@ function check(
   target.space.logWrites(true);
   try {
     const expected = model(frames, from, to, buffers, start, end);
-    expect(moveFrames(input, from, to, output, start, end)).toEqual({
-      taken: expected.taken,
-      filled: expected.filled,
-    });
+    const moved = moveFrames(input, from, to, output, start, end);
+    const sizes = expected.placed.map(({ frame }) => frames[frame] as number);
+    const bytes = (some: number[]): number => some.reduce((sum, size) => sum + size, 0);
+    const staged =
+      source.space.engine.memory === target.space.engine.memory
+        ? 0
+        : bytes(sizes.filter((size) => size <= STAGED_LENGTH));
+    expect(moved).toEqual({ taken: expected.taken, filled: expected.filled, staged });
+    expect(bytesCopied(bytes(sizes), moved.staged)).toBe(bytes(sizes) + 2 * staged);
     const lengths = [...buffers];
     for (const { frame, buffer } of expected.placed) lengths[buffer] = frames[frame] as number;
     for (const [i, length] of lengths.entries())
@@ -220,7 +228,7 @@ describe("the memory that moving needs", () => {
     const side: Side = { space, base: 0x10000, guest: true };
     const input = table(side, [60], () => 1);
     const output = table({ ...side, base: 0x20000 }, [60], () => 2);
-    expect(moveFrames(input, 0, 1, output, 0, 1)).toEqual({ taken: 1, filled: 1 });
+    expect(moveFrames(input, 0, 1, output, 0, 1)).toEqual({ taken: 1, filled: 1, staged: 0 });
   });
 
   it("is taken once", () => {

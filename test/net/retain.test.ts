@@ -32,6 +32,8 @@ describe("retaining a batch", () => {
     expect(kept.needsChecksum(3)).toBe(true);
     expect([some.count, some.copy(0), some.copy(1)]).toEqual([2, sent[2], sent[3]]);
     expect(store.frames).toBe(12);
+    const copies = (n: number): number => (n <= 512 ? 3 * n : n); // small ones are staged between two memories
+    expect(store.copiedBytes).toBe([...lengths, 64, 65].reduce((sum, n) => sum + copies(n), 0));
     kept.release();
     kept.release();
     some.release();

@@ -96,6 +96,7 @@ describe("the stall rule", () => {
     expect(net.isStalled(c.port)).toBe(true);
     expect(c.serials()).toEqual(range(0, 5));
     expect(net.balance()).toMatchObject({ drops: { stalled: 5 }, balanced: true });
+    expect(net.counters().copiedBytes).toBe(0); // they waited where they lay
   });
 
   it("ends when the port says ready and takes a frame", () => {

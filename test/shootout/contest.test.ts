@@ -86,4 +86,19 @@ describe("a contest", () => {
     expect(setting).toMatchObject({ placement: null, cells: [], dropped: 4 });
     expect(setting?.absent[0]?.reason).toContain("4 dropped");
   });
+
+  it("takes all samples together where that is better than none, and says so", async () => {
+    const between = { before: 130, after: 140 };
+    const orMixed: ContestRules = { ...rules, placed: "or mixed" };
+    const sample = (value: number) => (): Outcome => outcome(value, between);
+    const entrants = [
+      { id: "a", sample: sample(1) },
+      { id: "b", sample: sample(4) },
+    ];
+    const [setting] = await contest(orMixed, entrants, effort, nothing);
+    expect(setting).toMatchObject({ placement: "mixed", dropped: 0, absent: [] });
+    expect(setting?.cells.map(({ value }) => value.median)).toEqual([1, 4]);
+    const classed = await contest(orMixed, [{ id: "a", sample: () => outcome(1, far) }], effort, nothing);
+    expect(classed.map(({ placement }) => placement)).toEqual(["far"]);
+  });
 });

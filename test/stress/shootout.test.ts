@@ -6,19 +6,20 @@ import process from "node:process";
 import { promisify } from "node:util";
 import { chromium } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { DEVICE_CONTESTANTS } from "../../bench/shootout/devices/measure.js";
 import { failuresOf, type Shootout } from "../../bench/shootout/model.js";
 import { RING_CONTESTANTS } from "../../bench/shootout/rings/contestants.js";
 import { shootoutPage } from "../../bench/shootout/report/page.js";
 import { shootoutText } from "../../bench/shootout/report/text.js";
 
 /** A small shoot-out, by the command that users give: its figures are worth nothing, its structure is what counts. */
-describe("a tiny shoot-out of the rings", () => {
+describe("a tiny shoot-out of rings and devices", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "vbus-shootout-test-"));
   let report: Shootout;
   let text: string;
 
   beforeAll(async () => {
-    const args = ["shootout", "--tiny", "--only", "rings", "--out", folder];
+    const args = ["shootout", "--tiny", "--only", "rings,devices", "--out", folder];
     const program = path.join(import.meta.dirname, "../../.build/bench/shootout/cli.js");
     ({ stdout: text } = await promisify(execFile)(process.execPath, [program, ...args], {
       maxBuffer: 1 << 26,
@@ -32,13 +33,16 @@ describe("a tiny shoot-out of the rings", () => {
 
   it("fails nobody, and has every study with every contestant or the reason why not", () => {
     expect(failuresOf(report)).toEqual([]);
-    expect(report.contestants.map(({ id }) => id)).toEqual(RING_CONTESTANTS.map(({ id }) => id));
-    expect(report.studies.length).toBeGreaterThanOrEqual(11);
+    const parts = { rings: RING_CONTESTANTS, devices: DEVICE_CONTESTANTS, linux: [] };
+    const all = [...parts.rings, ...parts.devices];
+    expect(report.contestants.map(({ id }) => id)).toEqual(all.map(({ id }) => id));
+    expect(report.studies.filter(({ part }) => part === "rings").length).toBeGreaterThanOrEqual(11);
+    expect(report.studies.filter(({ part }) => part === "devices")).toHaveLength(4);
     for (const study of report.studies) {
       expect(study.settings.length, study.title).toBeGreaterThan(0);
       for (const { cells, absent } of study.settings) {
         const named = [...cells, ...absent].map(({ contestant }) => contestant);
-        expect(new Set(named)).toEqual(new Set(RING_CONTESTANTS.map(({ id }) => id)));
+        expect(new Set(named)).toEqual(new Set(parts[study.part].map(({ id }) => id)));
         for (const { value } of cells) {
           expect(value.median).toBeGreaterThan(0);
           expect(value.high).toBeGreaterThanOrEqual(value.low);
@@ -52,6 +56,31 @@ describe("a tiny shoot-out of the rings", () => {
     const study = report.studies.find(({ id }) => id === "descriptors-1-notified")!;
     const present = new Set(study.settings.flatMap(({ cells }) => cells.map(({ contestant }) => contestant)));
     for (const { id, runs } of RING_CONTESTANTS) if (runs !== "native") expect(present, id).toContain(id);
+  });
+
+  it("counts signals, copies and processor time of everybody who carries frames", () => {
+    const placed = report.studies
+      .filter(({ part, id }) => part === "devices" && id !== "devices-trips")
+      .flatMap(({ settings }) => settings.flatMap(({ cells }) => cells));
+    for (const { extras } of placed) {
+      for (const name of ["doorbells", "interrupts", "cpu"] as const)
+        expect(extras[name]!.median).toBeGreaterThan(0);
+      // the sender's driver and the host, each at least once
+      expect(extras.copies!.low).toBeGreaterThanOrEqual(1.99);
+      expect(extras.copies!.high).toBeLessThan(8);
+    }
+  });
+
+  it("wants no signals for what was sent: two doorbells and two interrupts for a frame there and back", () => {
+    const trips = report.studies.find(({ id }) => id === "devices-trips")!;
+    const cells = trips.settings.flatMap(({ cells }) => cells);
+    expect(cells.map(({ contestant }) => contestant)).toEqual(DEVICE_CONTESTANTS.map(({ id }) => id));
+    for (const { contestant, extras } of cells) {
+      expect(extras.doorbells!.high, contestant).toBeLessThanOrEqual(2200);
+      expect(extras.interrupts!.high, contestant).toBeLessThanOrEqual(2200);
+      for (const name of ["p50", "p90", "p99", "max"] as const)
+        expect(extras[name]!.median, `${contestant}, ${name}`).toBeGreaterThan(0);
+    }
   });
 
   it("gives a verdict on G2 and G4, whatever it is", () => {

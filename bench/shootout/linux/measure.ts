@@ -10,7 +10,7 @@ import { CARD_NAMES, Lab, type CardName } from "../../../examples/linux/lab.js";
 import { readPieces } from "../../../examples/linux/pieces.js";
 import type { Sample } from "../../../examples/linux/samples.js";
 import { FEWEST_PAIRS, type Target } from "../../harness/result.js";
-import { summarize } from "../../harness/statistics.js";
+import { summarize, type Summary } from "../../harness/statistics.js";
 import type { Cell, Contestant, GoalResult, Setting, Study } from "../model.js";
 import type { EffortName } from "../rings/studies.js";
 import { PartUnavailable, type PartResult } from "../run.js";
@@ -35,7 +35,8 @@ export const LINUX_CONTESTANTS: readonly Contestant[] = [
   {
     id: IDS.eth0,
     name: "v86's virtio-net",
-    about: "eth0: the network card that the emulator has, in JavaScript, with the driver of the kernel.",
+    about:
+      "eth0: the network card that the emulator has, in JavaScript, with the driver of the kernel. Of its copies one out and two in are v86's own, by its source; the port that the station is plugged into adds one each way.",
     runs: "guest",
     copies: null,
   },
@@ -55,11 +56,14 @@ export const LINUX_CONTESTANTS: readonly Contestant[] = [
   },
 ];
 
+const COUNTED =
+  "Doorbells and interrupts are per 1000 frames, or full frames' worth of payload. Copies are the host's, between the guest's memory and the station, counted in bytes; what the guest's kernel copies is the same with any card. Processor time is that of the whole process: the emulated guest, the host and the station, which share one thread, so that no core can move away from another.";
+
 const ABOUT: Record<Kind["kind"], string> = {
-  ping: "Round trips of an echo request from a process in the guest, one at a time; the median of each round.",
-  small: "Frames of 60 bytes by the kernel's packet generator; all of them have to reach the peer.",
-  out: "One TCP stream out of the guest; every byte is checked by the peer.",
-  in: "One TCP stream into the guest; every byte is checked there.",
+  ping: "Round trips of an echo request from a process in the guest, one at a time; the median of each round. Doorbells and interrupts are per 1000 trips.",
+  small: `Frames of 60 bytes by the kernel's packet generator; all of them have to reach the station. ${COUNTED}`,
+  out: `One TCP stream out of the guest; every byte is checked by the station. ${COUNTED}`,
+  in: `One TCP stream into the guest; every byte is checked there. ${COUNTED}`,
 };
 
 function cellOf(samples: readonly Sample[], base: readonly Sample[], kind: Kind, card: CardName): Cell {
@@ -68,8 +72,14 @@ function cellOf(samples: readonly Sample[], base: readonly Sample[], kind: Kind,
     if (other === undefined || card === REFERENCE) return [];
     return [kind.lower ? other.value / sample.value : sample.value / other.value];
   });
-  const perThousand = (count: (sample: Sample) => number): number =>
-    summarize(samples.map((sample) => (1000 * count(sample)) / sample.frames)).median;
+  const perThousand = (count: (sample: Sample) => number): Summary =>
+    summarize(samples.map((sample) => (1000 * count(sample)) / sample.frames));
+  const perByte = (count: (sample: Sample) => number): Summary | null => {
+    const found = samples.flatMap((sample) => (sample.bytes === null ? [] : [count(sample) / sample.bytes]));
+    return found.length === 0 ? null : summarize(found);
+  };
+  const copies = perByte(({ copied }) => copied);
+  const cpu = perByte((sample) => sample.cpu!); // in Node it is known
   return {
     contestant: IDS[card],
     value: summarize(samples.map(({ value }) => value / kind.scale)),
@@ -77,6 +87,8 @@ function cellOf(samples: readonly Sample[], base: readonly Sample[], kind: Kind,
     extras: {
       doorbells: perThousand(({ doorbells }) => doorbells),
       interrupts: perThousand(({ interrupts }) => interrupts),
+      ...(copies === null ? {} : { copies }),
+      ...(cpu === null ? {} : { cpu }),
       ...(kind.kind === "ping" ? quantilesOf(samples) : {}),
     },
   };
@@ -85,9 +97,9 @@ function cellOf(samples: readonly Sample[], base: readonly Sample[], kind: Kind,
 /** What netprobe says of the round trips, in ns; medians of the rounds. */
 function quantilesOf(samples: readonly Sample[]): Cell["extras"] {
   const found: Cell["extras"] = {};
-  for (const name of ["p50", "p90", "p99"] as const) {
+  for (const name of ["p50", "p90", "p99", "max"] as const) {
     const values = samples.map(({ details }) => details[name]).filter((value) => value !== undefined);
-    if (values.length > 0) found[name] = summarize(values).median;
+    if (values.length > 0) found[name] = summarize(values);
   }
   return found;
 }

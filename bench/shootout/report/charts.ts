@@ -98,30 +98,98 @@ function seriesPath(line: Series, atX: (x: number) => number, atY: (y: number) =
   return `<path class="line" d="${path}" style="stroke:${line.colour}"${dash}/>${dots}`;
 }
 
-const BAR_WIDTH = 720;
-const NAME_WIDTH = 190;
-const LABEL_WIDTH = 170;
-const ROW = 24;
+/** Bars under a common heading. */
+export interface BarGroup {
+  /** Empty: none is written. */
+  title: string;
+  bars: readonly Bar[];
+}
 
-/** Horizontal bars on a logarithmic scale, with the quartiles as a whisker. */
-export function barChart(bars: readonly Bar[], aria: string): string {
-  const shown = bars.filter(({ value }) => value > 0);
-  if (shown.length === 0) return "";
-  const values = shown.flatMap(({ value, low, high }) => [value, low, high]).filter((value) => value > 0);
-  const from = Math.log(Math.min(...values) * 0.6);
-  const to = Math.log(Math.max(...values) * 1.1);
+const BAR_WIDTH = 720;
+const NAME_WIDTH = 176;
+const LABEL_WIDTH = 150;
+const ROW = 22;
+const HEADING = 26;
+const AXIS = 26;
+/** From this ratio of the longest bar to the shortest on, the axis is logarithmic: the short ones would be invisible. */
+const WIDE_RANGE = 40;
+
+/** A scale over all bars: from 0, or logarithmic where they differ too much for that. */
+function barScale(bars: readonly Bar[]): {
+  logarithmic: boolean;
+  x: (value: number) => number;
+  ticks: number[];
+} {
+  const values = bars.flatMap(({ value, low, high }) => [value, low, high]).filter((value) => value > 0);
+  const most = Math.max(...values);
+  const least = Math.min(...bars.map(({ value }) => value));
+  const logarithmic = most / least > WIDE_RANGE;
+  const room = BAR_WIDTH - NAME_WIDTH - LABEL_WIDTH;
+  if (!logarithmic) {
+    const rough = most / 4;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = ([1, 2, 5, 10].find((factor) => factor * power >= rough) as number) * power;
+    const found: number[] = [];
+    for (let i = 0; i * step <= most * 1.001; i++) found.push(i * step);
+    return {
+      logarithmic,
+      x: (value) => NAME_WIDTH + (Math.max(0, value) / most) * room,
+      ticks: found,
+    };
+  }
+  const from = Math.log(10 ** Math.floor(Math.log10(Math.min(...values))));
+  const to = Math.log(most);
   const x = (value: number): number =>
-    NAME_WIDTH +
-    Math.max(0, (Math.log(Math.max(value, 1e-9)) - from) / (to - from)) *
-      (BAR_WIDTH - NAME_WIDTH - LABEL_WIDTH);
-  const rows = shown.map(({ name, colour, value, low, high, label }, i) => {
-    const middle = i * ROW + ROW / 2;
-    return (
-      `<text x="${NAME_WIDTH - 8}" y="${place(middle + 4)}" text-anchor="end">${escapeHtml(name)}</text>` +
-      `<rect x="${NAME_WIDTH}" y="${place(middle - 6)}" width="${place(Math.max(1, x(value) - NAME_WIDTH))}" height="12" rx="2" style="fill:${colour}"/>` +
-      `<path class="whisker" d="M${place(x(low))} ${place(middle)}H${place(x(high))}"/>` +
-      `<text class="soft" x="${place(Math.max(x(value), x(high)) + 8)}" y="${place(middle + 4)}">${escapeHtml(label)}</text>`
-    );
-  });
-  return `<svg viewBox="0 0 ${BAR_WIDTH} ${shown.length * ROW}" role="img" aria-label="${escapeHtml(aria)}">${rows.join("")}</svg>`;
+    NAME_WIDTH + Math.max(0, (Math.log(Math.max(value, 1e-9)) - from) / (to - from)) * room;
+  const powers = ticks(Math.exp(from), most).filter((value) => Number.isInteger(Math.log10(value)));
+  return { logarithmic, x, ticks: powers };
+}
+
+/** Whether {@link barChart} draws them on a logarithmic axis. */
+export function barsAreLogarithmic(groups: readonly BarGroup[]): boolean {
+  const shown = groups.flatMap(({ bars }) => bars.filter(({ value }) => value > 0));
+  return shown.length > 0 && barScale(shown).logarithmic;
+}
+
+/** Horizontal bars on one axis, in groups, with the quartiles as a whisker. */
+export function barChart(groups: readonly BarGroup[], aria: string): string {
+  const shown = groups
+    .map(({ title, bars }) => ({ title, bars: bars.filter(({ value }) => value > 0) }))
+    .filter(({ bars }) => bars.length > 0);
+  if (shown.length === 0) return "";
+  const { x, ticks: marks } = barScale(shown.flatMap(({ bars }) => bars));
+  let y = 0;
+  const parts: string[] = [];
+  for (const { title, bars } of shown) {
+    if (title !== "") {
+      parts.push(`<text class="head" x="0" y="${place(y + HEADING - 8)}">${escapeHtml(title)}</text>`);
+      y += HEADING;
+    }
+    for (const bar of bars) {
+      parts.push(barRow(bar, y + ROW / 2, x));
+      y += ROW;
+    }
+    y += 6;
+  }
+  const grid = marks.map(
+    (value) =>
+      `<path class="grid" d="M${place(x(value))} 0V${y}"/>` +
+      `<text class="soft" x="${place(x(value))}" y="${y + 16}" text-anchor="middle">${figureText(value)
+        .replace(/(\.\d*?)0+$/, "$1")
+        .replace(/\.$/, "")}</text>`,
+  );
+  return `<svg viewBox="0 0 ${BAR_WIDTH} ${y + AXIS}" role="img" aria-label="${escapeHtml(aria)}">${grid.join("")}${parts.join("")}</svg>`;
+}
+
+function barRow(
+  { name, colour, value, low, high, label }: Bar,
+  middle: number,
+  x: (value: number) => number,
+): string {
+  return (
+    `<text x="${NAME_WIDTH - 8}" y="${place(middle + 4)}" text-anchor="end">${escapeHtml(name)}</text>` +
+    `<rect x="${NAME_WIDTH}" y="${place(middle - 6)}" width="${place(Math.max(1, x(value) - NAME_WIDTH))}" height="12" rx="2" style="fill:${colour}"/>` +
+    `<path class="whisker" d="M${place(x(low))} ${place(middle)}H${place(x(high))}"/>` +
+    `<text class="soft" x="${place(Math.max(x(value), x(high)) + 8)}" y="${place(middle + 4)}">${escapeHtml(label)}</text>`
+  );
 }

@@ -1,5 +1,6 @@
 /** The shoot-out as tables for a terminal. */
 import { describeSpread, describeTarget, describeVerdict, verdictOf } from "../../harness/result.js";
+import type { Summary } from "../../harness/statistics.js";
 import { aligned, figureText } from "../../harness/text-table.js";
 import {
   EXTRAS,
@@ -35,18 +36,43 @@ export function extrasOf(study: Study): ExtraName[] {
   return (Object.keys(EXTRAS) as ExtraName[]).filter((name) => present.has(name));
 }
 
+/** The spread of a figure that has one. */
+export function spreadOf(value: Summary): string {
+  return value.high === value.low ? "" : describeSpread(value);
+}
+
+/** Whether a study's settings are cases, which tables have in rows: those of cards. Others are points of a range. */
+export function hasCases({ part }: Study): boolean {
+  return part !== "rings";
+}
+
+/**
+ * Lines of a study's table, head first: contestants by settings, or the other way round. `cell` makes the text of one, "—" where
+ * there is nothing; lines with nothing else are left out.
+ */
+export function studyLines(
+  report: Shootout,
+  study: Study,
+  cell: (setting: Setting, id: string) => string,
+): string[][] {
+  const ids = takingPart(report, study);
+  const names = ids.map((id) => nameOf(report, id));
+  const titles = study.settings.map(settingTitle);
+  const lines = hasCases(study)
+    ? study.settings.map((setting, i) => [titles[i] as string, ...ids.map((id) => cell(setting, id))])
+    : ids.map((id, i) => [names[i] as string, ...study.settings.map((setting) => cell(setting, id))]);
+  const found = lines.filter((line) => line.slice(1).some((text) => text !== "—"));
+  return [["", ...(hasCases(study) ? names : titles)], ...found];
+}
+
 /** One study: who, and per setting the median, its spread, and how many times as good as the reference. */
 export function studyTable(report: Shootout, study: Study): string {
-  const head = ["", ...study.settings.map(settingTitle)];
-  const lines = takingPart(report, study).map((id) => [
-    nameOf(report, id),
-    ...study.settings.map(({ cells }) => {
-      const cell = cells.find(({ contestant }) => contestant === id);
-      if (cell === undefined) return "—";
-      const ratio = cell.ratio === null ? "" : ` ${figureText(cell.ratio.median)}×`;
-      return `${figureText(cell.value.median)} ${describeSpread(cell.value)}${ratio}`;
-    }),
-  ]);
+  const lines = studyLines(report, study, ({ cells }, id) => {
+    const cell = cells.find(({ contestant }) => contestant === id);
+    if (cell === undefined) return "—";
+    const ratio = cell.ratio === null ? "" : ` ${figureText(cell.ratio.median)}×`;
+    return `${figureText(cell.value.median)} ${describeSpread(cell.value)}${ratio}`;
+  });
   const failures = new Set(
     study.settings.flatMap(({ absent }) =>
       absent
@@ -56,7 +82,7 @@ export function studyTable(report: Shootout, study: Study): string {
   );
   return [
     `${study.title}: ${study.unit}, spread, times as good as ${nameOf(report, study.reference)}`,
-    ...aligned([head, ...lines], [0]).map((line) => `  ${line}`),
+    ...aligned(lines, [0]).map((line) => `  ${line}`),
     ...extrasOf(study).map((name) => extraTable(report, study, name)),
     ...failures,
   ].join("\n");
@@ -64,16 +90,14 @@ export function studyTable(report: Shootout, study: Study): string {
 
 function extraTable(report: Shootout, study: Study, name: ExtraName): string {
   const { title, unit } = EXTRAS[name];
-  const lines = takingPart(report, study)
-    .map((id) => [
-      nameOf(report, id),
-      ...study.settings.map(({ cells }) => {
-        const value = cells.find(({ contestant }) => contestant === id)?.extras[name];
-        return value === undefined ? "—" : figureText(value);
-      }),
-    ])
-    .filter((line) => line.slice(1).some((cell) => cell !== "—"));
-  return [`  ${title} (${unit})`, ...aligned(lines, [0]).map((line) => `    ${line}`)].join("\n");
+  const [head = [], ...lines] = studyLines(report, study, ({ cells }, id) => {
+    const value = cells.find(({ contestant }) => contestant === id)?.extras[name];
+    return value === undefined ? "—" : [figureText(value.median), spreadOf(value)].join(" ").trim();
+  });
+  return [
+    `  ${title} (${unit})`,
+    ...aligned(hasCases(study) ? [head, ...lines] : lines, [0]).map((line) => `    ${line}`),
+  ].join("\n");
 }
 
 /** The goals. */

@@ -1,4 +1,5 @@
 /** Contestants in JavaScript: ringbuf.js, and the MessageChannel that everybody has. */
+import process from "node:process";
 import { MessageChannel } from "node:worker_threads";
 import { RingBuffer } from "ringbuf.js";
 import { answerMessages, askByMessages } from "../../harness/message-halves.js";
@@ -22,6 +23,12 @@ const RECORD_WORDS = RECORD_BYTES / 4;
 const RINGBUF_SLOWNESS = 4;
 /** Messages of a sample. */
 const MESSAGES = 120;
+
+/** Nanoseconds of processor time since `then`. */
+function cpuSince(then: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(then);
+  return (user + system) * 1000;
+}
 
 /** Storage for as many records as the ring has descriptors; 32-bit words, for ringbuf.js pops element by element. */
 const storageFor = (size: number, bytes: number): SharedArrayBuffer =>
@@ -47,6 +54,7 @@ function ringbufAlone(setting: RingSetting): Sampler {
   const back = new RingBuffer(storageFor(size, RECORD_BYTES), Uint32Array);
   const chunk = new Uint32Array(payload ? (burst * length) / 4 : burst * RECORD_WORDS);
   return () => {
+    const cpu = process.cpuUsage();
     const begin = performance.now();
     for (let done = 0; done < items; done += burst) {
       let moved = there.push(chunk, chunk.length, 0);
@@ -58,7 +66,7 @@ function ringbufAlone(setting: RingSetting): Sampler {
       if (moved !== chunk.length * (payload ? 2 : 4)) throw new Error("a burst did not fit the ring");
     }
     const ns = ((performance.now() - begin) * 1e6) / items;
-    return { ns, probes: null, extras: payload ? payloadExtras(length, items, ns, null) : {} };
+    return { ns, probes: null, extras: payload ? payloadExtras(length, items, ns, cpuSince(cpu)) : {} };
   };
 }
 
@@ -111,6 +119,11 @@ export function ringbufRing(about: Contestant): RingContestant {
   };
 }
 
+/** Each message is a wake-up of its receiver, there and back. */
+function messageSignals(burst: number): Measured["extras"] {
+  return { doorbells: 1000 / burst, interrupts: 1000 / burst };
+}
+
 function messagesAlone(setting: RingSetting): Sampler {
   const { burst, length, size } = setting;
   const payload = setting.work === "payload";
@@ -119,12 +132,14 @@ function messagesAlone(setting: RingSetting): Sampler {
   return async () => {
     const { port1, port2 } = new MessageChannel();
     try {
+      const cpu = process.cpuUsage();
       const begin = performance.now();
       const answering = answerMessages(port2, payload ? new Uint8Array(1) : null, MESSAGES);
       await askByMessages(port1, data, MESSAGES, Math.max(1, size / burst));
       await answering;
       const ns = ((performance.now() - begin) * 1e6) / items;
-      return { ns, probes: null, extras: payload ? payloadExtras(length, items, ns, null) : {} };
+      const carried = payload ? payloadExtras(length, items, ns, cpuSince(cpu)) : {};
+      return { ns, probes: null, extras: { ...carried, ...messageSignals(burst) } };
     } finally {
       port1.close();
     }
@@ -147,13 +162,12 @@ function messagesPair(setting: RingSetting, context: RingContext): Sampler {
   const target = MESSAGES * burst;
   const kind = work === "descriptors" ? "message-requests" : "messages";
   const bytes = work === "descriptors" ? RECORD_BYTES : length;
-  const perBurst = 1000 / burst; // each message is a wake-up of its receiver, there and back
   return async () =>
     measured(
       setting,
       target,
       await context.pair.sample({ kind, burst, target, length: bytes, window }, target),
-      { doorbells: perBurst, interrupts: perBurst },
+      messageSignals(burst),
     );
 }
 

@@ -4,6 +4,7 @@ import { linkContestants } from "../../harness/loops.js";
 import { NativeBench } from "../../harness/native.js";
 import { ThreadPair } from "../../harness/pair.js";
 import { contest, type ContestEffort, type Entrant } from "../contest.js";
+import { summarize } from "../../harness/statistics.js";
 import type { Study } from "../model.js";
 import { REFERENCE, RING_CONTESTANTS } from "./contestants.js";
 import type { RingContestant, RingContext } from "./setting.js";
@@ -123,7 +124,8 @@ async function measureStudy(
       const copies = setting.work === "payload" || setting.work === "woken";
       for (const cell of one.cells) {
         const about = contestants.find(({ id }) => id === cell.contestant);
-        if (copies && about !== undefined && about.copies !== null) cell.extras.copies = about.copies;
+        if (copies && about !== undefined && about.copies !== null)
+          cell.extras.copies = summarize([about.copies]);
       }
       for (const absence of one.absent) if (absence.failed) failed.set(absence.contestant, absence.reason);
     }

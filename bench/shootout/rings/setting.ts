@@ -1,7 +1,7 @@
 /** What a contestant of part (a) is asked to do, and what it answers. */
 import type { NativeBench } from "../../harness/native.js";
 import type { ThreadPair } from "../../harness/pair.js";
-import type { Contestant, ExtraName } from "../model.js";
+import type { Contestant, Measures } from "../model.js";
 import type { ContestStage } from "./stage.js";
 
 /** One setting. Plain data. */
@@ -31,7 +31,7 @@ export interface Measured {
   ns: number;
   /** Probes around a two-thread sample; null for one thread. */
   probes: { before: number; after: number } | null;
-  extras: Partial<Record<ExtraName, number>>;
+  extras: Measures;
 }
 
 /** Takes one sample. */
@@ -70,15 +70,7 @@ export function itemsOf({ work, burst, length }: RingSetting, slowness = 1): num
   return Math.max(1, Math.floor(wanted / slowness / burst)) * burst;
 }
 
-/** What was carried, and what it took. `cpu` in ns; null when it was not measured. */
-export function payloadExtras(
-  length: number,
-  frames: number,
-  ns: number,
-  cpu: number | null,
-): Measured["extras"] {
-  return {
-    gigabytes: length / ns,
-    ...(cpu === null ? {} : { cpu: cpu / (frames * length) }),
-  };
+/** What was carried, and what it took. `cpu` in ns. */
+export function payloadExtras(length: number, frames: number, ns: number, cpu: number): Measured["extras"] {
+  return { gigabytes: length / ns, cpu: cpu / (frames * length) };
 }

@@ -3,7 +3,7 @@ import process from "node:process";
 import type { ContestJob, LoopCall } from "../../harness/jobs.js";
 import { Doorbell } from "../../harness/doorbell.js";
 import { loopOf } from "../../harness/loops.js";
-import { latencyExtras, type Contestant } from "../model.js";
+import { latencyExtras, type Contestant, type Measures } from "../model.js";
 import {
   itemsOf,
   payloadExtras,
@@ -13,7 +13,7 @@ import {
   type RingSetting,
   type Sampler,
 } from "./setting.js";
-import type { ContestPlan, ContestStage, WasmContestant } from "./stage.js";
+import type { ContestPlan, ContestStage, LaidOut, WasmContestant } from "./stage.js";
 
 const TRIPS = 2000;
 const LINE = 64;
@@ -30,6 +30,14 @@ function planOf(setting: RingSetting): ContestPlan {
     receivers: setting.work === "woken" ? "asleep" : "awake",
     slot: payload ? Math.ceil(setting.length / LINE) * LINE : 0,
   };
+}
+
+/** What both sides had to signal for so many descriptors; nothing where nobody looks after notifications. */
+function signalsOf(setting: RingSetting, stage: ContestStage, laid: LaidOut, items: number): Measures {
+  if (!setting.notify) return {};
+  const sent = (sides: readonly number[]): number =>
+    (sides.reduce((sum, side) => sum + stage.doorbells(side), 0) * 1000) / items;
+  return { doorbells: sent(laid.norths), interrupts: sent(laid.souths) };
 }
 
 /** Both sides in this thread, over memory that no other one sees. Laid out once: nothing wears out. */
@@ -61,8 +69,8 @@ function oneThread(contestant: WasmContestant, setting: RingSetting, stage: Cont
     const { user, system } = process.cpuUsage(cpu);
     const done = rounds * burst;
     const ns = total / done;
-    const extras = plan.work === "payload" ? payloadExtras(length, done, ns, (user + system) * 1000) : {};
-    return { ns, probes: null, extras };
+    const payload = plan.work === "payload" ? payloadExtras(length, done, ns, (user + system) * 1000) : {};
+    return { ns, probes: null, extras: { ...payload, ...signalsOf(setting, stage, laid, done) } };
   };
 }
 
@@ -117,20 +125,15 @@ function twoThreads(contestant: WasmContestant, setting: RingSetting, context: R
           ? { kind: "contest-woken", ...calls, polls }
           : { kind: "contest", ...calls };
     const sample = await pair.sample(job, target);
-    const perThousand = (count: number): number => (count * 1000) / target;
-    const signals = {
-      doorbells: perThousand(stage.doorbells(north)),
-      interrupts: perThousand(stage.doorbells(south)),
-    };
     const payload = plan.work === "payload" ? payloadExtras(length, target, sample.ns, sample.cpu) : {};
     return {
       ns: sample.ns,
       probes: sample,
       extras: {
         ...payload,
-        ...(setting.notify ? signals : {}),
+        ...signalsOf(setting, stage, laid, target),
         ...(sample.latency === null ? {} : latencyExtras(sample.latency)),
-        ...(work === "woken" ? { sleeps: perThousand(sample.sleeps) } : {}),
+        ...(work === "woken" ? { sleeps: (sample.sleeps * 1000) / target } : {}),
       },
     };
   };

@@ -9,11 +9,9 @@ import {
   PORT_INTX_STATUS,
 } from "../../../assembly/abi/pci.js";
 import { BRIDGE_QREG, PORT_EVENTQ, PORT_FASTCALL, PORT_SHMSIGNAL } from "../../../assembly/abi/vbus.js";
-import type { ClientSource } from "../../bus/types.js";
-import { VbusError } from "../../errors.js";
-import type { MemorySpace } from "../../memory/space.js";
-import type { Scheduler } from "../../scheduler.js";
-import { BridgeHost, type BridgeCounters } from "../bridge/host.js";
+import type { BridgeCounters, BridgeHost } from "../bridge/host.js";
+import { guardInterrupt, InterruptLine } from "../bridge/interrupt-line.js";
+import { openBridge, type BridgeAttachOptions } from "../bridge/open.js";
 import { bridgeConfigSpace, type PciConfigOptions } from "./bridge-config.js";
 import type { AccessWidth, ConfigChange, PciConfigSpace } from "./config-space.js";
 
@@ -30,25 +28,11 @@ export interface PciInterruptSink {
 }
 
 /** How a {@link PciBridge} is wired. */
-export interface PciBridgeOptions {
-  /** The bus. */
-  readonly bus: ClientSource;
-  /** Member that the guest acts as; the bus must have admitted it. */
-  readonly member: string;
-  /** Name of the client in the bus tree. */
-  readonly label?: string;
-  /** The guest's memory. */
-  readonly memory: MemorySpace;
-  /** Where deferred work of the emulator's thread runs. */
-  readonly scheduler: Scheduler;
+export interface PciBridgeOptions extends BridgeAttachOptions {
   /** Where interrupts go. */
   readonly interrupts: PciInterruptSink;
   /** Fixed addresses, for emulators whose BARs cannot move. */
   readonly config?: PciConfigOptions;
-  /** Told of errors that hurt nothing but what they name, such as a broken event queue. */
-  readonly onError?: (error: unknown) => void;
-  /** Told, once, that the host took the guest off its bus: every call fails with -ENOTCONN from then on. */
-  readonly onEnd?: () => void;
 }
 
 /** What a bridge counted. */
@@ -85,33 +69,24 @@ export class PciBridge {
   #messages = false;
   /** An interrupt that was raised and not acknowledged (INTx), or that could not be sent yet (MSI). */
   #pending = false;
-  #line = false;
-  #counters = { fastcallDoorbells: 0, messages: 0, lines: 0, withheld: 0, acknowledged: 0 };
+  readonly #line: InterruptLine;
+  #counters = { fastcallDoorbells: 0, messages: 0, withheld: 0, acknowledged: 0 };
 
   /** @throws VbusError EPERM when the member was not admitted; ENOMEM; EINVAL for addresses that no BAR can hold */
   constructor(options: PciBridgeOptions) {
-    const { bus, member, label, memory, scheduler, onError } = options;
     this.#options = options;
     this.config = bridgeConfigSpace(options.config);
-    const client = bus.openClient({ member, memory, ...(label === undefined ? {} : { label }) });
-    client.onEnd = () => {
-      this.#quiet();
-      options.onEnd?.();
-    };
-    try {
-      this.bridge = new BridgeHost({
-        client,
-        memory,
-        scheduler,
-        interrupt: () => {
-          this.#interrupt();
-        },
-        ...(onError === undefined ? {} : { onError }),
-      });
-    } catch (error) {
-      client.disconnect();
-      throw error;
-    }
+    this.#line = new InterruptLine((asserted) => {
+      options.interrupts.setLine(asserted);
+    }, options.onError);
+    this.bridge = openBridge(options, {
+      interrupt: () => {
+        this.#interrupt();
+      },
+      ended: () => {
+        this.#quiet();
+      },
+    });
   }
 
   /** A configuration read; unsigned. */
@@ -206,7 +181,7 @@ export class PciBridge {
 
   /** What was counted so far. */
   counters(): PciBridgeCounters {
-    return { ...this.bridge.counters(), ...this.#counters };
+    return { ...this.bridge.counters(), ...this.#counters, lines: this.#line.raised };
   }
 
   /** Ends everything, lowers the line, gives the arena back what the bridge took. Twice is harmless. */
@@ -245,38 +220,19 @@ export class PciBridge {
    */
   #deliver(): boolean {
     const { config } = this;
-    const { interrupts } = this.#options;
+    const { interrupts, onError } = this.#options;
     const message = config.msi;
     if (this.#messages && this.#pending && message !== null) {
       this.#pending = false;
       this.#counters.messages++;
-      this.#guarded(() => {
+      guardInterrupt(() => {
         interrupts.msi(message.address, message.data);
-      });
+      }, onError);
     }
     const raised = this.#pending && !this.#messages;
     config.setInterruptStatus(raised);
     // a function with MSI enabled must not use its line (PCI 3.0 section 6.8.1.3)
-    const line = raised && !config.intxDisabled && message === null;
-    if (line !== this.#line) {
-      this.#line = line;
-      if (line) this.#counters.lines++;
-      this.#guarded(() => {
-        interrupts.setLine(line);
-      });
-    }
-    return line || !this.#pending;
-  }
-
-  #guarded(act: () => void): void {
-    try {
-      act();
-    } catch (cause) {
-      this.#options.onError?.(
-        new VbusError("EIO", "the emulator's interrupt sink failed; the guest may miss this interrupt", {
-          cause,
-        }),
-      );
-    }
+    this.#line.asserted = raised && !config.intxDisabled && message === null;
+    return this.#line.asserted || !this.#pending;
   }
 }

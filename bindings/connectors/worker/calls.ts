@@ -14,7 +14,7 @@ import {
 } from "../../../assembly/abi/worker-wire.js";
 import { VbusError } from "../../errors.js";
 import type { Scheduler, Timer } from "../../scheduler.js";
-import type { DoorbellPage } from "./page.js";
+import type { DoorbellPage } from "../../doorbells/page.js";
 
 /** A call on its way: waiting for a slot, or in one. */
 interface PendingCall {

@@ -12,9 +12,9 @@ import { VbusError } from "../../errors.js";
 import { GuestMemory, type GuestMemoryInit } from "../../memory/guest.js";
 import type { Scheduler } from "../../scheduler.js";
 import { GuestCalls } from "./calls.js";
-import { DoorbellWaiter } from "./doorbell.js";
-import { HeartbeatWatch } from "./heartbeat.js";
-import { DoorbellPage } from "./page.js";
+import { DoorbellWaiter } from "../../doorbells/waiter.js";
+import { HeartbeatWatch } from "../../doorbells/heartbeat.js";
+import { DoorbellPage } from "../../doorbells/page.js";
 
 /** How often a guest looks whether its host is there. */
 const CONNECT_POLL_MS = 2;

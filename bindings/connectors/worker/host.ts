@@ -24,10 +24,11 @@ import { VbusError } from "../../errors.js";
 import { openHostView, type GuestMemoryInit } from "../../memory/guest.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
-import { BridgeHost, type BridgeCounters } from "../bridge/host.js";
-import { DoorbellWaiter } from "./doorbell.js";
-import { HeartbeatWatch } from "./heartbeat.js";
-import { DoorbellPage } from "./page.js";
+import { DoorbellWaiter } from "../../doorbells/waiter.js";
+import { HeartbeatWatch } from "../../doorbells/heartbeat.js";
+import { DoorbellPage } from "../../doorbells/page.js";
+import type { BridgeCounters, BridgeHost } from "../bridge/host.js";
+import { openBridge } from "../bridge/open.js";
 
 /** How to put a bus in front of a guest in another thread. */
 export interface WorkerHostOptions {
@@ -92,32 +93,26 @@ export class WorkerHostConnector {
 
   /** @internal Use {@link attachWorkerGuest}. */
   constructor(options: WorkerHostOptions, page: DoorbellPage, memory: MemorySpace) {
-    const { bus, member, scheduler, label, spin = 0, guestTimeoutMs = 0, onError, poll = false } = options;
+    const { scheduler, spin = 0, guestTimeoutMs = 0, poll = false } = options;
     this.memory = memory;
     this.#options = options;
     this.#page = page;
     this.#guestHeart = new HeartbeatWatch(page, "guest", guestTimeoutMs);
-    const client = bus.openClient({ member, memory, ...(label === undefined ? {} : { label }) });
-    client.onEnd = () => {
-      this.#end(new VbusError("ENOTCONN", "the host took this guest off the bus"));
-    };
-    try {
-      this.bridge = new BridgeHost({
-        client,
-        memory,
-        scheduler,
+    const { bus, member, label, onError } = options;
+    this.bridge = openBridge(
+      { bus, member, label, memory, scheduler, onError },
+      {
         interrupt: () => {
           page.ring("guest", BELL_EVENTQ);
         },
         onSignal: (handle, alive) => {
           this.#track(handle, alive);
         },
-        ...(onError === undefined ? {} : { onError }),
-      });
-    } catch (error) {
-      client.disconnect();
-      throw error;
-    }
+        ended: () => {
+          this.#end(new VbusError("ENOTCONN", "the host took this guest off the bus"));
+        },
+      },
+    );
     this.#waiter = new DoorbellWaiter({
       page,
       side: "host",

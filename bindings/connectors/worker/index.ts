@@ -9,7 +9,7 @@ export {
   type WorkerHostOptions,
 } from "./host.js";
 export { connectWorkerHost, type WorkerGuestOptions } from "./guest.js";
-export { setUpLink } from "./page.js";
+export { setUpLink } from "../../doorbells/page.js";
 export {
   holdLife,
   watchLife,

@@ -1,3 +1,4 @@
+import { bytesCopied } from "../../engine/transfer.js";
 import type { Batch } from "../../net/batch.js";
 import { coalesceFrames, takesFrame } from "../../net/offload.js";
 import { countDrop, OFFLOAD_ECN, OFFLOAD_TCP4, OFFLOAD_TCP6, OFFLOAD_UDP_L4 } from "../../net/port.js";
@@ -108,8 +109,9 @@ export class ReceiveSide {
         }
       }
     }
-    const { taken, filled, bytes, superframes, short } = sink.fill(batch, at, end, room);
+    const { taken, filled, bytes, staged, superframes, short } = sink.fill(batch, at, end, room);
     rx.bytes += bytes;
+    statistics.rxCopiedBytes += bytesCopied(bytes, staged);
     rx.passed += filled;
     rx.frames += taken;
     statistics.superframes_passed += superframes;
@@ -123,8 +125,9 @@ export class ReceiveSide {
     const { statistics } = this.environment;
     const { rx } = statistics;
     const { count } = merged;
-    const { filled, bytes, superframes } = this.sink.fill(merged, 0, count, room);
+    const { filled, bytes, staged, superframes } = this.sink.fill(merged, 0, count, room);
     rx.bytes += bytes;
+    statistics.rxCopiedBytes += bytesCopied(bytes, staged);
     rx.passed += filled;
     rx.frames += room;
     rx.merged += room - count;

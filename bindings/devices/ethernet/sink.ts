@@ -8,6 +8,8 @@ export interface Filled {
   filled: number;
   /** Bytes of those. */
   bytes: number;
+  /** Those of the bytes that were copied three times instead of once (`moveFrames`). */
+  staged: number;
   /** Superframes among those. */
   superframes: number;
   /** It stopped at a superframe that finds too few buffers: they must come from the guest first, or it must be cut. */

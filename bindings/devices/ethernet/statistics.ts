@@ -30,6 +30,11 @@ export interface NicStatistics extends OffloadCounters {
   rx: NicDirection;
   /** Superframes made of segments for the guest. */
   coalesced: number;
+  /**
+   * Bytes copied to put frames into the guest's buffers: those of `rx.bytes` once, or three times where frames between two
+   * memories were staged.
+   */
+  rxCopiedBytes: number;
   /** Times the guest had no receive buffer for a frame. */
   rxCongested: number;
   /** Times the network had no room for a frame. */
@@ -52,6 +57,7 @@ export function emptyNicStatistics(): NicStatistics {
     rx: direction(),
     ...emptyOffloadCounters(),
     coalesced: 0,
+    rxCopiedBytes: 0,
     rxCongested: 0,
     txCongested: 0,
   };

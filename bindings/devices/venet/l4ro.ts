@@ -184,6 +184,7 @@ export class L4roBuffers {
     const { table } = this;
     let taken = from;
     let filled = 0;
+    let staged = 0;
     while (taken < to && filled < room) {
       let end = taken;
       while (
@@ -193,26 +194,27 @@ export class L4roBuffers {
       )
         end++;
       if (end > taken) {
-        moveFrames(batch.table, taken, end, table, filled, room);
+        staged += moveFrames(batch.table, taken, end, table, filled, room).staged;
         this.#writer.finish(filled, filled + end - taken, table);
         filled += end - taken;
         taken = end;
       } else if ((batch.table.flags(taken) & FRAME_GSO) === 0) {
         taken++; // dropped; only superframes go on in pages, and the buffer stays for the next frame
-      } else if (this.#fillLarge(batch, taken, filled)) {
+      } else {
+        const moved = this.#fillLarge(batch, taken, filled);
+        if (moved === null) return { taken: taken - from, filled, staged, short: true };
+        staged += moved.staged;
         taken++;
         filled++;
-      } else {
-        return { taken: taken - from, filled, short: true };
       }
     }
-    return { taken: taken - from, filled, short: false };
+    return { taken: taken - from, filled, staged, short: false };
   }
 
-  /** A superframe that is longer than its buffer. False: too few pages, or too short ones. */
-  #fillLarge(batch: Batch, i: number, slot: number): boolean {
+  /** A superframe that is longer than its buffer. Null: too few pages, or too short ones. */
+  #fillLarge(batch: Batch, i: number, slot: number): Moved | null {
     const pages = this.pages();
-    if (pages === null) return false;
+    if (pages === null) return null;
     const { table } = this;
     const most = this.#pagesPerSlot;
     const given = pages.peek(most);
@@ -221,13 +223,13 @@ export class L4roBuffers {
     while (left > 0 && needed < given) left -= pages.table.length(needed++);
     if (left > 0) {
       if (given < most) pages.wait();
-      return false;
+      return null;
     }
     this.#writer.extend(slot, pages.table, needed);
-    moveFrames(batch.table, i, i + 1, table, slot, slot + 1);
+    const moved = moveFrames(batch.table, i, i + 1, table, slot, slot + 1);
     this.#writer.finish(slot, slot + 1, pages.table);
     pages.take(needed); // popped when taken, before the frame that uses them is published
-    return true;
+    return moved;
   }
 
   /** Gives the memory back. */

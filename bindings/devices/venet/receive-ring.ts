@@ -26,7 +26,7 @@ const LINEAR: ReceiveMode = { l4ro: null, offloads: 0 };
 export class ReceiveRing implements FrameSink {
   readonly #wakeups: QueueWakeups;
   readonly #table: BurstTable;
-  readonly #filled: Filled = { taken: 0, filled: 0, bytes: 0, superframes: 0, short: false };
+  readonly #filled: Filled = { taken: 0, filled: 0, bytes: 0, staged: 0, superframes: 0, short: false };
   #mode = LINEAR;
   #ready: () => void = () => undefined;
   #fail: (error: unknown) => void = () => undefined;
@@ -99,15 +99,17 @@ export class ReceiveRing implements FrameSink {
     const result = this.#filled;
     let table = this.#table;
     if (l4ro === null) {
-      const { taken, filled } = moveFrames(batch.table, from, to, table, 0, room);
+      const { taken, filled, staged } = moveFrames(batch.table, from, to, table, 0, room);
       result.taken = taken;
       result.filled = filled;
+      result.staged = staged;
       result.short = false;
     } else {
-      const { taken, filled, short } = l4ro.fill(batch, from, to, room);
+      const { taken, filled, staged, short } = l4ro.fill(batch, from, to, room);
       table = l4ro.table;
       result.taken = taken;
       result.filled = filled;
+      result.staged = staged;
       result.short = short;
       if (short) this.environment.statistics.rxPagesShort++;
     }

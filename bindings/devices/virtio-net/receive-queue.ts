@@ -47,7 +47,7 @@ export class ReceiveQueue implements FrameSink {
   readonly #chains: ChainTable;
   readonly #places: NetPlaces;
   readonly #wakeups: VirtQueueWakeups;
-  readonly #filled: Filled = { taken: 0, filled: 0, bytes: 0, superframes: 0, short: false };
+  readonly #filled: Filled = { taken: 0, filled: 0, bytes: 0, staged: 0, superframes: 0, short: false };
   /** What a chain takes, as far as was seen. */
   #bufferSize = BUFFER_SIZE;
   /** Places found by the last reserve are good until something else peeks. */
@@ -186,6 +186,7 @@ export class ReceiveQueue implements FrameSink {
     result.taken = 0;
     result.filled = 0;
     result.bytes = 0;
+    result.staged = 0;
     result.superframes = 0;
     result.short = false;
     if (this.#placed === 0) {
@@ -207,9 +208,10 @@ export class ReceiveQueue implements FrameSink {
     }
     const { targets } = this.#places;
     const end = this.options.mergeable ? from + places : to;
-    const { taken, filled } = moveFrames(batch.table, from, end, targets, 0, places);
+    const { taken, filled, staged } = moveFrames(batch.table, from, end, targets, 0, places);
     result.taken = taken;
     result.filled = filled;
+    result.staged = staged;
     this.#placed = 0;
     if (filled === 0) return result;
     const { words } = targets.space.engine;

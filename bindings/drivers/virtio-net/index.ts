@@ -8,7 +8,7 @@ import { VirtioNic } from "./nic.js";
 import type { VirtioNicOptions } from "./options.js";
 
 export { VirtioNic, type VirtioNicStatistics } from "./nic.js";
-export type { ResolvedVirtioNicOptions, VirtioNicOptions } from "./options.js";
+export type { ResolvedVirtioNicOptions, VirtioNicOptions, VirtioOffloadOptions } from "./options.js";
 export { VirtioNetFeatures } from "./features.js";
 export type { VirtioReceiveStatistics } from "./receive.js";
 export type { VirtioTransmitStatistics } from "./transmit.js";

@@ -1,5 +1,17 @@
 import { MTU_DEFAULT, VENET_GSO_MAX } from "../../../assembly/abi/venet.js";
 import { VbusError } from "../../errors.js";
+import type { SuperframeOptions } from "../venet/offloads.js";
+
+/**
+ * What to take of the offloads that a card offers. True takes a direction's checksums and all superframes, false neither; named
+ * kinds of superframes come with the checksums, which they need.
+ */
+export interface VirtioOffloadOptions {
+  /** Towards the device: CSUM, HOST_TSO4, HOST_TSO6, HOST_USO, HOST_ECN; default true. */
+  transmit?: boolean | SuperframeOptions;
+  /** From the device: GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_USO4 and 6, GUEST_ECN; default true. */
+  receive?: boolean | SuperframeOptions;
+}
 
 /** How a card is driven. */
 export interface VirtioNicOptions {
@@ -11,8 +23,8 @@ export interface VirtioNicOptions {
   mtu?: number;
   /** Frames kept for `receive()` before the ring is left to fill (back-pressure); default 1024. */
   receiveBacklog?: number;
-  /** Take partial checksums and superframes, both ways, as far as they are offered; default true. */
-  offloads?: boolean;
+  /** Take partial checksums and superframes, both ways or as it says, as far as they are offered; default true. */
+  offloads?: boolean | VirtioOffloadOptions;
   /** Let received frames lie in several buffers; without, no superframes are received. Default true. */
   mergeable?: boolean;
   /** Take packed rings when they are offered; default true. */

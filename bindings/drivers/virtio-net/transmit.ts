@@ -106,6 +106,7 @@ export class TransmitSide {
       },
       onBroken: onError,
     });
+    this.#wakeups.disable(); // the memory of a new ring asks for interrupts
   }
 
   /** Runs as the queue's interrupt. */

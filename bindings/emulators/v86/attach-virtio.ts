@@ -1,16 +1,16 @@
 import { VIRTIO_PCI_MEMORY_SIZE, VIRTIO_PCI_PORTS } from "../../../assembly/abi/virtio-pci.js";
-import { VirtioPci, type VirtioPciCounters } from "../../connectors/virtio-pci/function.js";
 import { VbusError } from "../../errors.js";
-import type { MemorySpace } from "../../memory/space.js";
-import type { EventLoopScheduler } from "../../scheduler.js";
 import type { VirtioRingOptions } from "../../virtio/features.js";
 import type { VirtioFace } from "../../virtio/types.js";
-import { V86ConfigSpace } from "./config-space.js";
-import { V86Doorbells } from "./doorbells.js";
+import {
+  attachVirtioPci,
+  type VirtioPciAttachment,
+  type VirtioPciAttachmentCounters,
+} from "../attach-virtio-pci.js";
+import type { MachineOptions } from "../machine.js";
+import { checkSlot } from "../pci-function.js";
+import { V86EmulatorHost } from "./host.js";
 import type { V86Emulator } from "./internals.js";
-import { V86Interrupts, type V86InterruptCounters } from "./interrupts.js";
-import { V86Machine, type V86MachineOptions, type V86Part } from "./machine.js";
-import type { V86Bar } from "./pci-internals.js";
 
 /** Slots that are free in every configuration of v86; 0x10 is left to the bridge as long as there is another. */
 const SLOTS = [
@@ -22,6 +22,9 @@ const FIRST_PORT = 0xdf00;
 const FIRST_MEMORY = 0xfea20000;
 const MEMORY_START = 0xfea00000;
 const MEMORY_END = 0xfeb00000;
+
+/** What things are attached to a machine of v86's with; the first one decides about the arena. */
+export type V86MachineOptions = MachineOptions;
 
 /** How to put a virtio device in front of a guest of v86's. */
 export interface V86VirtioOptions extends V86MachineOptions {
@@ -45,158 +48,13 @@ export interface V86VirtioOptions extends V86MachineOptions {
 }
 
 /** What the adapter counted of a function. */
-export interface V86VirtioCounters extends VirtioPciCounters, V86InterruptCounters {
-  /** Kicks that were served when the current slice of the guest was over, several of one queue as one. */
-  postponed: number;
-  /** Ranges of guest memory that v86 was told to look at for stale translated code: of the machine. */
-  invalidated: number;
-}
+export type V86VirtioCounters = VirtioPciAttachmentCounters;
 
 /** A virtio device in front of a guest of v86's. Made by {@link attachVirtio}; everything of it runs in v86's thread. */
-export class V86VirtioHost {
-  /** The PCI function. */
-  readonly function: VirtioPci;
-  /** Its slot. */
-  readonly slot: number;
-  /** The scheduler that the device runs on. */
-  readonly scheduler: EventLoopScheduler;
-  /** The guest's memory. */
-  readonly memory: MemorySpace;
-  readonly #machine: V86Machine;
-  readonly #interrupts: V86Interrupts;
-  readonly #doorbells: V86Doorbells;
-  readonly #part: V86Part;
-  #closed = false;
+export type V86VirtioHost = VirtioPciAttachment;
 
-  /** @internal Use {@link attachVirtio}. */
-  constructor(machine: V86Machine, options: V86VirtioOptions) {
-    const { device, rings, msi, onError, scheduler = machine.scheduler } = options;
-    const { pci, hasApic } = machine.internals;
-    const { slot = SLOTS.find((candidate) => !pci.taken(candidate << 3)) } = options;
-    if (slot === undefined) throw new VbusError("EBUSY", "no slot of v86's PCI bus is free");
-    const { port = FIRST_PORT + slot * VIRTIO_PCI_PORTS } = options;
-    const { memoryAddress = FIRST_MEMORY + slot * VIRTIO_PCI_MEMORY_SIZE } = options;
-    this.#machine = machine;
-    this.slot = slot;
-    this.scheduler = scheduler;
-    this.memory = machine.memory;
-    const space = new V86ConfigSpace();
-    this.#interrupts = new V86Interrupts(
-      machine,
-      (asserted) => {
-        machine.internals.pci.setLine(slot << 3, asserted);
-      },
-      space.showInterrupt,
-    );
-    const { vectors } = options;
-    this.function = new VirtioPci({
-      face: device,
-      memory: machine.memory,
-      scheduler,
-      interrupts: this.#interrupts,
-      place: { registers: "io", registerAddress: port, msixAddress: memoryAddress },
-      ...(hasApic ? (vectors === undefined ? {} : { vectors }) : { vectors: 0 }),
-      ...(rings === undefined ? {} : { rings }),
-      ...(msi === undefined ? {} : { msi }),
-      ...(onError === undefined ? {} : { onError }),
-    });
-    this.#doorbells = new V86Doorbells(
-      machine,
-      (queue) => {
-        this.function.device.kick(queue);
-      },
-      (queue) => {
-        this.function.device.postpone(queue);
-      },
-    );
-    this.function.onKick = (queue) => {
-      this.#doorbells.ring(queue);
-    };
-    try {
-      this.#register(space);
-    } catch (error) {
-      this.function.close();
-      throw error;
-    }
-    this.#part = {
-      catchUp: () => {
-        this.#interrupts.catchUp();
-      },
-      serve: () => {
-        this.#doorbells.serve();
-      },
-      reset: () => {
-        this.#doorbells.clear();
-        this.function.machineReset();
-        space.putBackAll(this.function.config);
-      },
-    };
-    machine.join(this.#part, scheduler);
-  }
-
-  #register(space: V86ConfigSpace): void {
-    const { function: fn } = this;
-    const machine = this.#machine;
-    const bars = fn.bars.map((bar, index): V86Bar | null => {
-      if (bar === null) return null;
-      const context = bar.kind === "io" ? "port" : "memory";
-      return {
-        kind: bar.kind,
-        size: bar.size,
-        address: bar.address ?? 0,
-        read: (offset, width) => machine.in(context, () => fn.barRead(index, offset, width)),
-        write: (offset, width, value) => {
-          machine.in(context, () => {
-            fn.barWrite(index, offset, width, value);
-          });
-        },
-      };
-    });
-    space.attach(
-      machine.internals.pci.register({
-        name: `virtio ${fn.device.face.name}`,
-        devfn: this.slot << 3,
-        config: fn.config.image(),
-        bars,
-        configWritten: (live, offset, width) => {
-          machine.in("port", () => {
-            fn.configWritten(offset, live.slice(offset, offset + width));
-          });
-          space.putBack(fn.config, offset, width);
-        },
-        configRead: (offset, width) =>
-          fn.touchesAccessData(offset, width) ? machine.in("port", () => fn.configRead(offset, width)) : null,
-      }),
-    );
-  }
-
-  /** What was counted so far. */
-  counters(): V86VirtioCounters {
-    return {
-      ...this.function.counters(),
-      ...this.#interrupts.counters(),
-      postponed: this.#doorbells.postponed,
-      invalidated: this.#machine.invalidated,
-    };
-  }
-
-  /**
-   * Takes the device away from the guest: its queues are dead, and its registers lead nowhere. To the guest that looks like a
-   * reset of which it knows nothing: have its driver unbound before. Twice is harmless.
-   */
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.function.close();
-    this.#doorbells.clear();
-    this.#machine.leave(this.#part, this.scheduler);
-    this.#machine.release();
-  }
-}
-
-function check({ slot, port, memoryAddress }: V86VirtioOptions): void {
-  if (slot !== undefined && !(Number.isInteger(slot) && slot >= 0 && slot < 32))
-    throw new VbusError("EINVAL", `PCI slot ${slot}; there are 0 to 31`);
+function check({ slot = 0, port, memoryAddress }: V86VirtioOptions): void {
+  checkSlot(slot);
   if (port !== undefined && !(port >= 0x1000 && port <= 0xff00 && port % VIRTIO_PCI_PORTS === 0))
     throw new VbusError(
       "EINVAL",
@@ -227,5 +85,15 @@ function check({ slot, port, memoryAddress }: V86VirtioOptions): void {
  */
 export async function attachVirtio(emulator: V86Emulator, options: V86VirtioOptions): Promise<V86VirtioHost> {
   check(options);
-  return V86Machine.attach(emulator, options, (machine) => new V86VirtioHost(machine, options));
+  return V86EmulatorHost.whenReady(emulator, (host) => {
+    const { slot = SLOTS.find((candidate) => !host.internals.pci.taken(candidate << 3)) } = options;
+    if (slot === undefined) throw new VbusError("EBUSY", "no slot of v86's PCI bus is free");
+    const { port = FIRST_PORT + slot * VIRTIO_PCI_PORTS } = options;
+    const { memoryAddress = FIRST_MEMORY + slot * VIRTIO_PCI_MEMORY_SIZE } = options;
+    return attachVirtioPci(host, {
+      ...options,
+      slot,
+      place: { registers: "io", registerAddress: port, msixAddress: memoryAddress },
+    });
+  });
 }

@@ -4,7 +4,14 @@
  */
 export { attachVbus, type V86Counters, type V86Device, type V86Host, type V86Options } from "./attach.js";
 export {
+  attachVbusMmio,
+  type V86VbusMmioCounters,
+  type V86VbusMmioHost,
+  type V86VbusMmioOptions,
+} from "./attach-mmio.js";
+export {
   attachVirtio,
+  type V86MachineOptions,
   type V86VirtioCounters,
   type V86VirtioHost,
   type V86VirtioOptions,
@@ -15,7 +22,6 @@ export {
   type V86VirtioMmioHost,
   type V86VirtioMmioOptions,
 } from "./attach-virtio-mmio.js";
-export type { V86MachineOptions } from "./machine.js";
 export { V86NetworkPort, type V86NetworkOptions } from "./network-port.js";
 export { V86_VERSION, type V86Emulator } from "./internals.js";
-export type { V86InterruptCounters } from "./interrupts.js";
+export type { InterruptCounters as V86InterruptCounters } from "../interrupts.js";

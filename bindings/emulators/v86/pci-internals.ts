@@ -1,5 +1,6 @@
 import { PCI_OFF_BAR0 } from "../../../assembly/abi/pci.js";
 import { VbusError } from "../../errors.js";
+import type { Mapping, RegisterBlock } from "../host.js";
 
 /*
  * What this package knows of v86's PCI bus and port table: the other half of internals.ts. Besides registering functions it
@@ -101,18 +102,6 @@ const CONFIG_DATA_PORT = 0xcfc;
 const ROUTES = 0x60;
 const OFF_INTERRUPT_WORD = 15;
 
-/** Registers of a function. Neither access may throw. */
-export interface V86Bar {
-  /** Memory: accesses must not raise or lower interrupts. Ports: they may. */
-  readonly kind: "memory" | "io";
-  /** Bytes or ports. */
-  readonly size: number;
-  /** Where it lies. Memory cannot move; firmware moves ports, v86 keeps track. */
-  readonly address: number;
-  read(offset: number, width: 1 | 2 | 4): number;
-  write(offset: number, width: 1 | 2 | 4, value: number): void;
-}
-
 /** What a PCI function needs of v86: its place, and who answers for its registers. */
 export interface V86Function {
   /** Name for v86's messages. */
@@ -122,7 +111,7 @@ export interface V86Function {
   /** The 256 bytes of configuration space to begin with. */
   readonly config: Uint8Array;
   /** Its BARs by number. */
-  readonly bars: readonly (V86Bar | null)[];
+  readonly bars: readonly (RegisterBlock | null)[];
   /**
    * The guest wrote to configuration space; v86 has stored it in `space`, which is what the guest reads: put back what it
    * must not have changed.
@@ -139,7 +128,7 @@ export type Replace = <K extends string, F>(object: Record<K, F>, name: K, repla
 export class V86PciBus {
   readonly #functions = new Map<number, { fn: V86Function; space: Uint8Array }>();
   /** Pages of memory-mapped registers, by the granule that v86 maps. */
-  readonly #granules = new Map<number, (V86Bar | undefined)[]>();
+  readonly #granules = new Map<number, (RegisterBlock | undefined)[]>();
   /** Functions whose interrupt line is up, v86's own among them. */
   readonly #raised = new Set<number>();
   #readsWatched = false;
@@ -174,7 +163,7 @@ export class V86PciBus {
         "EBUSY",
         `slot 0x${(devfn >>> 3).toString(16)} of v86's PCI bus is taken; choose another`,
       );
-    for (const bar of fn.bars) if (bar?.kind === "memory") this.mapMemory(bar);
+    for (const bar of fn.bars) if (bar?.kind === "memory") this.#mapMemory(bar);
     for (const bar of fn.bars) if (bar?.kind === "io") this.#mapPorts(bar);
     // after the handlers: it looks up those that it will have to move
     const words = this.pci.register_device({
@@ -189,11 +178,29 @@ export class V86PciBus {
     return space;
   }
 
-  /** Maps registers in memory, by pages: several of them share what v86 maps at once. @throws VbusError EBUSY */
-  mapMemory(bar: V86Bar): void {
+  /** Maps registers of no function. Ports stay when they are unmapped, and lead nowhere: v86 cannot take them back. @throws VbusError EBUSY */
+  map(block: RegisterBlock): Mapping {
+    if (block.kind === "memory") return { unmap: this.#mapMemory(block) };
+    let mapped = true;
+    this.#mapPorts({
+      ...block,
+      read: (offset, width) => (mapped ? block.read(offset, width) : 2 ** (8 * width) - 1),
+      write: (offset, width, value) => {
+        if (mapped) block.write(offset, width, value);
+      },
+    });
+    return {
+      unmap: () => {
+        mapped = false;
+      },
+    };
+  }
+
+  /** Maps registers in memory, by pages: several of them share what v86 maps at once. Returns what takes them away. */
+  #mapMemory(bar: RegisterBlock): () => void {
     const first = Math.floor(bar.address / PAGE);
     const pages = Array.from({ length: Math.ceil(bar.size / PAGE) }, (_, i) => first + i);
-    const owners = (page: number): (V86Bar | undefined)[] =>
+    const owners = (page: number): (RegisterBlock | undefined)[] =>
       this.#granules.get(Math.floor(page / PAGES)) ?? this.#mapGranule(Math.floor(page / PAGES));
     if (pages.some((page) => owners(page)[page % PAGES] !== undefined))
       throw new VbusError(
@@ -201,10 +208,14 @@ export class V86PciBus {
         `memory at 0x${bar.address.toString(16)} is taken; choose another address`,
       );
     for (const page of pages) owners(page)[page % PAGES] = bar;
+    return () => {
+      for (const page of pages)
+        if (owners(page)[page % PAGES] === bar) owners(page)[page % PAGES] = undefined;
+    };
   }
 
-  #mapGranule(granule: number): (V86Bar | undefined)[] {
-    const owners = new Array<V86Bar | undefined>(PAGES).fill(undefined);
+  #mapGranule(granule: number): (RegisterBlock | undefined)[] {
+    const owners = new Array<RegisterBlock | undefined>(PAGES).fill(undefined);
     this.#granules.set(granule, owners);
     // addresses arrive as signed integers
     const read = (address: number, width: 1 | 4): number => {
@@ -230,7 +241,7 @@ export class V86PciBus {
     return owners;
   }
 
-  #mapPorts(bar: V86Bar): void {
+  #mapPorts(bar: RegisterBlock): void {
     for (let offset = 0; offset < bar.size; offset++) {
       this.io.register_read(
         bar.address + offset,

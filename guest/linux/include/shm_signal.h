@@ -80,8 +80,10 @@ typedef void (*shm_signal_fn)(void *priv);
  * @desc: the shared bytes; NULL once the segment is gone
  * @ops: the transport
  * @notify: the notifier
- * @priv: its argument
+ * @gone: told when south lets go of the signal
+ * @priv: argument of both
  * @in_wakeup: the wake-up loop is running and will look again before it ends
+ * @closed: south has let go of it, and never signals again
  */
 struct shm_signal {
 	struct kref kref;
@@ -89,14 +91,18 @@ struct shm_signal {
 	struct shm_signal_desc *desc;
 	const struct shm_signal_ops *ops;
 	shm_signal_fn notify;
+	shm_signal_fn gone;
 	void *priv;
 	bool in_wakeup;
+	bool closed;
 };
 
 void shm_signal_desc_init(struct shm_signal_desc *desc);
 void shm_signal_init(struct shm_signal *sig, struct shm_signal_desc *desc,
 		     const struct shm_signal_ops *ops);
 void shm_signal_listen(struct shm_signal *sig, shm_signal_fn notify, void *priv);
+void shm_signal_watch(struct shm_signal *sig, shm_signal_fn gone);
+void shm_signal_close(struct shm_signal *sig);
 void shm_signal_detach(struct shm_signal *sig);
 void shm_signal_get(struct shm_signal *sig);
 void shm_signal_put(struct shm_signal *sig);

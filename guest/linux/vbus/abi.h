@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The bridge on the wire: docs/abi/vbus-pci.md. Structures with 64-bit members
+ * The bridge on the wire: docs/abi/vbus-pci.md, docs/abi/vbus-mmio.md. Structures with 64-bit members
  * have two layouts: that of 64-bit machines, with all padding written out, which
  * is the ABI; and the packed one that i386 kernels of 2009 used, where it differs.
  */
@@ -29,6 +29,22 @@
 #define VBUS_PORT_SHMSIGNAL	8
 #define VBUS_PORT_INTX		12		/* docs/abi/extensions.md section 3 */
 #define VBUS_PORTS_SIZE		32
+
+/* The register page, docs/abi/vbus-mmio.md section 2 */
+#define VBUS_MMIO_MAGIC_VALUE	0x73756276	/* "vbus" */
+#define VBUS_MMIO_ABI_VERSION	1
+#define VBUS_MMIO_MAGIC		0x000
+#define VBUS_MMIO_VERSION	0x004
+#define VBUS_MMIO_DATAP_LOW	0x010
+#define VBUS_MMIO_DATAP_HIGH	0x014
+#define VBUS_MMIO_LEN		0x018
+#define VBUS_MMIO_CALL		0x01c		/* a write executes */
+#define VBUS_MMIO_RESULT	0x020
+#define VBUS_MMIO_PORTS		0x030		/* VBUS_PORT_EVENTQ and so on */
+#define VBUS_MMIO_STATUS	0x040
+#define VBUS_MMIO_ACK		0x044
+#define VBUS_MMIO_RESET		0x050
+#define VBUS_MMIO_SIZE		0x1000
 
 enum vbus_bridge_vector {
 	VBUS_BRIDGE_NEGOTIATE,

@@ -3,7 +3,8 @@
 #ifndef _VBUS_BRIDGE_H
 #define _VBUS_BRIDGE_H
 
-#include <linux/pci.h>
+#include <linux/device.h>
+#include <linux/io.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
@@ -23,12 +24,32 @@ struct vbus_channel {
 	u8 data[VBUS_DATA_MAX];
 } ____cacheline_aligned;
 
+struct vbus_bridge;
+
 /**
- * struct vbus_bridge - the PCI function and what south knows of us
- * @pdev: the function
- * @regs: BAR 0
- * @ports: BAR 1
+ * struct vbus_carrier - how a bridge reaches south; what differs between PCI and a register page
+ * @call: execute the bridge call of this vector, with @len bytes of parameters at @addr
+ * @request_irq: have vbus_bridge_events() called when south interrupts
+ * @free_irq: no more of that
+ * @quiesce: south forgets us; until then it may write to what we shared
+ * @describe: for people
+ */
+struct vbus_carrier {
+	int (*call)(struct vbus_bridge *bridge, u32 vector, u32 len, u64 addr);
+	int (*request_irq)(struct vbus_bridge *bridge);
+	void (*free_irq)(struct vbus_bridge *bridge);
+	void (*quiesce)(struct vbus_bridge *bridge);
+	const char *(*describe)(const struct vbus_bridge *bridge);
+};
+
+/**
+ * struct vbus_bridge - what connects us to a bus, and what south knows of us
+ * @dev: the PCI function or platform device
+ * @carrier: how it is reached
+ * @regs: registers for calls
+ * @ports: doorbells, VBUS_PORT_EVENTQ and so on
  * @msi: interrupts are messages, and need no acknowledge
+ * @irq: the platform device's interrupt
  * @ilp32: parameter blocks have the packed layout
  * @call_lock: one bridge call at a time
  * @block: parameters of the bridge call
@@ -44,10 +65,12 @@ struct vbus_channel {
  * @retry_work: takes events for which there was no memory
  */
 struct vbus_bridge {
-	struct pci_dev *pdev;
+	struct device *dev;
+	const struct vbus_carrier *carrier;
 	void __iomem *regs;
 	void __iomem *ports;
 	bool msi;
+	int irq;
 	bool ilp32;
 	spinlock_t call_lock;
 	u8 block[sizeof(struct vbus_abi_busreg)] __aligned(8);
@@ -69,7 +92,6 @@ struct vbus_bridge {
  * @bridge: how to ring
  * @handle: what to ring with
  * @cookie: by what name south rings us
- * @closed: south has let go of it
  * @list: in the device's list
  */
 struct vbus_signal {
@@ -77,9 +99,36 @@ struct vbus_signal {
 	struct vbus_bridge *bridge;
 	u32 handle;
 	u32 cookie;
-	bool closed;
 	struct list_head list;
 };
+
+#define VBUS_NAME "vbus"
+
+/* main.c */
+struct vbus_bridge *vbus_bridge_alloc(struct device *dev,
+				      const struct vbus_carrier *carrier);
+void vbus_bridge_free(struct vbus_bridge *bridge);
+int vbus_bridge_start(struct vbus_bridge *bridge);
+void vbus_bridge_stop(struct vbus_bridge *bridge);
+
+/* pci-bridge.c */
+#ifdef CONFIG_PCI
+int vbus_pci_register(void);
+void vbus_pci_unregister(void);
+#else
+static inline int vbus_pci_register(void)
+{
+	return 0;
+}
+
+static inline void vbus_pci_unregister(void)
+{
+}
+#endif
+
+/* mmio-bridge.c */
+int vbus_mmio_register(void);
+void vbus_mmio_unregister(void);
 
 /* calls.c */
 int vbus_bridge_negotiate(struct vbus_bridge *bridge);

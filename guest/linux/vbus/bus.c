@@ -155,7 +155,7 @@ static struct vbus_device *vbus_device_find(u64 id)
 
 static void vbus_device_add(struct vbus_bridge *bridge, u64 id, const char *type)
 {
-	struct device *parent = &bridge->pdev->dev;
+	struct device *parent = bridge->dev;
 	struct vbus_device *vdev = vbus_device_find(id);
 	int ret;
 
@@ -196,8 +196,7 @@ static void vbus_device_drop(struct vbus_bridge *bridge, u64 id)
 	struct vbus_device *vdev = vbus_device_find(id);
 
 	if (!vdev) {
-		dev_warn(&bridge->pdev->dev, "device %llu went, and was not there\n",
-			 id);
+		dev_warn(bridge->dev, "device %llu went, and was not there\n", id);
 		return;
 	}
 	device_unregister(&vdev->dev);
@@ -288,5 +287,5 @@ void vbus_hotplug_end(struct vbus_bridge *bridge)
 	cancel_work_sync(&bridge->hotplug_work);
 	while ((plug = vbus_hotplug_next(bridge)))
 		kfree(plug);
-	device_for_each_child(&bridge->pdev->dev, NULL, vbus_device_end);
+	device_for_each_child(bridge->dev, NULL, vbus_device_end);
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Calls to south: bridge calls through BAR 0, bus calls through a channel per CPU.
- * docs/abi/vbus-pci.md sections 3 and 5. Both are synchronous. Parameter blocks
- * lie in the direct mapping, never on a stack, for south wants their guest-physical
- * address.
+ * Calls to south: bridge calls through the carrier's registers, bus calls through
+ * a channel per CPU. docs/abi/vbus-pci.md sections 3 and 5. Both are synchronous.
+ * Parameter blocks lie in the direct mapping, never on a stack, for south wants
+ * their guest-physical address.
  */
 #include <linux/cpumask.h>
 #include <linux/io.h>
@@ -18,12 +18,7 @@ static int vbus_bridge_call(struct vbus_bridge *bridge, u32 vector, u32 len)
 	u64 addr = virt_to_phys(bridge->block);
 
 	lockdep_assert_held(&bridge->call_lock);
-	iowrite32(vector, bridge->regs + VBUS_REG_VECTOR);
-	iowrite32(len, bridge->regs + VBUS_REG_LEN);
-	iowrite32(lower_32_bits(addr), bridge->regs + VBUS_REG_DATAP);
-	iowrite32(upper_32_bits(addr), bridge->regs + VBUS_REG_DATAP + 4);
-	wmb();	/* the block, too, before south reads it */
-	return (int)ioread32(bridge->regs + VBUS_REG_VECTOR);
+	return bridge->carrier->call(bridge, vector, len, addr);
 }
 
 /**
@@ -148,7 +143,7 @@ static int vbus_channel_call(struct vbus_bridge *bridge,
 	wmb();	/* the block before south is told */
 	iowrite32(channel - bridge->channels,
 		  bridge->ports + VBUS_PORT_FASTCALL);
-	rmb();	/* what south has written, after the port write completed */
+	rmb();	/* what south has written, after the doorbell completed */
 	return (int)le32_to_cpu(READ_ONCE(fastcall->result));
 }
 

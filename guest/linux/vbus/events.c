@@ -49,8 +49,8 @@ static int vbus_event(struct vbus_bridge *bridge, u8 *record)
 	case VBUS_EVENT_DEVDROP:
 		return vbus_hotplug_event(bridge, false, value, "");
 	default:
-		dev_warn_ratelimited(&bridge->pdev->dev,
-				     "unknown event %u ignored\n", id);
+		dev_warn_ratelimited(bridge->dev, "unknown event %u ignored\n",
+				     id);
 		return 0;
 	}
 }

@@ -2,10 +2,10 @@
 /*
  * The PCI function that connects us to a vbus: docs/abi/vbus-pci.md.
  */
+#include <linux/err.h>
 #include <linux/interrupt.h>
 #include <linux/module.h>
 #include <linux/pci.h>
-#include <linux/slab.h>
 
 #include "bridge.h"
 
@@ -13,20 +13,11 @@
 #define PCI_IRQ_INTX PCI_IRQ_LEGACY
 #endif
 
-#define VBUS_NAME "vbus"
-
-static bool ilp32;
-module_param(ilp32, bool, 0444);
-MODULE_PARM_DESC(ilp32, "lay out parameter blocks as i386 kernels of 2009 did");
-
 static bool nomsi;
 module_param(nomsi, bool, 0444);
 MODULE_PARM_DESC(nomsi, "use the interrupt line although there are messages");
 
-/* Devices are named after their number on the one bus of a guest. */
-static atomic_t vbus_bridges = ATOMIC_INIT(0);
-
-static irqreturn_t vbus_interrupt(int irq, void *data)
+static irqreturn_t vbus_pci_interrupt(int irq, void *data)
 {
 	struct vbus_bridge *bridge = data;
 
@@ -42,10 +33,67 @@ static irqreturn_t vbus_interrupt(int irq, void *data)
 	return IRQ_HANDLED;
 }
 
-static int vbus_map(struct vbus_bridge *bridge)
+static int vbus_pci_call(struct vbus_bridge *bridge, u32 vector, u32 len,
+			 u64 addr)
 {
-	struct pci_dev *pdev = bridge->pdev;
+	iowrite32(vector, bridge->regs + VBUS_REG_VECTOR);
+	iowrite32(len, bridge->regs + VBUS_REG_LEN);
+	iowrite32(lower_32_bits(addr), bridge->regs + VBUS_REG_DATAP);
+	iowrite32(upper_32_bits(addr), bridge->regs + VBUS_REG_DATAP + 4);
+	wmb();	/* the block, too, before south reads it */
+	return (int)ioread32(bridge->regs + VBUS_REG_VECTOR);
+}
 
+static int vbus_pci_request_irq(struct vbus_bridge *bridge)
+{
+	struct pci_dev *pdev = to_pci_dev(bridge->dev);
+	int ret;
+
+	ret = pci_alloc_irq_vectors(pdev, 1, 1, nomsi ? PCI_IRQ_INTX :
+				    PCI_IRQ_MSI | PCI_IRQ_INTX);
+	if (ret < 0)
+		return ret;
+	bridge->msi = pdev->msi_enabled;
+	ret = request_irq(pci_irq_vector(pdev, 0), vbus_pci_interrupt,
+			  bridge->msi ? 0 : IRQF_SHARED, VBUS_NAME, bridge);
+	if (ret)
+		pci_free_irq_vectors(pdev);
+	return ret;
+}
+
+static void vbus_pci_free_irq(struct vbus_bridge *bridge)
+{
+	struct pci_dev *pdev = to_pci_dev(bridge->dev);
+
+	free_irq(pci_irq_vector(pdev, 0), bridge);
+	pci_free_irq_vectors(pdev);
+}
+
+/*
+ * A NEGOTIATE resets every host since 2010; the fall of bus mastering is what
+ * this project's ABI adds for a driver that goes.
+ */
+static void vbus_pci_quiesce(struct vbus_bridge *bridge)
+{
+	vbus_bridge_negotiate(bridge);
+	pci_clear_master(to_pci_dev(bridge->dev));
+}
+
+static const char *vbus_pci_describe(const struct vbus_bridge *bridge)
+{
+	return bridge->msi ? "MSI" : "INTx";
+}
+
+static const struct vbus_carrier vbus_pci_carrier = {
+	.call = vbus_pci_call,
+	.request_irq = vbus_pci_request_irq,
+	.free_irq = vbus_pci_free_irq,
+	.quiesce = vbus_pci_quiesce,
+	.describe = vbus_pci_describe,
+};
+
+static int vbus_pci_map(struct vbus_bridge *bridge, struct pci_dev *pdev)
+{
 	if (!(pci_resource_flags(pdev, 0) & IORESOURCE_MEM) ||
 	    pci_resource_len(pdev, 0) < VBUS_REGS_SIZE ||
 	    !(pci_resource_flags(pdev, 1) & IORESOURCE_IO) ||
@@ -62,85 +110,10 @@ static int vbus_map(struct vbus_bridge *bridge)
 	return 0;
 }
 
-static void vbus_unmap(struct vbus_bridge *bridge)
+static void vbus_pci_unmap(struct vbus_bridge *bridge, struct pci_dev *pdev)
 {
-	pci_iounmap(bridge->pdev, bridge->ports);
-	pci_iounmap(bridge->pdev, bridge->regs);
-}
-
-static int vbus_request_irq(struct vbus_bridge *bridge)
-{
-	struct pci_dev *pdev = bridge->pdev;
-	int ret;
-
-	ret = pci_alloc_irq_vectors(pdev, 1, 1, nomsi ? PCI_IRQ_INTX :
-				    PCI_IRQ_MSI | PCI_IRQ_INTX);
-	if (ret < 0)
-		return ret;
-	bridge->msi = pdev->msi_enabled;
-	ret = request_irq(pci_irq_vector(pdev, 0), vbus_interrupt,
-			  bridge->msi ? 0 : IRQF_SHARED, VBUS_NAME, bridge);
-	if (ret)
-		pci_free_irq_vectors(pdev);
-	return ret;
-}
-
-static void vbus_free_irq(struct vbus_bridge *bridge)
-{
-	free_irq(pci_irq_vector(bridge->pdev, 0), bridge);
-	pci_free_irq_vectors(bridge->pdev);
-}
-
-/*
- * South forgets us. A NEGOTIATE resets every host since 2010; the fall of bus
- * mastering is what this project's ABI adds for a driver that goes.
- */
-static void vbus_quiesce(struct vbus_bridge *bridge)
-{
-	vbus_bridge_negotiate(bridge);
-	pci_clear_master(bridge->pdev);
-}
-
-static int vbus_pci_start(struct vbus_bridge *bridge)
-{
-	struct device *dev = &bridge->pdev->dev;
-	int ret;
-
-	ret = vbus_bridge_negotiate(bridge);
-	if (ret) {
-		dev_err(dev, "the host does not speak version %d: %d\n",
-			VBUS_HC_VERSION, ret);
-		goto err_master;
-	}
-	ret = vbus_events_create(bridge);
-	if (ret)
-		goto err_master;
-	ret = vbus_request_irq(bridge);
-	if (ret) {
-		dev_err(dev, "no interrupt: %d\n", ret);
-		goto err_events;
-	}
-	ret = vbus_bridge_add_channels(bridge);
-	if (ret) {
-		dev_err(dev, "no channels for calls: %d\n", ret);
-		goto err_channels;
-	}
-	ret = vbus_bridge_register_events(bridge);
-	if (ret) {
-		dev_err(dev, "no event queue: %d\n", ret);
-		goto err_channels;
-	}
-	return 0;
-
-err_channels:
-	vbus_quiesce(bridge);
-	vbus_bridge_free_channels(bridge);
-	vbus_free_irq(bridge);
-err_events:
-	vbus_events_destroy(bridge);
-err_master:
-	pci_clear_master(bridge->pdev);
-	return ret;
+	pci_iounmap(pdev, bridge->ports);
+	pci_iounmap(pdev, bridge->regs);
 }
 
 static int vbus_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
@@ -153,50 +126,33 @@ static int vbus_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 			pdev->revision, VBUS_PCI_ABI_VERSION);
 		return -ENODEV;
 	}
-	if (atomic_cmpxchg(&vbus_bridges, 0, 1)) {
-		dev_err(&pdev->dev, "there is another bridge already\n");
-		return -EEXIST;
-	}
-	ret = -ENOMEM;
-	bridge = kzalloc(sizeof(*bridge), GFP_KERNEL);
-	if (!bridge)
-		goto err_count;
-	bridge->pdev = pdev;
-	bridge->ilp32 = ilp32;
-	spin_lock_init(&bridge->call_lock);
-	xa_init_flags(&bridge->signals, XA_FLAGS_ALLOC1 | XA_FLAGS_LOCK_IRQ);
-	vbus_hotplug_init(bridge);
-	pci_set_drvdata(pdev, bridge);
-
+	bridge = vbus_bridge_alloc(&pdev->dev, &vbus_pci_carrier);
+	if (IS_ERR(bridge))
+		return PTR_ERR(bridge);
 	ret = pci_enable_device(pdev);
 	if (ret)
 		goto err_free;
 	ret = pci_request_regions(pdev, VBUS_NAME);
 	if (ret)
 		goto err_disable;
-	ret = vbus_map(bridge);
+	ret = vbus_pci_map(bridge, pdev);
 	if (ret)
 		goto err_regions;
 	pci_set_master(pdev);
-	ret = vbus_pci_start(bridge);
+	ret = vbus_bridge_start(bridge);
 	if (ret)
-		goto err_unmap;
-	dev_info(&pdev->dev, "vbus bridge, %s, %s layout\n",
-		 bridge->msi ? "MSI" : "INTx", bridge->ilp32 ? "ILP32" : "LP64");
+		goto err_master;
 	return 0;
 
-err_unmap:
-	vbus_hotplug_end(bridge);
-	vbus_unmap(bridge);
+err_master:
+	pci_clear_master(pdev);
+	vbus_pci_unmap(bridge, pdev);
 err_regions:
 	pci_release_regions(pdev);
 err_disable:
 	pci_disable_device(pdev);
 err_free:
-	xa_destroy(&bridge->signals);
-	kfree(bridge);
-err_count:
-	atomic_set(&vbus_bridges, 0);
+	vbus_bridge_free(bridge);
 	return ret;
 }
 
@@ -204,25 +160,17 @@ static void vbus_pci_remove(struct pci_dev *pdev)
 {
 	struct vbus_bridge *bridge = pci_get_drvdata(pdev);
 
-	/* drivers let go of their devices while calls and signals still work */
-	vbus_hotplug_end(bridge);
-	vbus_quiesce(bridge);
-	vbus_free_irq(bridge);
-	vbus_hotplug_end(bridge);	/* what was announced meanwhile */
-	vbus_signals_drop(bridge);
-	vbus_bridge_free_channels(bridge);
-	vbus_events_destroy(bridge);
-	vbus_unmap(bridge);
+	vbus_bridge_stop(bridge);
+	vbus_pci_unmap(bridge, pdev);
 	pci_release_regions(pdev);
 	pci_disable_device(pdev);
-	kfree(bridge);
-	atomic_set(&vbus_bridges, 0);
+	vbus_bridge_free(bridge);
 }
 
 /* Another kernel may follow: south must not write to this one's memory then. */
 static void vbus_pci_shutdown(struct pci_dev *pdev)
 {
-	vbus_quiesce(pci_get_drvdata(pdev));
+	vbus_pci_quiesce(pci_get_drvdata(pdev));
 }
 
 static const struct pci_device_id vbus_pci_ids[] = {
@@ -239,28 +187,20 @@ static struct pci_driver vbus_pci_driver = {
 	.shutdown = vbus_pci_shutdown,
 };
 
-static int __init vbus_init(void)
+/**
+ * vbus_pci_register - look for bridges among PCI functions
+ *
+ * Return: 0 or a negative errno.
+ */
+int vbus_pci_register(void)
 {
-	int ret = vbus_bus_register();
-
-	if (ret)
-		return ret;
-	ret = pci_register_driver(&vbus_pci_driver);
-	if (ret)
-		vbus_bus_unregister();
-	return ret;
+	return pci_register_driver(&vbus_pci_driver);
 }
 
-static void __exit vbus_exit(void)
+/**
+ * vbus_pci_unregister - no more of that; those that are there end
+ */
+void vbus_pci_unregister(void)
 {
 	pci_unregister_driver(&vbus_pci_driver);
-	vbus_bus_unregister();
 }
-
-module_init(vbus_init);
-module_exit(vbus_exit);
-
-MODULE_DESCRIPTION("virtual-bus: PCI bridge and proxy bus");
-MODULE_AUTHOR("The vbus project");
-MODULE_LICENSE("GPL");
-MODULE_VERSION("1.0.0");

@@ -18,7 +18,7 @@ static void vbus_signal_ring(struct shm_signal *sig)
 {
 	struct vbus_signal *vsig = container_of(sig, struct vbus_signal, signal);
 
-	if (!READ_ONCE(vsig->closed))
+	if (!READ_ONCE(sig->closed))
 		iowrite32(vsig->handle, vsig->bridge->ports + VBUS_PORT_SHMSIGNAL);
 }
 
@@ -76,7 +76,7 @@ void vbus_signal_close_event(struct vbus_bridge *bridge, u64 cookie)
 
 	if (!vsig)
 		return;
-	WRITE_ONCE(vsig->closed, true);
+	shm_signal_close(&vsig->signal);
 	shm_signal_put(&vsig->signal);	/* south's */
 }
 

@@ -34,8 +34,10 @@ void shm_signal_init(struct shm_signal *sig, struct shm_signal_desc *desc,
 	sig->desc = desc;
 	sig->ops = ops;
 	sig->notify = NULL;
+	sig->gone = NULL;
 	sig->priv = NULL;
 	sig->in_wakeup = false;
+	sig->closed = false;
 }
 EXPORT_SYMBOL_GPL(shm_signal_init);
 
@@ -57,6 +59,43 @@ void shm_signal_listen(struct shm_signal *sig, shm_signal_fn notify, void *priv)
 EXPORT_SYMBOL_GPL(shm_signal_listen);
 
 /**
+ * shm_signal_watch - be told when south lets go of the signal unasked
+ * @sig: the signal, with a notifier
+ * @gone: gets the notifier's argument; at once if it has happened already; NULL
+ * to be told no more
+ *
+ * Runs once at most, in interrupt context and under the signal's lock: it may do
+ * no more than schedule work. Never after shm_signal_detach().
+ */
+void shm_signal_watch(struct shm_signal *sig, shm_signal_fn gone)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&sig->lock, flags);
+	sig->gone = gone;
+	if (gone && sig->closed)
+		gone(sig->priv);
+	spin_unlock_irqrestore(&sig->lock, flags);
+}
+EXPORT_SYMBOL_GPL(shm_signal_watch);
+
+/**
+ * shm_signal_close - south has let go of the signal; for the transport
+ * @sig: the signal
+ */
+void shm_signal_close(struct shm_signal *sig)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&sig->lock, flags);
+	WRITE_ONCE(sig->closed, true);
+	if (sig->gone)
+		sig->gone(sig->priv);
+	spin_unlock_irqrestore(&sig->lock, flags);
+}
+EXPORT_SYMBOL_GPL(shm_signal_close);
+
+/**
  * shm_signal_detach - let go of the shared bytes and the notifier
  * @sig: the signal
  *
@@ -72,6 +111,7 @@ void shm_signal_detach(struct shm_signal *sig)
 	spin_lock_irqsave(&sig->lock, flags);
 	sig->desc = NULL;
 	sig->notify = NULL;
+	sig->gone = NULL;
 	busy = sig->in_wakeup;
 	spin_unlock_irqrestore(&sig->lock, flags);
 

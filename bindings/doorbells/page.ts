@@ -7,10 +7,12 @@ import {
   LINK_OFF_CALLS,
   LINK_OFF_GUEST_BITMAP,
   LINK_OFF_GUEST_HEARTBEAT,
+  LINK_OFF_GUEST_LEFTOVERS,
   LINK_OFF_GUEST_SEQUENCE,
   LINK_OFF_GUEST_STATE,
   LINK_OFF_HOST_BITMAP,
   LINK_OFF_HOST_HEARTBEAT,
+  LINK_OFF_HOST_LEFTOVERS,
   LINK_OFF_HOST_SEQUENCE,
   LINK_OFF_HOST_STATE,
   LINK_OFF_MAGIC,
@@ -23,9 +25,9 @@ import {
   SLOTS_DEFAULT,
   SLOTS_MAX,
   SLOTS_MIN,
-} from "../../../assembly/abi/worker-wire.js";
-import { VbusError } from "../../errors.js";
-import type { GuestMemoryInit } from "../../memory/guest.js";
+} from "../../assembly/abi/worker-wire.js";
+import { VbusError } from "../errors.js";
+import type { GuestMemoryInit } from "../memory/guest.js";
 
 /** A side of the page. */
 export type LinkSide = "host" | "guest";
@@ -35,6 +37,12 @@ const HEARTBEAT = { host: LINK_OFF_HOST_HEARTBEAT >>> 2, guest: LINK_OFF_GUEST_H
 /** Sequence word and bitmap of the doorbells *towards* a side. */
 const SEQUENCE = { host: LINK_OFF_HOST_SEQUENCE >>> 2, guest: LINK_OFF_GUEST_SEQUENCE >>> 2 } as const;
 const BITMAP = { host: LINK_OFF_HOST_BITMAP >>> 2, guest: LINK_OFF_GUEST_BITMAP >>> 2 } as const;
+
+/** Who accounts for what is left in the ring towards a side. */
+const LEFTOVERS = {
+  host: LINK_OFF_HOST_LEFTOVERS >>> 2,
+  guest: LINK_OFF_GUEST_LEFTOVERS >>> 2,
+} as const;
 
 /**
  * The doorbell page of `docs/abi/worker-wire.md` section 1, as one thread sees it: states, doorbells and call slots.
@@ -53,8 +61,8 @@ export class DoorbellPage {
     if (typeof SharedArrayBuffer === "undefined" || !(buffer instanceof SharedArrayBuffer)) {
       throw new VbusError(
         "EOPNOTSUPP",
-        "the worker connector needs shared memory, and this memory is not shared: allocate it with { shared: true } " +
-          "(a page must be cross-origin isolated for that), or use the local connector",
+        "threads need shared memory, and this memory is not shared: allocate it with { shared: true } (a page must be " +
+          "cross-origin isolated for that), or use the local connector, or a port over a MessagePort",
       );
     }
     if (address <= 0 || address % 4 !== 0 || size < LINK_SIZE || address + LINK_SIZE > buffer.byteLength) {
@@ -186,6 +194,14 @@ export class DoorbellPage {
       }
     }
     return served;
+  }
+
+  /**
+   * Frame links: whoever gets true accounts for the frames that lie in the ring towards a side when both ends are over. The
+   * first that asks gets it, once.
+   */
+  claimLeftovers(towards: LinkSide): boolean {
+    return Atomics.compareExchange(this.words, LEFTOVERS[towards], 0, 1) === 0;
   }
 
   /** Place of a slot's first word in {@link DoorbellPage.words}; `slot` is below {@link DoorbellPage.slots}. */

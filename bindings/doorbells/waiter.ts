@@ -1,4 +1,4 @@
-import type { Scheduler, Timer } from "../../scheduler.js";
+import type { Scheduler, Timer } from "../scheduler.js";
 import { TICK_MS } from "./heartbeat.js";
 import type { DoorbellPage, LinkSide } from "./page.js";
 
@@ -70,6 +70,15 @@ export class DoorbellWaiter {
     this.#tick?.cancel();
     this.#poll?.cancel();
     if (this.#waiting !== null) this.options.page.release(this.options.side); // leaves no waiter behind
+  }
+
+  /**
+   * Looks for a new doorbell now, at the price of one load: for threads that are kept away from their event loop, which is
+   * what would tell otherwise.
+   */
+  poll(): void {
+    if (!this.#posted && !this.#closed && this.options.page.sequence(this.options.side) !== this.#taken)
+      this.#post();
   }
 
   #armTick(): void {

@@ -1,0 +1,118 @@
+/** `npm run toy`: boots the toy machine, pings it, has it flood, switches it off. */
+import { readFile } from "node:fs/promises";
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { Lab } from "./lab.js";
+import { parseProgram } from "./program.js";
+
+const HELP = `npm run toy -- [options]
+
+A complete tiny machine (one RISC-V hart, RV32IMA, interpreted in TypeScript) boots a bare-metal program that finds a vbus
+behind memory-mapped registers, opens a venet, and answers. A guest written in TypeScript, on the same switch, asks for its
+address, pings it, has it send frames as fast as it can, checks every one of them, and switches it off.
+
+  --pings <n>    pings (default 100)
+  --frames <n>   frames to send (default 5000)
+  --size <n>     bytes of each, 60 to 1514 (default 1514)
+  --build        compile the guest program (clang and lld) instead, and write it beside its sources
+  --help         this text
+
+Exit code 0: everything arrived as it was sent, the machine switched itself off, and the switch's frame equation holds.
+`;
+
+interface Options {
+  image: string;
+  pings: number;
+  frames: number;
+  size: number;
+}
+
+function readOptions(args: string[]): Options | null {
+  const text = { type: "string" } as const;
+  const { values, positionals } = parseArgs({
+    args,
+    options: { pings: text, frames: text, size: text, help: { type: "boolean" } },
+    allowPositionals: true,
+  });
+  if (values.help === true) return null;
+  const whole = (
+    name: "pings" | "frames" | "size",
+    fallback: number,
+    least: number,
+    most: number,
+  ): number => {
+    const given = values[name];
+    const value = given === undefined ? fallback : Number(given);
+    if (!(Number.isInteger(value) && value >= least && value <= most))
+      throw new TypeError(`--${name} ${String(given)}: give a whole number from ${least} to ${most}`);
+    return value;
+  };
+  const [image] = positionals;
+  if (image === undefined || positionals.length > 1) throw new TypeError("start this with npm run toy");
+  return {
+    image,
+    pings: whole("pings", 100, 1, 1_000_000),
+    frames: whole("frames", 5000, 1, 100_000_000),
+    size: whole("size", 1514, 60, 1514),
+  };
+}
+
+/** Prints what the guest prints, line by line, marked as the guest's. */
+function linePrinter(): (byte: number) => void {
+  let line = "";
+  return (byte) => {
+    if (byte !== 10) {
+      line += String.fromCharCode(byte);
+      return;
+    }
+    process.stdout.write(`guest| ${line}\n`);
+    line = "";
+  };
+}
+
+async function run({ image, pings, frames, size }: Options): Promise<number> {
+  const errors: unknown[] = [];
+  const lab = await Lab.build({
+    program: parseProgram(await readFile(image, "utf8")),
+    print: linePrinter(),
+    onError: (error) => errors.push(error),
+  });
+  const { machine, peer, net, attachment } = lab;
+  const began = performance.now();
+  const ended = machine.run();
+  const toy = await peer.find(Uint8Array.of(10, 0, 0, 2));
+  process.stdout.write(`host | the machine answers after ${(performance.now() - began).toFixed(0)} ms\n`);
+  const times: number[] = [];
+  for (let i = 0; i < pings; i++) times.push(await peer.ping(toy, i));
+  times.sort((a, b) => a - b);
+  process.stdout.write(`host | ${pings} pings, median ${(times[pings >> 1] as number).toFixed(3)} ms\n`);
+  const before = machine.cpu.instructions;
+  const flood = await peer.flood(toy, frames, size);
+  const seconds = flood.ms / 1000;
+  process.stdout.write(
+    `host | ${flood.frames} frames of ${size} bytes in ${seconds.toFixed(2)} s: ` +
+      `${(flood.frames / seconds / 1000).toFixed(1)} kframes/s, ${((flood.frames * size) / seconds / 1e6).toFixed(1)} MB/s, ` +
+      `${((machine.cpu.instructions - before) / flood.ms / 1000).toFixed(0)} MIPS\n`,
+  );
+  await peer.powerOff(toy);
+  const code = await ended;
+  const { balanced } = net.balance();
+  const { calls, events, interrupts, signalDoorbells } = attachment.counters();
+  process.stdout.write(
+    `host | ${calls} bridge calls, ${events} events, ${interrupts} interrupts, ${signalDoorbells} doorbells; ` +
+      `exit code ${String(code)}, frames ${balanced ? "add up" : "do NOT add up"}\n`,
+  );
+  await lab.close();
+  for (const error of errors) process.stderr.write(`vbus: ${String(error)}\n`);
+  return code === 0 && balanced && errors.length === 0 ? 0 : 1;
+}
+
+try {
+  const options = readOptions(process.argv.slice(2));
+  if (options === null) process.stdout.write(HELP);
+  else process.exitCode = await run(options);
+} catch (error) {
+  if (!(error instanceof TypeError)) throw error;
+  process.stderr.write(`vbus: ${error.message}\n`);
+  process.exitCode = 2;
+}
