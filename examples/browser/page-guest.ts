@@ -3,6 +3,8 @@ import type { V86 } from "v86";
 import {
   attachVbus,
   attachVirtio,
+  restoreMachine,
+  saveMachine,
   V86NetworkPort,
   type V86Host,
   type V86VirtioHost,
@@ -55,6 +57,14 @@ interface Attached {
   rivalPort: V86NetworkPort;
   rivalCable: Cable;
   rivalEnd: Port;
+}
+
+/** A guest as it was at a moment: see {@link PageGuest.save}. */
+export interface SavedGuest {
+  /** The machine with all that is attached to it. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Whether the cable of v86's own card was plugged in. */
+  readonly plugged: boolean;
 }
 
 /** A guest with its cards up and its terminal's shell running. */
@@ -258,6 +268,21 @@ export class PageGuest implements GuestShell {
     const { vbus, bus } = this.attached.host;
     bus.disconnect(DISK);
     vbus!.removeDevice(DISK);
+  }
+
+  /** Saves it with its cards, while it runs. @throws VbusError */
+  async save(): Promise<SavedGuest> {
+    await this.check("true"); // the shell of the first line is at its prompt, and will be when it is restored
+    return { bytes: await saveMachine(this.emulator), plugged: this.attached.rivalCable.plugged };
+  }
+
+  /** Makes it what it was. @throws StateError */
+  async restore({ bytes, plugged }: SavedGuest): Promise<void> {
+    await this.check("true");
+    await restoreMachine(this.emulator, bytes);
+    this.attached.rivalCable.plugged = plugged;
+    this.#rival.carrier = plugged;
+    await this.check("true");
   }
 
   /** Switches it off. Twice is harmless. */

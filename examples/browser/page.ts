@@ -6,7 +6,7 @@ import { Charts } from "./charts.js";
 import { Comparison, showComparison } from "./comparison.js";
 import { History, INTERVAL_MS } from "./history.js";
 import { CardTable } from "./card-table.js";
-import { PAGE_CARDS, type PageCard, type PageGuest } from "./page-guest.js";
+import { PAGE_CARDS, type PageCard, type PageGuest, type SavedGuest } from "./page-guest.js";
 import { GuestPieces, PageError } from "./pieces.js";
 import { MTU } from "./spare-network.js";
 import { GuestTerminal } from "./terminal.js";
@@ -30,6 +30,8 @@ const buttons = {
   pingGuests: button("ping-guests"),
   plugNic: button("plug-nic"),
   plugDisk: button("plug-disk"),
+  save: button("save"),
+  restore: button("restore"),
   record: button("record"),
   download: button("download"),
   compare: button("compare"),
@@ -53,6 +55,7 @@ interface Place {
   terminal: GuestTerminal;
   history: History;
   tab: HTMLButtonElement;
+  saved: SavedGuest | null;
 }
 
 const places: Place[] = [];
@@ -91,6 +94,8 @@ function updateButtons(): void {
   buttons.addGuest.disabled = working || world === null || places.length >= MOST_GUESTS;
   buttons.pingGuests.disabled = !idle || places.length < 2;
   buttons.plugNic.disabled = buttons.plugDisk.disabled = !idle;
+  buttons.save.disabled = !idle;
+  buttons.restore.disabled = !idle || shown?.saved === null;
   buttons.record.disabled = !idle;
   buttons.download.disabled = !recording && capture === null;
   buttons.compare.disabled = !idle;
@@ -161,7 +166,7 @@ async function addGuest(): Promise<string> {
   tab.setAttribute("role", "tab");
   tab.textContent = `Guest ${guest.number}`;
   tabs.append(tab);
-  const place = { guest, tab, terminal: new GuestTerminal(terminals, guest), history: new History() };
+  const place: Place = { guest, tab, terminal: new GuestTerminal(terminals, guest), history: new History(), saved: null };
   tab.addEventListener("click", () => {
     select(place);
   });
@@ -188,6 +193,18 @@ async function pingGuests(): Promise<string> {
     lines.push(`${guest.name} → ${other.name}: ${times.join(", ")}`);
   }
   return lines.join("; ");
+}
+
+async function save(guest: PageGuest): Promise<string> {
+  const place = shown!;
+  place.saved = await guest.save();
+  const size = (place.saved.bytes.length / (1 << 20)).toFixed(0);
+  return `${guest.name} is saved, ${size} MiB with everything on its bus`;
+}
+
+async function restore(guest: PageGuest): Promise<string> {
+  await guest.restore(shown!.saved!);
+  return `${guest.name} is what it was when it was saved`;
 }
 
 async function plugNic(guest: PageGuest): Promise<string> {
@@ -279,6 +296,8 @@ function listen(): void {
   buttons.pingGuests.addEventListener("click", guestAction("ping", pingGuests));
   buttons.plugNic.addEventListener("click", guestAction("hot-plugging a card", plugNic));
   buttons.plugDisk.addEventListener("click", guestAction("hot-plugging a disk", plugDisk));
+  buttons.save.addEventListener("click", guestAction("saving", save));
+  buttons.restore.addEventListener("click", guestAction("restoring", restore));
   buttons.record.addEventListener("click", toggleRecording);
   buttons.download.addEventListener("click", () => {
     if (world!.recorder.recording) toggleRecording();

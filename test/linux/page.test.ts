@@ -173,6 +173,16 @@ describe("the page with Linux guests, on a server without isolation", () => {
     expect(await guest.press("#plug-disk")).toBe("guest 1 lost its disk");
   });
 
+  it("is saved, goes on, and is what it was when it is restored", async () => {
+    const traffic = "for n in 0 1 2; do ping -c 2 -W 10 10.0.$n.1 >/dev/null && echo answer $n; done";
+    const answers = "answer 0\nanswer 1\nanswer 2";
+    await guest.typed("echo before >/tmp/when");
+    expect(await guest.press("#save")).toMatch(/^guest 1 is saved, \d+ MiB/);
+    expect(await guest.typed(`echo after >/tmp/when; ${traffic}`)).toBe(answers);
+    expect(await guest.press("#restore")).toBe("guest 1 is what it was when it was saved");
+    expect(await guest.typed(`cat /tmp/when; ${traffic}`)).toBe(`before\n${answers}`);
+  });
+
   it("runs a second guest on the same switch, and they ping each other through all cards", async () => {
     expect(await guest.press("#add-guest")).toMatch(/^guest 2 is there, from a saved state/);
     expect(
