@@ -166,7 +166,13 @@ async function addGuest(): Promise<string> {
   tab.setAttribute("role", "tab");
   tab.textContent = `Guest ${guest.number}`;
   tabs.append(tab);
-  const place: Place = { guest, tab, terminal: new GuestTerminal(terminals, guest), history: new History(), saved: null };
+  const place: Place = {
+    guest,
+    tab,
+    terminal: new GuestTerminal(terminals, guest),
+    history: new History(),
+    saved: null,
+  };
   tab.addEventListener("click", () => {
     select(place);
   });

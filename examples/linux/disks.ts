@@ -1,7 +1,8 @@
 /** Disks and a console for a Linux guest, on the bus: files as `/dev/vblk0`, `/dev/vblk1` …, a terminal as `/dev/hvc0`. */
 import { vblkClass, type BlockBackend } from "vbus/devices/vblk";
 import { openFileBackend } from "vbus/devices/vblk/node-file";
-import { Terminal, vconsoleClass } from "vbus/devices/vconsole";
+import type { Terminal} from "vbus/devices/vconsole";
+import { vconsoleClass } from "vbus/devices/vconsole";
 import type { V86Device } from "vbus/emulators/v86";
 import type { Machine } from "./machine.js";
 
