@@ -305,7 +305,9 @@ export class Lab {
         },
       });
       closers.push(() => machine.close());
-      for (const driver of drivers) await machine.check(`insmod /lib/vbus/${driver}`);
+      // a guest that goes on has them already
+      for (const driver of moved === undefined ? drivers : [])
+        await machine.check(`insmod /lib/vbus/${driver}`);
       const cards: Card[] = [];
       for (const name of CARD_NAMES) {
         const peer = peers.get(name);

@@ -28,7 +28,7 @@ type Tree = Exclude<StateValue, readonly StateValue[]> | Tree[] | { [name: strin
 function copy(value: StateValue): Tree {
   if (value instanceof Uint8Array) return value.slice();
   if (Array.isArray(value)) return (value as readonly StateValue[]).map(copy);
-  if (typeof value !== "object" || value === null) return value as Tree;
+  if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, copy(member)]));
 }
 
@@ -64,8 +64,7 @@ function mutate(root: Tree, roll: (n: number) => number): Tree {
       continue;
     }
     const action = roll(10);
-    if (action === 0 && Array.isArray(at)) at.push(copy(child as StateValue));
-    else if (action === 0 && Array.isArray(root)) return root;
+    if (action === 0 && Array.isArray(at)) at.push(copy(child));
     else if (action === 1) Reflect.deleteProperty(container, name);
     else container[name] = spoil(child, roll);
     return root;
