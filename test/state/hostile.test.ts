@@ -53,7 +53,7 @@ function spoil(value: Tree, roll: (n: number) => number): Tree {
 function mutate(root: Tree, roll: (n: number) => number): Tree {
   let at = root;
   for (;;) {
-    const container = at as Tree[] & Record<string, Tree>;
+    const container = at as Record<string, Tree>;
     const names = Array.isArray(at) ? [...at.keys()].map(String) : Object.keys(at as object);
     if (names.length === 0) return root;
     const name = names[roll(names.length)]!;
