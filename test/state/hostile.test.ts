@@ -57,7 +57,7 @@ function mutate(root: Tree, roll: (n: number) => number): Tree {
     const names = Array.isArray(at) ? [...at.keys()].map(String) : Object.keys(at as object);
     if (names.length === 0) return root;
     const name = names[roll(names.length)]!;
-    const child = container[name]!;
+    const child = container[name] as Tree;
     const inner = typeof child === "object" && child !== null && !(child instanceof Uint8Array);
     if (inner && roll(8) > 0 && Object.keys(child).length > 0) {
       at = child;
