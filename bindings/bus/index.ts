@@ -29,8 +29,11 @@ export type {
   DeviceInterface,
   HostSignal,
   PublishedInterface,
+  RestoredSignals,
+  SavedSignals,
   SessionQueue,
   SharedSegment,
   SignalCookie,
   SignalRequest,
 } from "./types.js";
+export type { CookieNumber } from "./client-state.js";

@@ -28,7 +28,7 @@ type Tree = Exclude<StateValue, readonly StateValue[]> | Tree[] | { [name: strin
 function copy(value: StateValue): Tree {
   if (value instanceof Uint8Array) return value.slice();
   if (Array.isArray(value)) return (value as readonly StateValue[]).map(copy);
-  if (typeof value !== "object" || value === null) return value as Tree;
+  if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, copy(member)]));
 }
 
@@ -53,19 +53,18 @@ function spoil(value: Tree, roll: (n: number) => number): Tree {
 function mutate(root: Tree, roll: (n: number) => number): Tree {
   let at = root;
   for (;;) {
-    const container = at as Tree[] & Record<string, Tree>;
+    const container = at as Record<string, Tree>;
     const names = Array.isArray(at) ? [...at.keys()].map(String) : Object.keys(at as object);
     if (names.length === 0) return root;
     const name = names[roll(names.length)]!;
-    const child = container[name]!;
+    const child = container[name] as Tree;
     const inner = typeof child === "object" && child !== null && !(child instanceof Uint8Array);
     if (inner && roll(8) > 0 && Object.keys(child).length > 0) {
       at = child;
       continue;
     }
     const action = roll(10);
-    if (action === 0 && Array.isArray(at)) at.push(copy(child as StateValue));
-    else if (action === 0 && Array.isArray(root)) return root;
+    if (action === 0 && Array.isArray(at)) at.push(copy(child));
     else if (action === 1) Reflect.deleteProperty(container, name);
     else container[name] = spoil(child, roll);
     return root;
