@@ -57,7 +57,7 @@ static hvc_ssize vconsole_get_chars(u32 vtermno, hvc_char *buf, hvc_size count)
 {
 	struct vconsole *con;
 	unsigned long flags;
-	hvc_ssize ret = 0;
+	hvc_ssize ret = -EPIPE;	/* hvc hangs up */
 
 	rcu_read_lock();
 	con = xa_load(&vconsoles, vtermno);
@@ -71,30 +71,29 @@ static hvc_ssize vconsole_get_chars(u32 vtermno, hvc_char *buf, hvc_size count)
 	return ret;
 }
 
-/* The first one has opened the terminal device. */
+/*
+ * The first one has opened the terminal device. Never fails, although the host may
+ * be gone: hvc would drop a reference too many. Whoever opens it then is hung up.
+ */
 static int vconsole_notifier_add(struct hvc_struct *hp, int data)
 {
 	struct vconsole *con;
 	unsigned long flags;
-	int ret = -ENODEV;
 
 	rcu_read_lock();
 	con = xa_load(&vconsoles, data);
 	if (con) {
 		spin_lock_irqsave(&con->lock, flags);
-		if (!con->dead) {
-			con->hp = hp;	/* hvc may be faster than whoever made it */
-			con->tty_open = true;
-			con->tty_hung = false;
-			con->tail = false;
-			con->size_due = true;	/* a terminal is born without */
-			vconsole_line_changed(con);
-			ret = 0;
-		}
+		WRITE_ONCE(con->hp, hp);	/* hvc may be faster than hvc_alloc() */
+		con->tty_open = true;
+		con->tty_hung = false;
+		con->tail = false;
+		con->size_due = true;	/* a terminal is born without */
+		vconsole_line_changed(con);
 		spin_unlock_irqrestore(&con->lock, flags);
 	}
 	rcu_read_unlock();
-	return ret;
+	return 0;
 }
 
 /* The last one has closed it. */
