@@ -12,6 +12,11 @@
 #include "vconsole.h"
 
 static DEFINE_XARRAY_FLAGS(vconsoles, XA_FLAGS_ALLOC | XA_FLAGS_LOCK_IRQ);
+/*
+ * A console that is gone may be called for as long as somebody has it open: its
+ * number is not another one's soon.
+ */
+static u32 vconsole_next_id;
 
 /* Takes bytes for the host, under the lock. */
 static int vconsole_put(struct vconsole *con, const u8 *buf, u32 count)
@@ -84,7 +89,8 @@ static int vconsole_notifier_add(struct hvc_struct *hp, int data)
 	con = xa_load(&vconsoles, data);
 	if (con) {
 		spin_lock_irqsave(&con->lock, flags);
-		WRITE_ONCE(con->hp, hp);	/* hvc may be faster than hvc_alloc() */
+		if (!con->hp)	/* opened before hvc_alloc() has returned */
+			WRITE_ONCE(con->hp, hp);
 		con->tty_open = true;
 		con->tty_hung = false;
 		con->tail = false;
@@ -216,9 +222,9 @@ int vconsole_tty_add(struct vconsole *con)
 	struct hvc_struct *hp;
 	int ret;
 
-	ret = xa_alloc_irq(&vconsoles, &con->id, con, XA_LIMIT(0, INT_MAX),
-			   GFP_KERNEL);
-	if (ret)
+	ret = xa_alloc_cyclic_irq(&vconsoles, &con->id, con, XA_LIMIT(0, INT_MAX),
+				  &vconsole_next_id, GFP_KERNEL);
+	if (ret < 0)
 		return ret;
 	hp = hvc_alloc(con->id, con->id, &vconsole_hv_ops, PAGE_SIZE);
 	if (IS_ERR(hp)) {
