@@ -1,22 +1,9 @@
-// npm run page [-- options]: the main job in a browser. Bundles the page and its workers and serves them on the
-// loopback interface; the browser tests use the two halves of this file for pages of their own.
+// The replay in a browser: bundles its page and its workers, and serves folders on the loopback interface. The browser tests
+// use both halves for pages of their own.
 import fs from "node:fs";
 import http from "node:http";
 import path from "node:path";
-import process from "node:process";
-import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
-import { ensure } from "./ensure.mjs";
-import { ROOT, StepError, main } from "./step.mjs";
-
-const HELP = `npm run page -- [options]
-
-Serves the main job as a web page on 127.0.0.1 and prints its address; ^C ends it.
-
-  --port <n>       port to listen on (default 8009; 0: any free one)
-  --no-isolation   leave out the headers that make a page cross-origin isolated, to see what happens without them
-  --help           this text
-`;
+import { ROOT, StepError } from "./step.mjs";
 
 /** What a page of the main job consists of, by its name on the server. */
 const FILES = {
@@ -165,45 +152,5 @@ export function servePages({ folder, isolation = true, policy = POLICY, port = 0
           }),
       });
     });
-  });
-}
-
-function readArguments() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        port: { type: "string", default: "8009" },
-        "no-isolation": { type: "boolean", default: false },
-        help: { type: "boolean", default: false },
-      },
-    });
-    const port = Number(values.port);
-    if (!/^\d+$/.test(values.port) || port > 65535)
-      throw new StepError(`--port ${values.port}: give a number from 0 to 65535`, 2);
-    return { port, isolation: !values["no-isolation"], help: values.help };
-  } catch (error) {
-    if (error instanceof StepError) throw error;
-    throw new StepError(`${error.message}\n(npm run page -- --help explains the options)`, 2);
-  }
-}
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  await main(async () => {
-    const { port, isolation, help } = readArguments();
-    if (help) {
-      process.stdout.write(HELP);
-      return 0;
-    }
-    await ensure({ programs: false });
-    const folder = await bundlePages();
-    const server = await servePages({ folder, isolation, port });
-    console.log(`the main job: ${server.url}${isolation ? "" : " (not cross-origin isolated)"}`);
-    console.log("^C ends the server");
-    await new Promise((resolve) => {
-      process.once("SIGINT", resolve);
-      process.once("SIGTERM", resolve);
-    });
-    await server.close();
-    return 0;
   });
 }

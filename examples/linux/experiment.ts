@@ -1,5 +1,5 @@
 /** The experiment: all cards in one guest, in turn, several rounds, after a round that only warms up. */
-import type { CardName, Lab } from "./lab.js";
+import type { CardLab, CardName } from "./cards.js";
 import {
   sampleIn,
   sampleLo,
@@ -67,7 +67,7 @@ const FEWEST_ROUNDS = 3;
 
 /** Runs it. `progress` is told of each measurement. No fourth round begins after `end`, on the clock of `performance.now()`. */
 export async function runExperiment(
-  lab: Lab,
+  lab: CardLab,
   options: ExperimentOptions,
   progress: (message: string) => void,
   end = Infinity,

@@ -31,66 +31,30 @@ import { serveInspections } from "vbus/inspect/node-socket";
 import { MemorySpace } from "vbus/memory";
 import { capturePort, PcapngWriter, Switch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
-import { adoptFunction } from "./virtio-function.js";
 import { NetPeer } from "../../test/support/net-peer.js";
 import type { TcpOptions } from "../../test/support/tcp-connection.js";
+import {
+  bringUp,
+  CARD_KINDS,
+  CARD_NAMES,
+  CARD_PLACES,
+  copiedByV86,
+  guestAddresses,
+  peerAddresses,
+  preparedAs,
+  type Card,
+  type CardLab,
+  type CardName,
+} from "./cards.js";
 import { Machine, type MachineOptions } from "./machine.js";
-import { Notifications, type CardPlace } from "./notifications.js";
+import { Notifications } from "./notifications.js";
 
-/** Cards there are. */
-export const CARD_NAMES = ["eth0", "eth1", "eth2"] as const;
-/** One of them. */
-export type CardName = (typeof CARD_NAMES)[number];
+export { CARD_NAMES, type Card, type CardName } from "./cards.js";
+
 /** Those that are set up when nobody says which. */
 export const USUAL_CARDS: readonly CardName[] = ["eth0", "eth1"];
 
-const WHAT: Record<CardName, string> = { eth0: "virtio-net", eth1: "venet", eth2: "our virtio-net" };
-const NETWORK: Record<CardName, number> = { eth0: 0, eth1: 1, eth2: 2 };
-/** Where their notification registers are, and how many bytes of ports those take. */
-const PLACES: Record<CardName, CardPlace & { size: number }> = {
-  eth0: { slot: 0x0a, bar: 1, interrupt: /virtio\d+\s*$/, size: 4 },
-  eth1: { slot: 0x10, bar: 1, interrupt: /vbus/, size: 12 },
-  eth2: {
-    slot: 0x11,
-    bar: 0,
-    offset: 0x40,
-    interrupt: /virtio\d+-(input|output|control|virtqueues)/,
-    size: 4,
-  },
-};
-/** The guest's kernel sees functions at boot: part of what a saved state is. */
-const PREPARED: Partial<Record<CardName, string>> = {
-  eth1: "vbus-pci bridge in slot 0x10",
-  eth2: "virtio-net in slot 0x11",
-};
 const HEADERS = 14 + 4;
-const READY_MS = 30_000;
-/**
- * What v86 0.5.462 does to a frame of its own card: out of the guest into an array; a header and the frame into an array, and
- * that into the guest. Its port adds a copy each way.
- */
-const V86_COPIES = { out: 2, in: 3 };
-
-/** A card, and what is behind it. */
-export interface Card {
-  readonly name: CardName;
-  /** `virtio-net`, `venet` or `our virtio-net`. */
-  readonly what: string;
-  readonly guestAddress: string;
-  readonly peerAddress: string;
-  /** The IPv6 one. */
-  readonly peerAddress6: string;
-  /** The peer's MAC address. */
-  readonly peerMac: string;
-  /** The station behind it. */
-  readonly peer: NetPeer;
-  readonly notifications: Notifications;
-  /**
-   * Bytes that the host has copied so far for frames of this card, between the guest's memory and the station: by the card, by
-   * the switch when frames have to wait. (The station reads frames where they lie.)
-   */
-  copied(): number;
-}
 
 /** What is behind the cards. */
 interface Networks {
@@ -131,10 +95,8 @@ export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs
   cardParameters?: string;
 }
 
-const macOf = (host: number, network: number): string => `02:00:00:00:0${network}:0${host}`;
-
 /** The guest, its cards, and the stations behind them. */
-export class Lab {
+export class Lab implements CardLab {
   private constructor(
     readonly machine: Machine,
     /** Those asked for. */
@@ -167,18 +129,15 @@ export class Lab {
     const capture = options.capture === undefined ? null : new CaptureFile(options.capture);
     if (capture !== null) closers.push(() => capture.close());
     const wrap = (port: Port, name: CardName): Port =>
-      capture === null ? port : capturePort(port, capture.writer, { name, description: WHAT[name] });
+      capture === null ? port : capturePort(port, capture.writer, { name, description: CARD_KINDS[name] });
     const peers = new Map<CardName, NetPeer>();
     const copied = new Map<CardName, () => number>();
     const addPeer = (name: CardName, port: Port): void => {
-      const network = NETWORK[name];
       const peer = new NetPeer({
         port,
         scheduler,
         space,
-        mac: macOf(1, network),
-        ip4: `10.0.${network}.1`,
-        ip6: `fd00:0:0:${network}::1`,
+        ...peerAddresses(name),
         mtu,
         ...(options.tcp === undefined ? {} : { tcp: options.tcp }),
       });
@@ -202,9 +161,10 @@ export class Lab {
     let host: V86Host | null = null;
     let virtio: { card: VirtioNet; host: V86VirtioHost } | null = null;
     const { vectors } = options.virtioFunction ?? {};
-    const prepared = CARD_NAMES.filter((name) =>
-      name === "eth1" ? drivers.length > 0 : names.includes(name),
-    ).flatMap((name) => PREPARED[name] ?? []);
+    // the bridge is there for other devices, too
+    const prepared = preparedAs(
+      CARD_NAMES.filter((name) => (name === "eth1" ? drivers.length > 0 : names.includes(name))),
+    );
     if (names.includes("eth2") && vectors !== undefined) prepared.push(`${vectors} vectors`);
     try {
       if (options.inspect !== undefined) {
@@ -235,7 +195,7 @@ export class Lab {
               name: "nic0",
               class: venetClass({ port: (name) => wrap(eth1.net.addPort(name), "eth1") }),
               attributes: {
-                client_mac: macOf(2, NETWORK.eth1),
+                client_mac: guestAddresses("eth1").mac,
                 mtu: String(mtu),
                 enabled: "1",
                 ...options.attributes,
@@ -268,7 +228,7 @@ export class Lab {
             const { net, plugStation } = network("eth2");
             const card = virtioNet({
               name: "eth2",
-              mac: macOf(2, NETWORK.eth2),
+              mac: guestAddresses("eth2").mac,
               mtu,
               port: wrap(net.addPort("eth2"), "eth2"),
               ...options.virtioNet,
@@ -277,7 +237,7 @@ export class Lab {
             copied.set("eth2", () => card.statistics.rxCopiedBytes + net.counters().copiedBytes);
             const attached = attachVirtio(emulator, {
               device: card,
-              slot: PLACES.eth2.slot,
+              slot: CARD_PLACES.eth2.slot,
               scheduler,
               ...options.virtioFunction,
               onError: (error) => {
@@ -297,8 +257,7 @@ export class Lab {
           if (names.includes("eth0")) {
             const port = new V86NetworkPort(emulator, { scheduler, space, as: "network" });
             copied.set("eth0", () => {
-              const { receivedBytes, deliveredBytes } = port.counters();
-              return receivedBytes * V86_COPIES.in + deliveredBytes * V86_COPIES.out;
+              return copiedByV86(port);
             });
             addPeer("eth0", wrap(port, "eth0"));
           }
@@ -312,16 +271,16 @@ export class Lab {
         const peer = peers.get(name);
         const bytesCopied = copied.get(name);
         if (peer === undefined || bytesCopied === undefined) continue;
-        if (moved === undefined) await bringUp(machine, name, mtu);
-        const { size, ...place } = PLACES[name];
-        const network = NETWORK[name];
+        if (moved === undefined) await bringUp(machine, name, { mtu });
+        const { size, ...place } = CARD_PLACES[name];
+        const behind = peerAddresses(name);
         cards.push({
           name,
-          what: WHAT[name],
-          guestAddress: `10.0.${network}.2`,
-          peerAddress: `10.0.${network}.1`,
-          peerAddress6: `fd00:0:0:${network}::1`,
-          peerMac: macOf(1, network),
+          what: CARD_KINDS[name],
+          guestAddress: guestAddresses(name).ip4,
+          peerAddress: behind.ip4,
+          peerAddress6: behind.ip6,
+          peerMac: behind.mac,
           peer,
           notifications: new Notifications(machine, place, size),
           copied: bytesCopied,
@@ -360,23 +319,6 @@ function busDrivers(options: LabOptions, names: readonly CardName[]): string[] {
 }
 
 const fileOf = (driver: string): string => driver.split(" ", 1)[0]!;
-
-async function bringUp(machine: Machine, name: CardName, mtu: number): Promise<void> {
-  const network = NETWORK[name];
-  if (name === "eth1") {
-    const appears = `n=0; until [ -e /sys/class/net/${name} ] || [ $n -ge 100 ]; do n=$((n+1)); usleep 50000; done; [ -e /sys/class/net/${name} ]`;
-    await machine.check(appears, { timeoutMs: READY_MS });
-  } else if (name === "eth2") {
-    const device = await adoptFunction(machine, PLACES.eth2.slot);
-    const found = (await machine.check(`ls /sys/bus/virtio/devices/${device}/net`)).trim();
-    if (found !== name) await machine.check(`ip link set ${found} name ${name}`);
-  } else {
-    await machine.check(`ip link set ${name} address ${macOf(2, network)}`);
-  }
-  await machine.check(`ip link set ${name} mtu ${mtu} && ip link set ${name} up`);
-  await machine.check(`ip addr add 10.0.${network}.2/24 dev ${name}`);
-  await machine.check(`ping -c 1 -W 10 10.0.${network}.1`, { timeoutMs: READY_MS });
-}
 
 /** Longest frame of a card. */
 export function frameLimit(mtu: number): number {

@@ -1,31 +1,25 @@
 /** A Linux guest in v86: boots, or starts from a saved state, and has its shell driven. */
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { V86, type V86Options } from "v86";
-import { restoreMachine } from "vbus/emulators/v86";
-import { Console, type CommandResult } from "./console.js";
+import type { V86 } from "v86";
+import type { CommandResult, Console } from "./console.js";
+import {
+  COMMAND_LINE,
+  emulatorOptions,
+  startGuest,
+  stopGuest,
+  type GuestHardware,
+  type GuestImages,
+  type GuestShell,
+} from "./guest.js";
 import { readImage, type Pieces } from "./pieces.js";
 import { SavedState } from "./saved-state.js";
 import { allowOptimising, forbidOptimising } from "./tiers.js";
 
 /** Changes when saved states of before cannot be used any more for a reason that is not among the ingredients. */
 const STATE_FORMAT = "2";
-const MIB = 1 << 20;
-const BOOT_MS = 240_000;
-const RESTORE_MS = 60_000;
 const WAITING_MS = 2000;
 const REPEAT_MS = 5000;
-
-/**
- * The kernel's command line. nokaslr: nobody relocates a flat kernel. acpiphp.disable=1: v86 has no hot-plug ports, and
- * Linux reads their absence as "all devices are gone". oops=panic: a guest that is broken says so at once. The rest
- * leaves out what takes seconds in an emulator: self tests, probing for hardware of another age, mitigations.
- */
-const COMMAND_LINE = [
-  "console=ttyS0 quiet nokaslr acpiphp.disable=1 oops=panic",
-  "cryptomgr.notests noisapnp mitigations=off no_timer_check tsc=reliable edd=off",
-  "initcall_blacklist=init_kprobe_trace,load_system_certificate_list,isapnp_init",
-].join(" ");
 
 const { resolve } = createRequire(import.meta.url);
 let core: Promise<WebAssembly.Module> | undefined;
@@ -37,16 +31,10 @@ function compileCore(): Promise<WebAssembly.Module> {
 }
 
 /** What a machine is made from. */
-export interface MachineOptions {
+export interface MachineOptions extends GuestHardware {
   pieces: Pieces;
   /** For messages. */
   name?: string;
-  /** RAM in MiB; v86 puts the initramfs at 64 MiB. Default 128. */
-  memory?: number;
-  /** MTU that v86's virtio-net offers. Default 1500. */
-  mtu?: number;
-  /** False: a machine without ACPI, and so without a local APIC: no messages, interrupts of old. Default true. */
-  acpi?: boolean;
   /** What is added to the kernel's command line. */
   commandLine?: string;
   /** A cpio archive in front of the initramfs, such as one with ACPI tables. */
@@ -72,7 +60,7 @@ export interface MachineOptions {
 }
 
 /** A running guest. Several can run in one process; each takes its turns on the thread. */
-export class Machine {
+export class Machine implements GuestShell {
   /** Whether it came from a saved state. */
   readonly restored: boolean;
   /** Milliseconds from the call to a shell that answers. */
@@ -105,33 +93,27 @@ export class Machine {
     const restored = state !== undefined || moved !== undefined;
     const what = restored ? `restoring ${name}` : `booting ${name}`;
     return waiting(what, options.progress, async () => {
-      const module = await compileCore();
-      const emulator = new V86(await emulatorOptions(options, module, state));
-      const ready = new Promise<void>((done) => emulator.add_listener("emulator-loaded", () => done()));
-      const console = new Console({ send: (text) => emulator.serial0_send(text) });
-      emulator.add_listener("serial0-output-byte", (byte) => console.receive(byte));
-      await options.prepare?.(emulator);
-      await ready;
-      if (!optimise) forbidOptimising();
+      let release = (): void => undefined;
       try {
-        if (moved !== undefined) await restoreMachine(emulator, moved);
-        await emulator.run();
-        if (!restored) {
-          await console.start(BOOT_MS);
-          if (policy !== "ignore") {
-            await emulator.stop();
-            await saved.store(await emulator.save_state());
-            await emulator.run();
-          }
-        }
-        await console.run("true", { timeoutMs: RESTORE_MS });
+        const images = await readImages(options, state);
+        const { emulator, console } = await startGuest(emulatorOptions(images, options), {
+          prepare: options.prepare,
+          moved,
+          running: () => {
+            if (optimise) return;
+            forbidOptimising();
+            release = allowOptimising;
+          },
+          ...(policy === "ignore"
+            ? {}
+            : { booted: async (booted) => saved.store(await booted.save_state()) }),
+        });
+        const startMs = performance.now() - began;
+        return new Machine(emulator, name, optimise, { console, restored, startMs });
       } catch (error) {
-        if (!optimise) allowOptimising();
-        await destroy(emulator);
+        release();
         throw error;
       }
-      const startMs = performance.now() - began;
-      return new Machine(emulator, name, optimise, { console, restored, startMs });
     });
   }
 
@@ -150,14 +132,19 @@ export class Machine {
     if (this.#closed) return;
     this.#closed = true;
     this.console.close();
-    await destroy(this.emulator);
+    await stopGuest(this.emulator);
     if (!this.optimise) allowOptimising();
   }
 }
 
-async function destroy(emulator: V86): Promise<void> {
-  await emulator.stop();
-  await emulator.destroy();
+/**
+ * The file with the state of a booted guest, which is made first when there is none: for those who hand it on.
+ * @throws GuestError when the guest does not boot
+ */
+export async function savedStateFile(options: Omit<MachineOptions, "state">): Promise<string> {
+  const saved = new SavedState(options.pieces.cache, await ingredients(options));
+  if ((await saved.load()) === undefined) await (await Machine.start({ ...options, state: "renew" })).close();
+  return saved.file;
 }
 
 /** Everything that makes a state useless when it changes. */
@@ -175,39 +162,25 @@ async function ingredients(options: MachineOptions): Promise<string[]> {
     preparedAs,
     Buffer.from(options.earlyArchive ?? []).toString("base64"),
     options.acpi === false ? "no ACPI" : "",
+    ...(options.secondLine === true ? ["second serial line"] : []),
   ];
 }
 
-async function emulatorOptions(
-  options: MachineOptions,
-  module: WebAssembly.Module,
-  state: ArrayBuffer | undefined,
-): Promise<V86Options> {
-  const { pieces, memory = 128, mtu = 1500, commandLine } = options;
-  // v86 writes into the kernel's image: each machine reads one of its own.
-  const image = async (file: string): Promise<{ buffer: ArrayBuffer }> => ({ buffer: await readImage(file) });
+/** v86 writes into the kernel's image: each machine reads one of its own. */
+async function readImages(options: MachineOptions, state: ArrayBuffer | undefined): Promise<GuestImages> {
+  const { pieces, commandLine, earlyArchive } = options;
   return {
-    wasm_fn: async (imports) => (await WebAssembly.instantiate(module, imports)).exports,
-    memory_size: memory * MIB,
-    vga_memory_size: 2 * MIB,
-    bios: await image(pieces.bios),
-    ...(pieces.vgaBios === undefined ? {} : { vga_bios: await image(pieces.vgaBios) }),
-    ...(options.moved !== undefined
-      ? {}
-      : state === undefined
+    core: await compileCore(),
+    bios: await readImage(pieces.bios),
+    vgaBios: pieces.vgaBios === undefined ? undefined : await readImage(pieces.vgaBios),
+    from:
+      state === undefined
         ? {
-            bzimage: await image(pieces.kernel),
-            initrd: { buffer: inFront(options.earlyArchive, await readImage(pieces.initrd)) },
-            cmdline: commandLine === undefined ? COMMAND_LINE : `${COMMAND_LINE} ${commandLine}`,
+            kernel: await readImage(pieces.kernel),
+            initrd: inFront(earlyArchive, await readImage(pieces.initrd)),
+            commandLine,
           }
-        : { initial_state: { buffer: state } }),
-    acpi: options.acpi ?? true, // its interrupt controller is what MSI needs
-    autostart: false,
-    disable_keyboard: true,
-    disable_mouse: true,
-    disable_speaker: true,
-    net_device: { type: "virtio", mtu },
-    preserve_mac_from_state_image: true, // the guest's driver has read it already
+        : { state },
   };
 }
 

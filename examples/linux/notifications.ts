@@ -4,7 +4,7 @@
  * would; nothing depends on it but the table.
  */
 import type { V86 } from "v86";
-import type { Machine } from "./machine.js";
+import type { GuestShell } from "./guest.js";
 
 type Write = (port: number, value: number) => void;
 type Line = (devfn: number) => void;
@@ -49,7 +49,7 @@ export class Notifications {
   #lines = 0;
 
   constructor(
-    private readonly machine: Machine,
+    private readonly machine: GuestShell,
     private readonly place: CardPlace,
     size: number,
   ) {
@@ -80,6 +80,11 @@ export class Notifications {
       if (id === devfn) up = false;
       lower(id);
     };
+  }
+
+  /** What can be seen without asking the guest. */
+  get seen(): Omit<NotificationCounts, "interrupts"> {
+    return { doorbells: this.#doorbells, lines: this.#lines };
   }
 
   /** All since the machine started. Asks the guest. */

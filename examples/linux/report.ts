@@ -1,5 +1,5 @@
 /** The table of the experiment. */
-import { CARD_NAMES, type CardName } from "./lab.js";
+import { CARD_NAMES, type CardName } from "./cards.js";
 import { KINDS, type ExperimentResult, type Kind } from "./experiment.js";
 import type { Sample } from "./samples.js";
 

@@ -1,13 +1,12 @@
 /** The measurements: what one card did in one turn. Each verifies what it measures; a fault is an error, not a number. */
-import process from "node:process";
 import { PatternStream } from "../../test/support/streams.js";
-import type { Card } from "./lab.js";
-import type { Machine } from "./machine.js";
+import type { Card } from "./cards.js";
+import type { GuestShell } from "./guest.js";
 import type { NotificationCounts } from "./notifications.js";
 
 /** What is needed of a lab, which may be in another thread. */
 export interface SampleLab {
-  readonly machine: Pick<Machine, "check">;
+  readonly machine: Pick<GuestShell, "check">;
 }
 
 /** What is needed of a card. */
@@ -30,8 +29,8 @@ export interface Sample extends NotificationCounts {
   bytes: number | null;
   /** Bytes that the host copied for that. */
   copied: number;
-  /** Nanoseconds of processor time of the whole process: guest, host and station. */
-  cpu: number;
+  /** Nanoseconds of processor time of the whole process: guest, host and station. Null in pages, which cannot know it. */
+  cpu: number | null;
   /** For people who look at the JSON: everything else that was said. */
   details: Record<string, number>;
 }
@@ -66,21 +65,31 @@ function fields(output: string, first: string): Record<string, number> {
   return result;
 }
 
+/** Starts a clock of the process's own time; what it returns reads it, in nanoseconds. */
+function processorClock(): () => number | null {
+  if (!("process" in globalThis)) return () => null;
+  const before = process.cpuUsage();
+  return () => {
+    const { user, system } = process.cpuUsage(before);
+    return (user + system) * 1000;
+  };
+}
+
 async function counted(
   card: SampleCard,
   work: () => Promise<Omit<Sample, keyof NotificationCounts | "copied" | "cpu">>,
 ): Promise<Sample> {
   const before = await card.notifications.read();
   const copied = await card.copied();
-  const cpu = process.cpuUsage();
+  const spent = processorClock();
   const result = await work();
-  const { user, system } = process.cpuUsage(cpu);
+  const cpu = spent();
   const copiedAfter = await card.copied();
   const after = await card.notifications.read();
   return {
     ...result,
     copied: copiedAfter - copied,
-    cpu: (user + system) * 1000,
+    cpu,
     doorbells: after.doorbells - before.doorbells,
     lines: after.lines - before.lines,
     interrupts: after.interrupts - before.interrupts,

@@ -1,10 +1,10 @@
 /** Virtio functions of ours in a Linux guest: its init leaves them alone, so that saved states hold none that works. */
-import type { Machine } from "./machine.js";
+import type { GuestShell } from "./guest.js";
 
 const addressOf = (slot: number): string => `0000:00:${slot.toString(16).padStart(2, "0")}.0`;
 
 /** Has the guest's own virtio-pci driver take the function in a slot; returns its device's name, such as `virtio1`. */
-export async function adoptFunction(machine: Machine, slot: number): Promise<string> {
+export async function adoptFunction(machine: GuestShell, slot: number): Promise<string> {
   const address = addressOf(slot);
   const folder = `/sys/bus/pci/devices/${address}`;
   await machine.check(`echo >${folder}/driver_override && echo ${address} >/sys/bus/pci/drivers_probe`);
@@ -13,13 +13,13 @@ export async function adoptFunction(machine: Machine, slot: number): Promise<str
 }
 
 /** Takes it away from the driver again. */
-export async function abandonFunction(machine: Machine, slot: number): Promise<void> {
+export async function abandonFunction(machine: GuestShell, slot: number): Promise<void> {
   await machine.check(`echo ${addressOf(slot)} >/sys/bus/pci/drivers/virtio-pci/unbind`);
 }
 
 /** Lines of `/proc/interrupts` of a device, as name and count. */
 export async function interruptsOf(
-  machine: Machine,
+  machine: GuestShell,
   device: string,
 ): Promise<{ how: string; what: string; count: number }[]> {
   const text = await machine.check("cat /proc/interrupts");

@@ -1,5 +1,5 @@
 /**
- * The job in a page: `npm run page`. The same host and guests as in Node, as module workers.
+ * The job in a page: `npm run page -- --replay`. The same host and guests as in Node, as module workers.
  *
  * The query may hold values for the form by the names of its fields, and `auto` to start at once:
  * `?auto&repetitions=20&rounds=100`. `<html data-state>` says where it is: idle, running, done, failed.

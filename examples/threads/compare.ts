@@ -57,11 +57,10 @@ export class ThreadsLab implements SampleLab {
   ) {}
 
   /** Starts it. */
-  static async open({
-    pieces,
-    mtu,
-    spin,
-  }: Pick<ThreadsOptions, "pieces" | "mtu" | "spin">): Promise<ThreadsLab> {
+  static async open(
+    options: Pick<ThreadsOptions, "pieces" | "mtu" | "spin"> & { program?: URL },
+  ): Promise<ThreadsLab> {
+    const { pieces, mtu, spin, program } = options;
     const scheduler = new EventLoopScheduler();
     const space = await MemorySpace.host();
     const net = new Switch({ scheduler, space });
@@ -77,6 +76,7 @@ export class ThreadsLab implements SampleLab {
     const machine = await RemoteGuest.start({
       scheduler,
       spin,
+      ...(program === undefined ? {} : { program }),
       pieces,
       mtu,
       mac: "02:00:00:00:01:02",

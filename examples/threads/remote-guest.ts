@@ -11,6 +11,8 @@ export interface RemoteGuestOptions extends Omit<GuestWork, "link"> {
   scheduler: Scheduler;
   /** Polls of the doorbells before this thread sleeps. */
   spin?: number;
+  /** The built program of the guest's thread, when it does not lie beside this one. */
+  program?: URL;
 }
 
 /** The guest: a shell to be driven by messages, and a port. */
@@ -47,11 +49,11 @@ export class RemoteGuest {
   }
 
   /** Starts the guest's thread, and waits until the guest is up. */
-  static async start({ scheduler, spin = 0, ...work }: RemoteGuestOptions): Promise<RemoteGuest> {
+  static async start({ scheduler, spin = 0, program, ...work }: RemoteGuestOptions): Promise<RemoteGuest> {
     const link = createFrameLink();
     // first: what this thread compiles is optimised, while an emulator runs nothing is (examples/linux/tiers.ts)
     const port = await WorkerPort.open(link, { side: "host", scheduler, spin, name: "guest" });
-    const worker = new Worker(new URL("./guest.js", import.meta.url), {
+    const worker = new Worker(program ?? new URL("./guest.js", import.meta.url), {
       workerData: { ...work, link } satisfies GuestWork,
     });
     const guest = new RemoteGuest(worker, port);

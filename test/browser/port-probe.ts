@@ -56,11 +56,10 @@ class Traffic {
       offloads: OFFLOAD_ALL,
       receive: (batch: Batch, from: number, to: number) => {
         for (let i = from; i < to; i++) {
-          const expected = echoes
-            ? frameOf(other, own, this.got)
-            : frameOf(own, other, this.got);
+          const expected = echoes ? frameOf(other, own, this.got) : frameOf(own, other, this.got);
           const bytes = batch.bytes(i);
-          if (bytes.length === expected.length && bytes.every((byte, at) => byte === expected[at])) this.intact++;
+          if (bytes.length === expected.length && bytes.every((byte, at) => byte === expected[at]))
+            this.intact++;
           this.got++;
         }
         return to - from;
@@ -130,7 +129,12 @@ async function tab(): Promise<PortOutcome> {
   const other = 3 - own;
   const space = await MemorySpace.host();
   const net = new Switch({ scheduler, space, stallMs: 60_000 }); // tabs may get few turns
-  const port = new BroadcastChannelPort({ scheduler, space, channel: query.get("channel") ?? "", stallMs: 60_000 });
+  const port = new BroadcastChannelPort({
+    scheduler,
+    space,
+    channel: query.get("channel") ?? "",
+    stallMs: 60_000,
+  });
   joinPorts(net.addPort("tabs"), port);
   const traffic = new Traffic(net.addPort("station"), own, other, false);
   while (port.sides === 0) await pause(5);
@@ -151,6 +155,7 @@ try {
   target.textContent = JSON.stringify(await (query.has("own") ? tab() : echo()));
   document.documentElement.dataset.state = "done";
 } catch (error) {
-  if (target !== null) target.textContent = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  if (target !== null)
+    target.textContent = error instanceof Error ? (error.stack ?? error.message) : String(error);
   document.documentElement.dataset.state = "failed";
 }

@@ -18,6 +18,14 @@ const FLAGS = [
 ];
 const PAGE_TIMEOUT = 180_000;
 
+/** Starts Chromium. @param flags - more of its command line */
+export function launchBrowser(flags: readonly string[] = []): Promise<Browser> {
+  return chromium.launch({
+    executablePath: process.env.VBUS_CHROMIUM ?? path.join("/usr/bin", "chromium"),
+    args: [...FLAGS, ...flags],
+  });
+}
+
 /** How a page is served. */
 export type Serving = "isolated" | "plain" | "no wasm";
 
@@ -57,11 +65,7 @@ export class Surroundings {
       plain: await servePages({ folder, isolation: false }),
       "no wasm": await servePages({ folder, policy: POLICY.replace(" 'wasm-unsafe-eval'", "") }),
     };
-    const browser = await chromium.launch({
-      executablePath: process.env.VBUS_CHROMIUM ?? path.join("/usr/bin", "chromium"),
-      args: FLAGS,
-    });
-    return new Surroundings(browser, servers, folder);
+    return new Surroundings(await launchBrowser(), servers, folder);
   }
 
   /** Opens a page, waits until its `data-state` says that it came to an end, hands it to `use`, closes it. */

@@ -214,7 +214,7 @@ describe.each([
       let waiting = 0; // made available, not taken
       let used = 0; // completed, not reaped
       const taken: { id: number; slots: number }[] = [];
-      for (let step = 0; step < 600; step++) {
+      for (let step = 0; step < 300; step++) {
         const out = waiting + used + taken.length;
         const pieces = options.indirect > 0 ? 1 + (random() % 3) : 1;
         switch (random() % 4) {
@@ -272,7 +272,7 @@ describe.each([
         expect(json(south)).toEqual(south);
         expect(ringPicture(south)).toContain(`waiting ${waiting}`);
       }
-      expect(virtqueue(device).counters.chains).toBeGreaterThan(50);
+      expect(virtqueue(device).counters.chains).toBeGreaterThan(25);
       pair.close();
       expect(inspectQueue({ name: "0", queue: device })).toBeNull();
     });
@@ -333,7 +333,7 @@ describe(`what a hostile guest wrote into its rings (seed ${SEED})`, () => {
     const length = queueSegmentLength(16, ilp32);
     const south = Queue.attach(guest.south, { gpa, length, role: "southReceive", accept: offer });
     const bytes = guest.view(gpa, length);
-    for (let round = 0; round < 400; round++) {
+    for (let round = 0; round < 150; round++) {
       for (let i = 0; i < 20; i++) bytes.setUint8(random() % length, random());
       if (round % 40 === 0) for (let i = 0; i < length; i++) bytes.setUint8(i, 0xff);
       const { owners, count, map } = lookAt(south) as IoqSnapshot;
@@ -351,7 +351,7 @@ describe(`what a hostile guest wrote into its rings (seed ${SEED})`, () => {
     pair.add([{ cookie: 1, writable: [{ gpa: pair.buffers, length: 64 }] }]);
     const areas = DriverVirtQueue.areaSizes(format, 16);
     let impossible = 0;
-    for (let round = 0; round < 400; round++) {
+    for (let round = 0; round < 150; round++) {
       for (const area of ["descriptors", "driver", "device"] as const) {
         const view = guest.view(pair.options[area], areas[area].size);
         for (let i = 0; i < 6; i++) view.setUint8(random() % view.byteLength, random());

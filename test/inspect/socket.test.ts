@@ -60,13 +60,17 @@ async function codeOf(promise: Promise<unknown>): Promise<string> {
 describe("a host that serves inspections", () => {
   let host: InspectedHost;
   let server: InspectServer;
+  let looks = 0;
   beforeAll(async () => {
     host = await InspectedHost.open();
     await host.work();
   });
   afterAll(() => host.close());
   beforeEach(async () => {
-    server = await serveInspections(socket, (options) => host.look(options));
+    server = await serveInspections(socket, (options) => {
+      looks++;
+      return host.look(options);
+    });
   });
   afterEach(async () => {
     await server.close();
@@ -156,7 +160,8 @@ describe("a host that serves inspections", () => {
 
     it("again and again, until the host ends", async () => {
       const watching = run(["inspect", "--watch", "--every", "0.05", socket]);
-      await new Promise((resolve) => setTimeout(resolve, 1500));
+      const before = looks;
+      while (looks < before + 4) await new Promise((resolve) => setTimeout(resolve, 5));
       await server.close();
       const { code, out, err } = await watching;
       expect(code).toBe(1);

@@ -12,7 +12,12 @@ describe("a Linux guest in another thread", () => {
   let lab: ThreadsLab;
 
   beforeAll(async () => {
-    lab = await ThreadsLab.open({ pieces: readPieces(), mtu: 1500, spin: 0 });
+    lab = await ThreadsLab.open({
+      pieces: readPieces(),
+      mtu: 1500,
+      spin: 0,
+      program: new URL("../../.build/examples/threads/guest.js", import.meta.url), // a worker cannot be handed TypeScript
+    });
   });
   afterAll(() => lab.close());
 

@@ -92,22 +92,38 @@ describe("two Linux guests on one switch", () => {
       expect(errors.trim().split(/\s+/).at(-3), "InErrs").toBe("0");
     }
     await guests.close();
-    if (!existsSync(TSHARK)) throw new Error(`${TSHARK} is not there: install tshark, or point VBUS_TSHARK at one`);
+    if (!existsSync(TSHARK))
+      throw new Error(`${TSHARK} is not there: install tshark, or point VBUS_TSHARK at one`);
     const tshark = (...args: string[]): string =>
       execFileSync(TSHARK, ["-n", "-r", capture, ...args], {
         encoding: "utf8",
         maxBuffer: 1 << 28,
         stdio: ["ignore", "pipe", "ignore"],
       });
-    const fields = ["-T", "fields", "-e", "frame.interface_name", "-e", "frame.len", "-e", "ip.src", "-e", "ip.dst"];
-    const rows = tshark("-Y", "tcp && frame.len > 1514", ...fields).trim().split("\n");
+    const fields = [
+      "-T",
+      "fields",
+      "-e",
+      "frame.interface_name",
+      "-e",
+      "frame.len",
+      "-e",
+      "ip.src",
+      "-e",
+      "ip.dst",
+    ];
+    const rows = tshark("-Y", "tcp && frame.len > 1514", ...fields)
+      .trim()
+      .split("\n");
     const { a, b } = guests;
     for (const [from, to] of [
       [a, b],
       [b, a],
     ] as const) {
       const of = (card: string): string[] =>
-        rows.filter((row) => row.startsWith(`nic-${card}\t`) && row.endsWith(`\t${from.address}\t${to.address}`));
+        rows.filter(
+          (row) => row.startsWith(`nic-${card}\t`) && row.endsWith(`\t${from.address}\t${to.address}`),
+        );
       const [out, into] = [of(from.name), of(to.name)];
       expect(out.length, `superframes from ${from.name} to ${to.name}`).toBeGreaterThan(100);
       // each of them, with the same length, at the other card: nothing was cut and nothing merged on the way

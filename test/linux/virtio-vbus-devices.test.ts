@@ -141,8 +141,7 @@ describe("a virtio console on the bus of a Linux guest", () => {
   const heard = { screen: "", agent: "" };
   let device: VirtioConsole;
   let port = "";
-  /** The kernel numbers consoles anew each time. */
-  let tty = "hvc0";
+  const tty = "hvc0";
 
   beforeAll(() => {
     screen.onData = (bytes) => {

@@ -31,12 +31,28 @@ export const PATTERN_PERIOD = 65521;
 export const SERIAL_LENGTH = 4;
 
 /** The table twice in a row: any {@link PATTERN_PERIOD} bytes of a stream are one block of it. */
-const block = Buffer.alloc(2 * PATTERN_PERIOD);
+const block = new Uint8Array(2 * PATTERN_PERIOD);
 for (let i = 0, x = 1; i < block.length; i++) {
   if (i === PATTERN_PERIOD) x = 1;
   x = (Math.imul(x, 1664525) + 1013904223) >>> 0;
   block[i] = x >>> 24;
 }
+
+/** Whether `n` bytes at `at` are those of the table at `start`. */
+type Equals = (bytes: Uint8Array, at: number, n: number, start: number) => boolean;
+
+function equalsByLoop(bytes: Uint8Array, at: number, n: number, start: number): boolean {
+  for (let i = 0; i < n; i++) if (bytes[at + i] !== block[start + i]) return false;
+  return true;
+}
+
+/** Node compares memory in one call; pages have nothing of the kind. */
+function equalsInNode(): Equals {
+  const table = Buffer.from(block.buffer);
+  return (bytes, at, n, start) => table.compare(bytes, at, at + n, start, start + n) === 0;
+}
+
+const equals: Equals = "Buffer" in globalThis ? equalsInNode() : equalsByLoop;
 
 /** Place in the table of a byte of a stream. */
 export function patternPosition(offset: number, seed: number): number {
@@ -48,7 +64,7 @@ export function matchesPattern(bytes: Uint8Array, at: number, length: number, po
   for (let done = 0; done < length;) {
     const n = Math.min(length - done, PATTERN_PERIOD);
     const start = (position + done) % PATTERN_PERIOD;
-    if (block.compare(bytes, at + done, at + done + n, start, start + n) !== 0) return false;
+    if (!equals(bytes, at + done, n, start)) return false;
     done += n;
   }
   return true;

@@ -78,7 +78,10 @@ describe.each(KINDS)("two ends of a %s connection", (kind, open) => {
     const { a, b, space } = await open({ offloads: 0 });
     const [left, right] = [new Collector(a), new Collector(b)];
     new Source(a, space, left).send(...captured);
-    await until(() => b.counters().arrived === captured.length && b.counters().inFlight === 0, "the segments");
+    await until(
+      () => b.counters().arrived === captured.length && b.counters().inFlight === 0,
+      "the segments",
+    );
     const expected = byFlow(segments());
     for (const [flow, frames] of byFlow(right.frames.map(({ bytes }) => bytes)))
       expect(frames.join() === expected.get(flow)?.join(), flow).toBe(true);

@@ -79,7 +79,7 @@ function cellOf(samples: readonly Sample[], base: readonly Sample[], kind: Kind,
     return found.length === 0 ? null : summarize(found);
   };
   const copies = perByte(({ copied }) => copied);
-  const cpu = perByte((sample) => sample.cpu);
+  const cpu = perByte((sample) => sample.cpu!); // in Node it is known
   return {
     contestant: IDS[card],
     value: summarize(samples.map(({ value }) => value / kind.scale)),

@@ -147,7 +147,7 @@ export abstract class ChannelPort implements Port {
   #stallTimer: Timer | null = null;
   #resolveClosed: () => void = () => undefined;
 
-  /** @throws RangeError for limits out of range; VbusError ENOMEM */
+  /** @internal Use `MessagePortPort` or `BroadcastChannelPort`. */
   protected constructor(options: ChannelPortOptions, kind: ChannelKind) {
     const { scheduler, space, frames = 1024, bytes = 2 << 20, offloads = 0 } = options;
     if (!Number.isInteger(frames) || frames < MESSAGE_FRAMES_MAX || frames > 65536)
