@@ -1,7 +1,7 @@
 /** Disks and a console for a Linux guest, on the bus: files as `/dev/vblk0`, `/dev/vblk1` …, a terminal as `/dev/hvc0`. */
 import { vblkClass, type BlockBackend } from "vbus/devices/vblk";
 import { openFileBackend } from "vbus/devices/vblk/node-file";
-import type { Terminal} from "vbus/devices/vconsole";
+import type { Terminal } from "vbus/devices/vconsole";
 import { vconsoleClass } from "vbus/devices/vconsole";
 import type { V86Device } from "vbus/emulators/v86";
 import type { Machine } from "./machine.js";
@@ -61,6 +61,6 @@ export async function startShell(machine: Machine, device: string): Promise<void
   });
   // not in the shell's background, which would have it ignore Ctrl-C
   await machine.check(
-    `start-stop-daemon -S -b -p /none -a /bin/sh -- -c 'exec sh <${device} >${device} 2>&1'`,
+    `start-stop-daemon -S -b -p /none -a /bin/sh -- -c 'exec setsid -c sh <${device} >${device} 2>&1'`,
   );
 }

@@ -12,6 +12,11 @@
 #include "vconsole.h"
 
 static DEFINE_XARRAY_FLAGS(vconsoles, XA_FLAGS_ALLOC | XA_FLAGS_LOCK_IRQ);
+/*
+ * A console that is gone may be called for as long as somebody has it open: its
+ * number is not another one's soon.
+ */
+static u32 vconsole_next_id;
 
 /* Takes bytes for the host, under the lock. */
 static int vconsole_put(struct vconsole *con, const u8 *buf, u32 count)
@@ -57,7 +62,7 @@ static hvc_ssize vconsole_get_chars(u32 vtermno, hvc_char *buf, hvc_size count)
 {
 	struct vconsole *con;
 	unsigned long flags;
-	hvc_ssize ret = 0;
+	hvc_ssize ret = -EPIPE;	/* hvc hangs up */
 
 	rcu_read_lock();
 	con = xa_load(&vconsoles, vtermno);
@@ -71,30 +76,30 @@ static hvc_ssize vconsole_get_chars(u32 vtermno, hvc_char *buf, hvc_size count)
 	return ret;
 }
 
-/* The first one has opened the terminal device. */
+/*
+ * The first one has opened the terminal device. Never fails, although the host may
+ * be gone: hvc would drop a reference too many. Whoever opens it then is hung up.
+ */
 static int vconsole_notifier_add(struct hvc_struct *hp, int data)
 {
 	struct vconsole *con;
 	unsigned long flags;
-	int ret = -ENODEV;
 
 	rcu_read_lock();
 	con = xa_load(&vconsoles, data);
 	if (con) {
 		spin_lock_irqsave(&con->lock, flags);
-		if (!con->dead) {
-			con->hp = hp;	/* hvc may be faster than whoever made it */
-			con->tty_open = true;
-			con->tty_hung = false;
-			con->tail = false;
-			con->size_due = true;	/* a terminal is born without */
-			vconsole_line_changed(con);
-			ret = 0;
-		}
+		if (!con->hp)	/* opened before hvc_alloc() has returned */
+			WRITE_ONCE(con->hp, hp);
+		con->tty_open = true;
+		con->tty_hung = false;
+		con->tail = false;
+		con->size_due = true;	/* a terminal is born without */
+		vconsole_line_changed(con);
 		spin_unlock_irqrestore(&con->lock, flags);
 	}
 	rcu_read_unlock();
-	return ret;
+	return 0;
 }
 
 /* The last one has closed it. */
@@ -217,9 +222,9 @@ int vconsole_tty_add(struct vconsole *con)
 	struct hvc_struct *hp;
 	int ret;
 
-	ret = xa_alloc_irq(&vconsoles, &con->id, con, XA_LIMIT(0, INT_MAX),
-			   GFP_KERNEL);
-	if (ret)
+	ret = xa_alloc_cyclic_irq(&vconsoles, &con->id, con, XA_LIMIT(0, INT_MAX),
+				  &vconsole_next_id, GFP_KERNEL);
+	if (ret < 0)
 		return ret;
 	hp = hvc_alloc(con->id, con->id, &vconsole_hv_ops, PAGE_SIZE);
 	if (IS_ERR(hp)) {
