@@ -155,6 +155,7 @@ describe("a disk under load", () => {
             expectBytes(await disk.read((i * BLOCK) / 512, BLOCK), data);
           }),
         );
+        await turns(1); // requests to a disk in memory are answered without one: the host must get its turns, too
       }
     })();
     for (let round = 0; round < ROUNDS; round++) {
