@@ -8,7 +8,7 @@ import {
 } from "../../../assembly/abi/vbus-mmio.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import type { BridgeCounters, BridgeHost } from "./host.js";
-import { InterruptLine } from "./interrupt-line.js";
+import { InterruptLine } from "../interrupt-line.js";
 import { openBridge, type BridgeAttachOptions } from "./open.js";
 
 /** How a {@link LineBridge} is wired. */

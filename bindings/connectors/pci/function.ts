@@ -12,7 +12,7 @@ import { BRIDGE_QREG, PORT_EVENTQ, PORT_FASTCALL, PORT_SHMSIGNAL } from "../../.
 import type { StateReader, StateValue } from "../../state/reader.js";
 import type { Saveable } from "../../state/saveable.js";
 import type { BridgeCounters, BridgeHost } from "../bridge/host.js";
-import { guardInterrupt, InterruptLine } from "../bridge/interrupt-line.js";
+import { guardInterrupt, InterruptLine } from "../interrupt-line.js";
 import { openBridge, type BridgeAttachOptions } from "../bridge/open.js";
 import { bridgeConfigSpace, type PciConfigOptions } from "./bridge-config.js";
 import type { AccessWidth, ConfigChange, PciConfigSpace } from "./config-space.js";

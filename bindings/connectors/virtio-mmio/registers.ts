@@ -29,11 +29,11 @@ import {
   VIRTIO_MMIO_VERSION,
 } from "../../../assembly/abi/virtio-mmio.js";
 import { VIRTIO_F_NOTIFICATION_DATA } from "../../../assembly/abi/virtio.js";
-import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import type { Saveable } from "../../state/saveable.js";
+import { InterruptLine } from "../interrupt-line.js";
 import { VirtioDevice, type VirtioDeviceCounters } from "../../virtio/device.js";
 import { featureMask, type VirtioRingOptions } from "../../virtio/features.js";
 import type { VirtioQueueArea } from "../../virtio/queue.js";
@@ -96,13 +96,14 @@ export class VirtioMmio implements Saveable {
   #driverFeaturesSelect = 0;
   #queueSelect = 0;
   #status = 0;
-  #line = false;
-  readonly #counters = { lines: 0, acknowledged: 0 };
+  readonly #line: InterruptLine;
+  #acknowledged = 0;
 
   /** @throws VbusError EINVAL for a face that no transport can carry */
   constructor(options: VirtioMmioOptions) {
     const { face, memory, scheduler, rings, onError } = options;
     this.#options = options;
+    this.#line = new InterruptLine(options.interrupt, onError);
     this.stateName = options.stateName ?? face.name;
     this.device = new VirtioDevice({
       face,
@@ -117,7 +118,7 @@ export class VirtioMmio implements Saveable {
       onReset: () => {
         this.#deviceFeaturesSelect = this.#driverFeaturesSelect = this.#queueSelect = 0;
         this.#status = 0;
-        this.#setLine(false);
+        this.#line.asserted = false;
       },
       ...(rings === undefined ? {} : { rings }),
       ...(onError === undefined ? {} : { onError }),
@@ -229,7 +230,7 @@ export class VirtioMmio implements Saveable {
 
   /** True while the interrupt line is up. */
   get line(): boolean {
-    return this.#line;
+    return this.#line.asserted;
   }
 
   /** As `Saveable.settle` says. @throws VbusError EOPNOTSUPP */
@@ -252,7 +253,7 @@ export class VirtioMmio implements Saveable {
     return {
       selected: [this.#deviceFeaturesSelect, this.#driverFeaturesSelect, this.#queueSelect],
       status: this.#status,
-      line: this.#line,
+      line: this.#line.asserted,
       device: this.device.save(),
     };
   }
@@ -279,7 +280,7 @@ export class VirtioMmio implements Saveable {
       this.#driverFeaturesSelect = chosen;
       this.#queueSelect = queue;
       this.#status = state.get("status").number(0, VIRTIO_ISR_QUEUE | VIRTIO_ISR_CONFIG);
-      this.#line = state.get("line").boolean();
+      this.#line.restore(state.get("line").boolean());
     } catch (error) {
       this.machineReset();
       throw error;
@@ -288,7 +289,7 @@ export class VirtioMmio implements Saveable {
 
   /** What was counted so far. */
   counters(): VirtioMmioCounters {
-    return { ...this.device.counters(), ...this.#counters };
+    return { ...this.device.counters(), lines: this.#line.raised, acknowledged: this.#acknowledged };
   }
 
   /** Ends everything, lowers the line. Twice is harmless. */
@@ -298,26 +299,14 @@ export class VirtioMmio implements Saveable {
 
   #raise(reason: number): void {
     this.#status |= reason;
-    this.#setLine(true);
+    this.#line.asserted = true;
   }
 
   #acknowledge(reasons: number): void {
     if ((this.#status & reasons) === 0) return;
     this.#status &= ~reasons;
-    this.#counters.acknowledged++;
-    this.#setLine(false);
-    if (this.#status !== 0) this.#setLine(true);
-  }
-
-  #setLine(asserted: boolean): void {
-    if (asserted === this.#line) return;
-    this.#line = asserted;
-    if (asserted) this.#counters.lines++;
-    try {
-      this.#options.interrupt(asserted);
-    } catch (cause) {
-      const message = "the emulator's interrupt line failed; the guest may miss this interrupt";
-      this.#options.onError?.(new VbusError("EIO", message, { cause }));
-    }
+    this.#acknowledged++;
+    this.#line.asserted = false;
+    if (this.#status !== 0) this.#line.asserted = true;
   }
 }

@@ -89,15 +89,7 @@ export class VirtioPci implements Saveable {
     this.config = config;
     this.#access = access;
     this.bars = virtioBars(place, vectors);
-    const guarded = (act: () => void): void => {
-      try {
-        act();
-      } catch (cause) {
-        const message = "the emulator's interrupt sink failed; the guest may miss this interrupt";
-        onError?.(new VbusError("EIO", message, { cause }));
-      }
-    };
-    this.#interrupts = new VirtioPciInterrupts(face.queueSizes.length, vectors, config, interrupts, guarded);
+    this.#interrupts = new VirtioPciInterrupts(face.queueSizes.length, vectors, config, interrupts, onError);
     this.device = new VirtioDevice({
       face,
       memory,

@@ -5,6 +5,7 @@ import {
 } from "../../../assembly/abi/virtio-pci.js";
 import { StateError } from "../../state/error.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import { guardInterrupt, InterruptLine } from "../interrupt-line.js";
 import type { PciConfigSpace } from "../pci/config-space.js";
 import type { PciInterruptSink } from "../pci/function.js";
 import { MsixTable } from "../pci/msix-table.js";
@@ -32,16 +33,19 @@ export class VirtioPciInterrupts {
   readonly #queueVectors: Uint16Array;
   #configVector = VIRTIO_MSI_NO_VECTOR;
   #isr = 0;
-  #line = false;
-  readonly #counters: VirtioPciInterruptCounters = { messages: 0, lines: 0, acknowledged: 0, unwanted: 0 };
+  readonly #line: InterruptLine;
+  readonly #counters = { messages: 0, acknowledged: 0, unwanted: 0 };
 
   constructor(
     queues: number,
     vectors: number,
     private readonly config: PciConfigSpace,
     private readonly sink: PciInterruptSink,
-    private readonly guarded: (act: () => void) => void,
+    private readonly onError?: (error: unknown) => void,
   ) {
+    this.#line = new InterruptLine((asserted) => {
+      sink.setLine(asserted);
+    }, onError);
     this.#queueVectors = new Uint16Array(queues).fill(VIRTIO_MSI_NO_VECTOR);
     this.table =
       vectors === 0
@@ -125,7 +129,7 @@ export class VirtioPciInterrupts {
 
   /** True while the INTA line is up. */
   get line(): boolean {
-    return this.#line;
+    return this.#line.asserted;
   }
 
   /** What is mapped and pending, as plain data. */
@@ -134,7 +138,7 @@ export class VirtioPciInterrupts {
       configVector: this.#configVector,
       queueVectors: [...this.#queueVectors],
       isr: this.#isr,
-      line: this.#line,
+      line: this.#line.asserted,
       table: this.table?.save() ?? null,
     };
   }
@@ -145,7 +149,7 @@ export class VirtioPciInterrupts {
     this.#configVector = this.#existing(state.get("configVector").number(0, 0xffff));
     for (const [i, vector] of vectors.entries()) this.mapQueue(i, vector.number(0, 0xffff));
     this.#isr = state.get("isr").number(0, VIRTIO_ISR_QUEUE | VIRTIO_ISR_CONFIG);
-    this.#line = state.get("line").boolean();
+    this.#line.restore(state.get("line").boolean());
     const table = state.get("table").nullable((at) => at);
     if ((table === null) !== (this.table === null))
       throw new StateError(
@@ -163,26 +167,21 @@ export class VirtioPciInterrupts {
 
   /** What was counted so far. */
   counters(): VirtioPciInterruptCounters {
-    return { ...this.#counters };
+    return { ...this.#counters, lines: this.#line.raised };
   }
 
   #message(address: number, data: number): void {
     this.#counters.messages++;
-    this.guarded(() => {
+    guardInterrupt(() => {
       this.sink.msi(address, data);
-    });
+    }, this.onError);
   }
 
   #updateLine(): void {
     const { config } = this;
     config.setInterruptStatus(this.#isr !== 0);
     // a function with messages enabled must not use its line (PCI 3.0 section 6.8.3.3)
-    const line = this.#isr !== 0 && !config.intxDisabled && !config.msixEnabled && config.msi === null;
-    if (line === this.#line) return;
-    this.#line = line;
-    if (line) this.#counters.lines++;
-    this.guarded(() => {
-      this.sink.setLine(line);
-    });
+    this.#line.asserted =
+      this.#isr !== 0 && !config.intxDisabled && !config.msixEnabled && config.msi === null;
   }
 }

@@ -1,4 +1,4 @@
-import { VbusError } from "../../errors.js";
+import { VbusError } from "../errors.js";
 
 /** Runs what an emulator gave to interrupt its guest with: what it throws is reported, and hurts nobody else. */
 export function guardInterrupt(act: () => void, onError?: (error: unknown) => void): void {
