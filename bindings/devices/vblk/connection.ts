@@ -1,6 +1,4 @@
 import * as errno from "../../../assembly/abi/errno.js";
-import { STATE_SIZE } from "../../../assembly/abi/arena.js";
-import { IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
 import {
   VBLK_EVENT_RESIZE,
   VBLK_ID_SIZE,
@@ -33,11 +31,12 @@ import type {
   SessionQueue,
   SharedSegment,
 } from "../../bus/types.js";
-import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
+import type { Queue, QueueCounters } from "../../engine/queue.js";
 import { errorCode, negatedErrno, VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import { shownQueues } from "../queues.js";
+import { SessionRings } from "../session-rings.js";
 import { StateError } from "../../state/error.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import { CompletionSide, type Completion, type CompletionOwner } from "./completions.js";
@@ -86,7 +85,7 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
   readonly #buffers: (Uint8Array<ArrayBuffer> | undefined)[] = [];
   #requests: RequestSide | null = null;
   #completions: CompletionSide | null = null;
-  readonly #signals = new Map<object, HostSignal>();
+  readonly #sessionRings: SessionRings;
   #outstanding = 0;
   #closed = false;
 
@@ -94,6 +93,7 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     private readonly memory: MemorySpace,
     private readonly environment: VblkEnvironment,
   ) {
+    this.#sessionRings = new SessionRings(memory);
     this.scheduler = environment.scheduler;
     this.readOnly = environment.readOnly;
     this.discards = environment.medium.backend.discard !== undefined && !environment.readOnly;
@@ -147,16 +147,15 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     switch (id) {
       case VBLK_QUEUE_REQUEST:
         if (this.#requests !== null) throw new VbusError("EEXIST", "there is a request ring already");
-        this.#requests = this.#remember(
-          signal,
-          attach(segment, signal, "southFeed", (queue, own) => new RequestSide(queue, own, this)),
-        );
+        this.#requests = this.#sessionRings.attach(segment, signal, "southFeed", this.#buildRequests);
         break;
       case VBLK_QUEUE_COMPLETION:
         if (this.#completions !== null) throw new VbusError("EEXIST", "there is a completion ring already");
-        this.#completions = this.#remember(
+        this.#completions = this.#sessionRings.attach(
+          segment,
           signal,
-          attach(segment, signal, "southReceive", (queue, own) => new CompletionSide(queue, own, this)),
+          "southReceive",
+          this.#buildCompletions,
         );
         break;
       default:
@@ -313,10 +312,10 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     this.environment.ringFailed(ring, error);
   }
 
-  #remember<Side extends object>(signal: HostSignal | null, side: Side): Side {
-    if (signal !== null) this.#signals.set(side, signal);
-    return side;
-  }
+  readonly #buildRequests = (queue: Queue, signal: HostSignal): RequestSide =>
+    new RequestSide(queue, signal, this);
+  readonly #buildCompletions = (queue: Queue, signal: HostSignal): CompletionSide =>
+    new CompletionSide(queue, signal, this);
 
   /** {@inheritDoc Connection.settle} */
   async settle(): Promise<void> {
@@ -332,7 +331,7 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
 
   /** {@inheritDoc Connection.save} */
   save(signals: SavedSignals): StateValue {
-    const number = (side: object): number => signals.number(this.#signals.get(side) as HostSignal);
+    const number = (side: object): number => this.#sessionRings.signalOf(side, signals);
     return {
       depth: this.#depth,
       readOnly: this.readOnly,
@@ -370,27 +369,21 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
         "the guest knows this disk with another depth, or otherwise writable; give the device the attributes that it had",
       );
     medium.check(state.get("medium"));
-    const ring = <Side extends object>(
-      name: string,
-      role: QueueRole,
-      build: (queue: Queue, signal: HostSignal) => Side,
-    ): { side: Side; saved: StateReader } | null =>
-      state.get(name).nullable((at) => {
-        const saved = at.get("ring");
-        // the signal of a ring that broke was let go of
-        const signal = saved.get("failed").boolean() ? goneSignal() : signals.take(at.get("signal"));
-        if (signal.offset !== IOQ_OFF_SIGNAL) at.fail("a ring has its signal in its header");
-        const side = saved.rebuild(`the ring of ${name}`, () =>
-          build(Queue.importState(this.memory, saved.get("queue").bytes(STATE_SIZE), role), signal),
-        );
-        return { side: this.#remember(signal, side), saved };
-      });
-    const completions = ring("completions", "southReceive", (q, own) => new CompletionSide(q, own, this));
+    const failed = (ring: StateReader): boolean => ring.get("failed").boolean();
+    const rings = this.#sessionRings;
+    const completions = rings.restore(
+      state,
+      "completions",
+      signals,
+      "southReceive",
+      this.#buildCompletions,
+      failed,
+    );
     this.#completions = completions?.side ?? null;
-    const requests = ring("requests", "southFeed", (q, own) => new RequestSide(q, own, this));
+    const requests = rings.restore(state, "requests", signals, "southFeed", this.#buildRequests, failed);
     this.#requests = requests?.side ?? null;
-    requests?.side.restore(requests.saved.get("failed").boolean());
-    for (const tag of completions?.side.restore(completions.saved) ?? []) {
+    requests?.side.restore(failed(requests.saved.get("ring")));
+    for (const tag of completions?.side.restore(completions.saved.get("ring")) ?? []) {
       if (this.#tags[tag] !== 0) state.fail(`a completion for request ${tag}, which is none`);
       this.#tags[tag] = 1;
       this.#outstanding++;
@@ -420,41 +413,10 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
   }
 }
 
-/** The signal of a ring that has none any more. */
-function goneSignal(): HostSignal {
-  return { offset: IOQ_OFF_SIGNAL, notify: () => undefined, onDoorbell: null, release: () => undefined };
-}
-
 /** What a guest is told of a back end's failure: the errno it names, or EIO. */
 function statusOf(error: unknown): number {
   if (error instanceof VbusError) return negatedErrno(error);
   const { code } = error as { code?: unknown };
   const known = typeof code === "string" ? errno[code as keyof typeof errno] : undefined;
   return -(known ?? errno.EIO);
-}
-
-function attach<Side>(
-  segment: SharedSegment,
-  signal: HostSignal | null,
-  role: QueueRole,
-  build: (queue: Queue, signal: HostSignal) => Side,
-): Side {
-  if (signal === null || signal.offset !== IOQ_OFF_SIGNAL)
-    throw new VbusError("EINVAL", `a ring needs its signal, at offset ${IOQ_OFF_SIGNAL}`);
-  const { gpa, length, memory } = segment;
-  let queue: Queue;
-  try {
-    queue = Queue.attach(memory, { gpa, length, role });
-  } catch (error) {
-    // an index out of range is an argument like any other as long as there is no queue
-    if (error instanceof VbusError && error.code === "EPROTO")
-      throw new VbusError("EINVAL", error.message, { cause: error });
-    throw error;
-  }
-  try {
-    return build(queue, signal);
-  } catch (error) {
-    queue.close();
-    throw error;
-  }
 }

@@ -1,5 +1,4 @@
-import { STATE_SIZE } from "../../../assembly/abi/arena.js";
-import { IOQ_MAX_COUNT, IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
+import { IOQ_MAX_COUNT } from "../../../assembly/abi/ioq.js";
 import {
   VCONSOLE_BREAK,
   VCONSOLE_EVENT_BREAK,
@@ -23,11 +22,12 @@ import type {
   SessionQueue,
   SharedSegment,
 } from "../../bus/types.js";
-import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
+import type { Queue, QueueCounters } from "../../engine/queue.js";
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import { shownQueues } from "../queues.js";
+import { SessionRings } from "../session-rings.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import { EventSide } from "./events.js";
 import { ReceiveSide } from "./receive.js";
@@ -78,12 +78,13 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
   /** Closed or broken: the rings are not touched any more. */
   #over = false;
   #held = false;
-  readonly #signals = new Map<object, HostSignal>();
+  readonly #sessionRings: SessionRings;
 
   constructor(
     private readonly memory: MemorySpace,
     private readonly environment: VconsoleEnvironment,
   ) {
+    this.#sessionRings = new SessionRings(memory);
     this.scheduler = environment.scheduler;
     environment.terminal.connect(this);
   }
@@ -345,15 +346,15 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
     switch (id) {
       case VCONSOLE_QUEUE_RX:
         requireAbsent(this.#rx, "an RX ring");
-        this.#rx = this.#attach(segment, signal, "southReceive", this.#buildReceive);
+        this.#rx = this.#sessionRings.attach(segment, signal, "southReceive", this.#buildReceive);
         return 0;
       case VCONSOLE_QUEUE_TX:
         requireAbsent(this.#tx, "a TX ring");
-        this.#tx = this.#attach(segment, signal, "southTransmit", this.#buildTransmit);
+        this.#tx = this.#sessionRings.attach(segment, signal, "southTransmit", this.#buildTransmit);
         return 0;
       case VCONSOLE_QUEUE_EVENTS:
         requireAbsent(this.#events, "an event ring");
-        this.#events = this.#attach(segment, signal, "southReceive", this.#buildEvents);
+        this.#events = this.#sessionRings.attach(segment, signal, "southReceive", this.#buildEvents);
         return 0;
       default:
         throw new VbusError("EINVAL", `vconsole has no segment ${id}; use 0 (RX), 1 (TX) and 2 (events)`);
@@ -373,41 +374,6 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
     return { conversation: this.#conversation, position: this.#rx?.position ?? 0, cols, rows };
   }
 
-  #attach<T extends object>(
-    segment: SharedSegment,
-    signal: HostSignal | null,
-    role: QueueRole,
-    build: (queue: Queue, signal: HostSignal) => T,
-  ): T {
-    if (signal === null || signal.offset !== IOQ_OFF_SIGNAL)
-      throw new VbusError("EINVAL", "a ring needs the signal that is embedded in its header (offset 8)");
-    let queue: Queue;
-    try {
-      queue = Queue.attach(this.memory, { gpa: segment.gpa, length: segment.length, role });
-    } catch (error) {
-      // a ring whose indexes are out of range is a bad ring, for the guest: -EINVAL like any other
-      if (error instanceof VbusError && error.code === "EPROTO")
-        throw new VbusError("EINVAL", error.message, { cause: error });
-      throw error;
-    }
-    return this.#built(queue, signal, build);
-  }
-
-  #built<T extends object>(
-    queue: Queue,
-    signal: HostSignal,
-    build: (queue: Queue, signal: HostSignal) => T,
-  ): T {
-    try {
-      const side = build(queue, signal);
-      this.#signals.set(side, signal);
-      return side;
-    } catch (error) {
-      queue.close();
-      throw error;
-    }
-  }
-
   /** {@inheritDoc Connection.hold} */
   hold(): void {
     this.#held = true;
@@ -422,7 +388,7 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
   /** {@inheritDoc Connection.save} */
   save(signals: SavedSignals): StateValue {
     const ring = (side: ReceiveSide | TransmitSide | EventSide | null): StateValue =>
-      side && { signal: signals.number(this.#signals.get(side) as HostSignal), ring: side.save() };
+      side && { signal: this.#sessionRings.signalOf(side, signals), ring: side.save() };
     const { terminal } = this.environment;
     return {
       rx: ring(this.#rx),
@@ -458,31 +424,14 @@ export class VconsoleConnection implements Connection, TerminalLine, RingEnviron
   }
 
   #restore(state: StateReader, signals: RestoredSignals): void {
-    const ring = <T extends ReceiveSide | TransmitSide | EventSide>(
-      name: string,
-      role: QueueRole,
-      build: (queue: Queue, signal: HostSignal) => T,
-    ): { side: T; saved: StateReader } | null =>
-      state.get(name).nullable((at) => {
-        const saved = at.get("ring");
-        const signal = signals.take(at.get("signal"));
-        if (signal.offset !== IOQ_OFF_SIGNAL) at.fail("a ring has its signal in its header");
-        const side = saved.rebuild(`the ring ${name}`, () =>
-          this.#built(
-            Queue.importState(this.memory, saved.get("queue").bytes(STATE_SIZE), role),
-            signal,
-            build,
-          ),
-        );
-        return { side, saved };
-      });
-    const rx = ring("rx", "southReceive", this.#buildReceive);
+    const rings = this.#sessionRings;
+    const rx = rings.restore(state, "rx", signals, "southReceive", this.#buildReceive);
     this.#rx = rx?.side ?? null;
-    const tx = ring("tx", "southTransmit", this.#buildTransmit);
+    const tx = rings.restore(state, "tx", signals, "southTransmit", this.#buildTransmit);
     this.#tx = tx?.side ?? null;
-    const events = ring("events", "southReceive", this.#buildEvents);
+    const events = rings.restore(state, "events", signals, "southReceive", this.#buildEvents);
     this.#events = events?.side ?? null;
-    for (const built of [rx, tx, events]) built?.side.restore(built.saved);
+    for (const built of [rx, tx, events]) built?.side.restore(built.saved.get("ring"));
     const complete = this.#rx !== null && this.#tx !== null && this.#events !== null;
     const line = state.get("state").oneOf("down", "waiting", "up", "draining", "closing");
     const ready = state.get("ready").boolean();

@@ -1,5 +1,4 @@
-import { STATE_SIZE } from "../../../assembly/abi/arena.js";
-import { EXT_COMPACT, EXT_LAZY_INDEXES, IOQ_OFF_SIGNAL } from "../../../assembly/abi/ioq.js";
+import { EXT_COMPACT, EXT_LAZY_INDEXES } from "../../../assembly/abi/ioq.js";
 import {
   ETH_ADDRESS_SIZE,
   VENET_CAPABILITIES_OFF_BITS,
@@ -32,7 +31,7 @@ import type {
   SessionQueue,
   SharedSegment,
 } from "../../bus/types.js";
-import { Queue, type QueueCounters, type QueueRole } from "../../engine/queue.js";
+import type { Queue, QueueCounters, QueueRole } from "../../engine/queue.js";
 import type { DescriptorPool } from "../../engine/vsg.js";
 import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
@@ -40,6 +39,7 @@ import type { Batch } from "../../net/batch.js";
 import type { PortPeer } from "../../net/port.js";
 import type { Timer } from "../../scheduler.js";
 import { shownQueues } from "../queues.js";
+import { SessionRings, type RingBuilder } from "../session-rings.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import { announcement } from "../ethernet/announcement.js";
 import { ReceiveSide } from "../ethernet/receive.js";
@@ -105,12 +105,13 @@ export class VenetConnection implements Connection, PortPeer {
   #restored = false;
   /** Frames were offered while the session was held. */
   #refused = false;
-  readonly #signals = new Map<object, HostSignal>();
+  readonly #sessionRings: SessionRings;
 
   constructor(
     private readonly memory: MemorySpace,
     private readonly environment: VenetEnvironment,
   ) {
+    this.#sessionRings = new SessionRings(memory);
     this.#capabilities = new Capabilities(environment.policy);
   }
 
@@ -392,44 +393,11 @@ export class VenetConnection implements Connection, PortPeer {
     segment: SharedSegment,
     signal: HostSignal | null,
     role: QueueRole,
-    build: (queue: Queue, signal: HostSignal) => T,
+    build: RingBuilder<T>,
   ): T {
-    if (signal === null || signal.offset !== IOQ_OFF_SIGNAL) {
-      throw new VbusError("EINVAL", "a ring needs the signal that is embedded in its header (offset 8)");
-    }
-    let queue: Queue;
-    try {
-      queue = Queue.attach(this.memory, {
-        gpa: segment.gpa,
-        length: segment.length,
-        role,
-        accept:
-          (this.environment.lazyIndexes ? EXT_LAZY_INDEXES : 0) |
-          (this.environment.compactDescriptors ? EXT_COMPACT : 0),
-      });
-    } catch (error) {
-      // a ring whose indexes are out of range is a bad ring, for the guest: -EINVAL like any other
-      if (error instanceof VbusError && error.code === "EPROTO")
-        throw new VbusError("EINVAL", error.message, { cause: error });
-      throw error;
-    }
-    return this.#built(queue, signal, build);
-  }
-
-  /** Builds what works on a ring; remembers its signal. */
-  #built<T extends object>(
-    queue: Queue,
-    signal: HostSignal,
-    build: (queue: Queue, signal: HostSignal) => T,
-  ): T {
-    try {
-      const built = build(queue, signal);
-      this.#signals.set(built, signal);
-      return built;
-    } catch (error) {
-      queue.close();
-      throw error;
-    }
+    const { lazyIndexes, compactDescriptors } = this.environment;
+    const accept = (lazyIndexes ? EXT_LAZY_INDEXES : 0) | (compactDescriptors ? EXT_COMPACT : 0);
+    return this.#sessionRings.attach(segment, signal, role, build, accept);
   }
 
   /** {@inheritDoc PortPeer.receive} */
@@ -481,7 +449,7 @@ export class VenetConnection implements Connection, PortPeer {
 
   /** {@inheritDoc Connection.save} */
   save(signals: SavedSignals): StateValue {
-    const number = (ring: object): number => signals.number(this.#signals.get(ring) as HostSignal);
+    const number = (ring: object): number => this.#sessionRings.signalOf(ring, signals);
     const rx = this.#rx;
     const tx = this.#tx;
     return {
@@ -518,36 +486,19 @@ export class VenetConnection implements Connection, PortPeer {
   #restore(state: StateReader, signals: RestoredSignals): void {
     this.#capabilities.restore(state.get("capabilities"));
     this.#restorePools(state.get("pools"));
-    const ring = <T extends object>(
-      name: string,
-      role: QueueRole,
-      build: (queue: Queue, signal: HostSignal) => T,
-    ): { built: T; saved: StateReader } | null =>
-      state.get(name).nullable((at) => {
-        const saved = at.get("ring");
-        const signal = signals.take(at.get("signal"));
-        if (signal.offset !== IOQ_OFF_SIGNAL) at.fail("a ring has its signal in its header");
-        const built = saved.rebuild(`the ring ${name}`, () =>
-          this.#built(
-            Queue.importState(this.memory, saved.get("queue").bytes(STATE_SIZE), role),
-            signal,
-            build,
-          ),
-        );
-        return { built, saved: at };
-      });
-    const events = ring("events", "southReceive", this.#buildEvents);
-    this.#events = events?.built ?? null;
+    const rings = this.#sessionRings;
+    const events = rings.restore(state, "events", signals, "southReceive", this.#buildEvents);
+    this.#events = events?.side ?? null;
     this.#events?.hold();
     if (events !== null) this.#events?.restore(events.saved.get("ring"));
-    this.#pages = ring("pages", "southFeed", this.#buildPages)?.built ?? null;
-    const rx = ring("rx", "southReceive", this.#buildReceive);
-    this.#rx = rx?.built ?? null;
-    const tx = ring("tx", "southTransmit", this.#buildTransmit);
-    this.#tx = tx?.built ?? null;
-    rx?.built.side.restore(rx.saved.get("side"));
-    tx?.built.side.restore(tx.saved.get("side"));
-    tx?.built.ring.restore(tx.saved.get("ring").get("unsignalled").number(0, 0xffffffff));
+    this.#pages = rings.restore(state, "pages", signals, "southFeed", this.#buildPages)?.side ?? null;
+    const rx = rings.restore(state, "rx", signals, "southReceive", this.#buildReceive);
+    this.#rx = rx?.side ?? null;
+    const tx = rings.restore(state, "tx", signals, "southTransmit", this.#buildTransmit);
+    this.#tx = tx?.side ?? null;
+    rx?.side.side.restore(rx.saved.get("side"));
+    tx?.side.side.restore(tx.saved.get("side"));
+    tx?.side.ring.restore(tx.saved.get("ring").get("unsignalled").number(0, 0xffffffff));
     this.#toldUp = state.get("toldUp").boolean();
     const slotSize = rx === null ? null : rx.saved.get("ring").get("slotSize");
     if (slotSize !== null && this.#rxQueue !== null && slotSize.number(0, 0xffffffff) !== 0) {
@@ -562,13 +513,13 @@ export class VenetConnection implements Connection, PortPeer {
     this.#linkUp = true;
     const queue = this.#rxQueue;
     const l4ro = state.rebuild("the receive slots", () => this.#slots(queue, 0));
-    rx.built.ring.configure({ l4ro, offloads: this.#capabilities.receiveOffloads });
-    tx.built.ring.configure(this.#transmitMode());
+    rx.side.ring.configure({ l4ro, offloads: this.#capabilities.receiveOffloads });
+    tx.side.ring.configure(this.#transmitMode());
     const { carrier } = this.environment;
     if (carrier) this.#attach();
     // the carrier is this host's affair, and may be another one than when the state was saved
     if (this.#capabilities.linkState && carrier !== this.#toldUp) this.#tellLink(carrier);
-    tx.built.side.start();
+    tx.side.side.start();
     this.#scheduleRecheck();
   }
 
