@@ -22,13 +22,10 @@ import {
   BURST_POINTER,
   BURST_SET_VALID,
   BURST_SIGNAL,
-  BURST_STRICT,
   BURST_TRANSLATE,
   ENTRY_HEAD_SIZE,
   ENTRY_OFF_ADDRESS,
   ENTRY_OFF_COOKIE,
-  ENTRY_OFF_FLAGS,
-  ENTRY_OFF_FRAGMENT_LIST,
   ENTRY_OFF_GPA,
   ENTRY_OFF_HEAD,
   ENTRY_OFF_LENGTH,
@@ -57,7 +54,6 @@ import {
   SIG_OFF_SUPPRESSED,
   SIG_OFF_REMOTE,
   SIG_OFF_REGIONS,
-  VIOLATION_ADDRESS,
   VIOLATION_OWNER,
   VIOLATION_TAILS,
 } from "./abi/arena";
@@ -82,8 +78,9 @@ import {
   IOQ_OFF_RING_ILP32,
 } from "./abi/ioq";
 import { IRQ_OFF_DIRTY, IRQ_OFF_ENABLED, IRQ_OFF_PENDING, NORTH, SOUTH } from "./abi/shm-signal";
+import { clampLength, fillEntry, readDescriptor } from "./descriptor";
 import { addCounter, loadByte, storeByte } from "./memory-order";
-import { logWrite, translateRange } from "./regions";
+import { logWrite } from "./regions";
 import {
   addValid,
   descriptorAt,
@@ -135,31 +132,6 @@ function wantedCookies<L>(endpoint: usize, flags: u32): usize {
   return load<u32>(endpoint, SIG_OFF_LOCALE) == NORTH || (flags & BURST_COOKIE) != 0
     ? load<u32>(endpoint, EP_OFF_COOKIES)
     : 0;
-}
-
-/** Fills the members of an entry that do not depend on where its buffer lies; neighbours are stored together. */
-function fillEntry(cookie: u64, entry: usize, gpa: u64, position: u32): void {
-  store<u64>(entry, gpa, ENTRY_OFF_GPA);
-  store<u64>(entry, cookie, ENTRY_OFF_COOKIE);
-  v128.store(entry, i64x2.splat(0), ENTRY_OFF_FLAGS); // flags, checksum places, segmentation, fragments
-  store<u64>(entry, (<u64>position) << 32, ENTRY_OFF_FRAGMENT_LIST);
-}
-
-/** A descriptor's length as a table entry holds it. */
-export function clampLength(length: u64): u64 {
-  return length > <u64>u32.MAX_VALUE ? <u64>u32.MAX_VALUE : length;
-}
-
-/** Takes the private copy of a frame's first bytes; bytes beyond a shorter frame read as zero. */
-export function readHead(entry: usize, address: usize, length: u64): void {
-  const head = entry + ENTRY_OFF_HEAD;
-  if (length >= <u32>ENTRY_HEAD_SIZE) {
-    v128.store(head, v128.load(address));
-  } else {
-    store<u64>(head, 0);
-    store<u64>(head, 0, 8);
-    memory.copy(head, address, <usize>length);
-  }
 }
 
 /** Counts descriptors owned here from `position` on, at most `limit` (which is at most count). Number, or -EPROTO. */
@@ -251,21 +223,11 @@ function gatherTranslated<L>(
 }
 
 /** Copies one descriptor to a table entry, with every check. 1; 0 when the peer owns it; -EPROTO. */
-function gatherOne<L>(endpoint: usize, descriptor: usize, position: u32, entry: usize, flags: u32): i32 {
+function gatherOne(endpoint: usize, descriptor: usize, position: u32, entry: usize, flags: u32): i32 {
   const mine = ownedHere(endpoint, descriptor); // [C1] as above
   if (mine != 1) return mine;
-  const gpa = pointerOf<L>(descriptor); // double fetch: `gpa` and `length` are read once, checked below
-  const length = lengthOf<L>(descriptor);
-  const cookies = wantedCookies<L>(endpoint, flags);
-  fillEntry(cookieOf<L>(cookies, descriptor, position), entry, gpa, position);
-  let address: usize = 0;
-  if ((flags & BURST_TRANSLATE) != 0) {
-    address = translateRange(load<u32>(endpoint, SIG_OFF_REGIONS), gpa, length);
-    if (address == 0 && (flags & BURST_STRICT) != 0) return violate(endpoint, VIOLATION_ADDRESS);
-    if ((flags & BURST_HEAD) != 0 && address != 0) readHead(entry, address, length);
-  }
-  store<u64>(entry, (<u64>address) | (clampLength(length) << 32), ENTRY_OFF_ADDRESS);
-  return 1;
+  const error = readDescriptor(endpoint, descriptor, position, entry, flags);
+  return error != 0 ? error : 1;
 }
 
 /** Finds up to `max` descriptors owned here from `position` on and copies them to the table. Number, or -EPROTO. */
@@ -293,7 +255,7 @@ function gatherAll<L>(endpoint: usize, position: u32, table: usize, limit: u32, 
     position += found;
     if (found < straight) {
       const special = table + <usize>done * ENTRY_SIZE;
-      const mine = gatherOne<L>(endpoint, descriptorAt(endpoint, position), position, special, flags);
+      const mine = gatherOne(endpoint, descriptorAt(endpoint, position), position, special, flags);
       // what came before a violation is still good, but a broken queue hands out nothing
       if (mine < 0) return mine;
       if (mine == 0) break;
@@ -495,7 +457,7 @@ export function announce(endpoint: usize): u32 {
   return signalInject(endpoint);
 }
 
-export function wrap(endpoint: usize, position: u32, n: u32): u32 {
+function wrap(endpoint: usize, position: u32, n: u32): u32 {
   const count = load<u32>(endpoint, EP_OFF_COUNT);
   const next = position + n; // at most 2 * 134 million: a segment is smaller than 4 GiB
   return next >= count ? next - count : next;
@@ -525,7 +487,7 @@ export function logBurst(endpoint: usize, first: u32, n: u32, flags: u32): void 
  * Publishes a new tail: `full` before `tail` (Q2). The tail is a plain store, ordered by the owner store that follows;
  * `full` is fully ordered, for outside x86 two plain stores may be seen the other way round. It is rare.
  */
-export function publishTail(endpoint: usize, index: u32, tail: u32, full: bool): void {
+function publishTail(endpoint: usize, index: u32, tail: u32, full: bool): void {
   const shared = sharedIndex(endpoint, index);
   if (full) storeByte(shared + IDX_OFF_FULL, 1);
   store<u32>(shared, tail, IDX_OFF_TAIL);

@@ -9,18 +9,12 @@
 import {
   BURST_CLEAR_VALID,
   BURST_COOKIE,
-  BURST_HEAD,
   BURST_LENGTH,
   BURST_NOFLIP,
   BURST_POINTER,
   BURST_SET_VALID,
   BURST_SIGNAL,
-  BURST_STRICT,
-  BURST_TRANSLATE,
-  ENTRY_OFF_ADDRESS,
   ENTRY_OFF_COOKIE,
-  ENTRY_OFF_FLAGS,
-  ENTRY_OFF_FRAGMENT_LIST,
   ENTRY_OFF_GPA,
   ENTRY_OFF_LENGTH,
   EP_OFF_BROKEN,
@@ -45,14 +39,7 @@ import {
   OWNS_INUSE_TAIL,
   OWNS_VALID_HEAD,
   OWNS_VALID_TAIL,
-  REGIONS_OFF_COUNT,
-  REGIONS_OFF_ENTRIES,
-  REGION_OFF_ADDRESS,
-  REGION_OFF_GPA,
-  REGION_OFF_LENGTH,
   SIG_OFF_LOCALE,
-  SIG_OFF_REGIONS,
-  VIOLATION_ADDRESS,
   VIOLATION_OWNER,
   VIOLATION_TAILS,
 } from "./abi/arena";
@@ -75,10 +62,10 @@ import {
   IOQ_IDX_SIZE,
   IOQ_OFF_IDX,
 } from "./abi/ioq";
-import { NORTH, SOUTH } from "./abi/shm-signal";
-import { announce, clampLength, isLogging, logBurst, readHead } from "./burst";
+import { SOUTH } from "./abi/shm-signal";
+import { announce, isLogging, logBurst } from "./burst";
+import { readDescriptor } from "./descriptor";
 import { addCounter, loadByte, storeByte } from "./memory-order";
-import { translateRange } from "./regions";
 import { indexValue, violate } from "./ring";
 import { signalInject } from "./shm-signal";
 
@@ -122,52 +109,6 @@ function writeOne(endpoint: usize, descriptor: usize, position: u32, entry: usiz
     if ((flags & MARKS) != 0) store<u8>(marks + <usize>position, <u8>mark);
   }
   if ((flags & BURST_LENGTH) != 0) addCounter(endpoint + EP_OFF_BYTES, load<u32>(entry, ENTRY_OFF_LENGTH));
-}
-
-/** Copies a descriptor that is owned here to a table entry, with every check. 0, or -EPROTO. */
-function readOne(
-  endpoint: usize,
-  descriptor: usize,
-  position: u32,
-  entry: usize,
-  flags: u32,
-  locale: u32,
-): i32 {
-  const cookies = <usize>load<u32>(endpoint, EP_OFF_COOKIES);
-  // double fetch: address, length and cookie are read once, checked below
-  let gpa: u64;
-  let length: u64;
-  let cookie: u64 = 0;
-  if (cookies == 0) {
-    gpa = load<u64>(descriptor, DESC_OFF_PTR);
-    length = load<u64>(descriptor, DESC_OFF_LEN);
-    cookie = load<u64>(descriptor, DESC_OFF_COOKIE);
-  } else {
-    gpa = load<u64>(descriptor, COMPACT_OFF_PTR);
-    length = <u64>load<u32>(descriptor, COMPACT_OFF_LEN);
-    if (locale == <u32>NORTH || (flags & BURST_COOKIE) != 0)
-      cookie = load<u64>(cookies + <usize>position * COMPACT_COOKIE_SIZE);
-  }
-  store<u64>(entry, gpa, ENTRY_OFF_GPA);
-  store<u64>(entry, cookie, ENTRY_OFF_COOKIE);
-  v128.store(entry, i64x2.splat(0), ENTRY_OFF_FLAGS); // flags, checksum places, segmentation, fragments
-  store<u64>(entry, (<u64>position) << 32, ENTRY_OFF_FRAGMENT_LIST);
-  let address: usize = 0;
-  if ((flags & BURST_TRANSLATE) != 0) {
-    const regions = <usize>load<u32>(endpoint, SIG_OFF_REGIONS);
-    const offset = gpa - load<u64>(regions, REGIONS_OFF_ENTRIES + REGION_OFF_GPA); // wraps below the region
-    const size = <u64>load<u32>(regions, REGIONS_OFF_ENTRIES + REGION_OFF_LENGTH);
-    // most guests have just one region
-    if (load<u32>(regions, REGIONS_OFF_COUNT) != 0 && offset <= size && length <= size - offset) {
-      address = <usize>load<u32>(regions, REGIONS_OFF_ENTRIES + REGION_OFF_ADDRESS) + <usize>offset;
-    } else {
-      address = translateRange(regions, gpa, length);
-      if (address == 0 && (flags & BURST_STRICT) != 0) return violate(endpoint, VIOLATION_ADDRESS);
-    }
-    if ((flags & BURST_HEAD) != 0 && address != 0) readHead(entry, address, length);
-  }
-  store<u64>(entry, (<u64>address) | (clampLength(length) << 32), ENTRY_OFF_ADDRESS);
-  return 0;
 }
 
 /**
@@ -267,7 +208,7 @@ function pop(endpoint: usize, index: u32, entry: usize, flags: u32, parts: u32):
     if (index == IDX_VALID && valid == 0) return 0;
     const owner = loadByte(sown); // [C1] pairs with [P3]; also the load that O4 asks for
     if (owner != locale) return owner > <u32>SOUTH ? violate(endpoint, VIOLATION_OWNER) : 0;
-    const error = readOne(endpoint, descriptor, position, entry, flags, locale);
+    const error = readDescriptor(endpoint, descriptor, position, entry, flags);
     if (error != 0) return error;
     if ((parts & RELEASES) == 0) {
       store<u32>(endpoint, 1, EP_OFF_GRANTED_POP);
