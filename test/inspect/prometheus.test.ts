@@ -14,6 +14,22 @@ const EMPTY: Inspection = {
   ports: [],
 };
 
+type Snapshot = NonNullable<Inspection["vbus"]>;
+
+/** A host with one device, of a class that has these statistics. */
+function hostOf(statistics: Snapshot["devices"][number]["statistics"]): Inspection {
+  const device = {
+    name: "d",
+    className: "c",
+    buses: [],
+    interfaces: [],
+    connections: 0,
+    attributes: {},
+    statistics,
+  };
+  return { ...EMPTY, vbus: { classes: [], buses: [], devices: [device] } };
+}
+
 /** The value of the one sample that has these labels. */
 function value(family: Family | undefined, labels: Record<string, string>): number {
   const found = (family?.samples ?? []).filter((sample) =>
@@ -160,24 +176,7 @@ describe("names and values that need care", () => {
       frames: { lost: 4 },
       text: "no",
     };
-    const text = prometheusText({
-      ...EMPTY,
-      vbus: {
-        classes: [],
-        buses: [],
-        devices: [
-          {
-            name: "d",
-            className: "c",
-            buses: [],
-            interfaces: [],
-            connections: 0,
-            attributes: {},
-            statistics,
-          },
-        ],
-      },
-    });
+    const text = prometheusText(hostOf(statistics));
     const families = parseExposition(text);
     const custom = [...families].filter(([name]) => name.startsWith("vbus_custom_"));
     expect(custom.map(([name, { type, samples }]) => [name, type, samples[0]!.value])).toEqual([
@@ -191,24 +190,7 @@ describe("names and values that need care", () => {
 
   it("a device with thousands of numbers does not flood whoever reads them", () => {
     const statistics = Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [`n${i}`, i]));
-    const text = prometheusText({
-      ...EMPTY,
-      vbus: {
-        classes: [],
-        buses: [],
-        devices: [
-          {
-            name: "d",
-            className: "c",
-            buses: [],
-            interfaces: [],
-            connections: 0,
-            attributes: {},
-            statistics,
-          },
-        ],
-      },
-    });
+    const text = prometheusText(hostOf(statistics));
     expect(parseExposition(text).size).toBeLessThan(600);
   });
 });

@@ -8,6 +8,7 @@ import { Machine } from "../../examples/linux/machine.js";
 import { readPieces } from "../../examples/linux/pieces.js";
 import { abandonFunction, adoptFunction } from "../../examples/linux/virtio-function.js";
 import { tell, until } from "./fixture.js";
+import { carryNumbers } from "./port-traffic.js";
 
 const SLOT = 0x15;
 let machine: Machine;
@@ -94,17 +95,7 @@ describe("a virtio console in a Linux guest", () => {
 
   it("carries a lot through the port, both ways, unharmed", async () => {
     expect(agent.connected).toBe(false);
-    await machine.check(`seq 1 20000 >/tmp/numbers; cat /tmp/numbers >/dev/${port}`, { timeoutMs: 60_000 });
-    const numbers = Array.from({ length: 20000 }, (_, n) => `${n + 1}\n`).join("");
-    await until("the numbers", () => heard.agent.length >= numbers.length);
-    expect(heard.agent === numbers).toBe(true);
-    await machine.check(`rm -f /tmp/back; (head -c ${numbers.length} </dev/${port} >/tmp/back) & true`);
-    await until("the guest to open the port", () => agent.connected);
-    await agent.write(Buffer.from(numbers));
-    await until(
-      "the numbers to arrive",
-      async () => (await machine.run("cmp /tmp/numbers /tmp/back")).status === 0,
-    );
+    await carryNumbers(machine, { port, terminal: agent, heard: () => heard.agent }, 60_000);
     await until("the guest to close the port", () => !agent.connected);
   });
 

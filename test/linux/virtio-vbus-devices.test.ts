@@ -13,6 +13,7 @@ import { Machine } from "../../examples/linux/machine.js";
 import { readPieces } from "../../examples/linux/pieces.js";
 import { generator } from "../engine/seed.js";
 import { tell, until } from "./fixture.js";
+import { carryNumbers } from "./port-traffic.js";
 
 const SIZE = 8 << 20;
 const DRIVER = "/sys/bus/vbus-proxy/drivers/virtio";
@@ -188,17 +189,7 @@ describe("a virtio console on the bus of a Linux guest", () => {
   });
 
   it("carries a lot through the port, both ways, unharmed", async () => {
-    await machine.check(`seq 1 20000 >/tmp/numbers; cat /tmp/numbers >/dev/${port}`, { timeoutMs: 120_000 });
-    const numbers = Array.from({ length: 20000 }, (_, n) => `${n + 1}\n`).join("");
-    await until("the numbers", () => heard.agent.length >= numbers.length);
-    expect(heard.agent === numbers).toBe(true);
-    await machine.check(`rm -f /tmp/back; (head -c ${numbers.length} </dev/${port} >/tmp/back) & true`);
-    await until("the guest to open the port", () => agent.connected);
-    await agent.write(Buffer.from(numbers));
-    await until(
-      "the numbers to arrive",
-      async () => (await machine.run("cmp /tmp/numbers /tmp/back")).status === 0,
-    );
+    await carryNumbers(machine, { port, terminal: agent, heard: () => heard.agent }, 120_000);
   });
 
   it("is let go of and bound anew", async () => {
