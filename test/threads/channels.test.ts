@@ -74,6 +74,23 @@ async function against(options: Partial<ChannelPortOptions> = {}) {
 
 const types = (said: readonly DataView[]): number[] => said.map((view) => view.getUint32(4, true) >>> 8);
 
+describe("a port over a MessagePort whose other end says nothing any more", () => {
+  it("ends, although whoever is told of the others throws", async () => {
+    const told: unknown[] = [];
+    const { port, say } = await against({
+      scheduler: new EventLoopScheduler((error) => told.push(error)),
+      onPeers: (sides) => {
+        if (sides === 0) throw new Error("the embedder is ill");
+      },
+    });
+    say(HELLO, [0, 64, 1 << 20, 0]);
+    await until(() => port.sides === 1);
+    port.close();
+    await port.closed;
+    expect(told).toEqual([new Error("the embedder is ill")]);
+  });
+});
+
 describe("a port over a MessagePort whose other end is hostile", () => {
   it("counts what is no message, and goes on", async () => {
     const { port, raw, say, said } = await against();
