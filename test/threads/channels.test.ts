@@ -331,6 +331,22 @@ describe("several ports on one BroadcastChannel", () => {
     await Promise.all(ports.map(({ closed }) => closed));
   });
 
+  it("blame nobody when it was their own thread that did not get to run", async () => {
+    const { ports, collectors, space } = await join(2, { frames: 64, stallMs: 20 });
+    const [a, b] = collectors as [Collector, Collector];
+    const source = new Source(ports[0]!, space, a);
+    for (let round = 0; round < 5; round++) {
+      await turns(1); // timers come before messages
+      source.send(...range(0, 200).map((n) => plain(200 * round + n)));
+      const end = performance.now() + 60;
+      while (performance.now() < end);
+      await until(() => b.frames.length === 200 * (round + 1), "all frames");
+    }
+    expect(ports[0]!.counters().outgoingDrops).toEqual({});
+    for (const port of ports) port.close();
+    await Promise.all(ports.map(({ closed }) => closed));
+  });
+
   it("forget one that never speaks again", async () => {
     const { ports, collectors, space } = await join(2, { frames: 64, stallMs: 20, forgetMs: 100 });
     collectors[1]!.room = 0;

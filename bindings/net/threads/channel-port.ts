@@ -24,6 +24,11 @@ import { ThreadPortTally, type ThreadPortCounters } from "./counters.js";
 import { sequenceDistance, SendWindow, type WindowPeer } from "./send-window.js";
 
 const HEADER_LENGTH = 14;
+/**
+ * Looks at those who are waited for, until one that took nothing has stalled. Time is counted in looks, between which messages
+ * are taken: a thread that did not get to run, or was suspended, blames nobody.
+ */
+const STALL_LOOKS = 4;
 /** Messages handed on per run before other work of the thread gets its turn. */
 const MESSAGES_PER_RUN = 16;
 const ANSWER = 1;
@@ -129,6 +134,8 @@ export abstract class ChannelPort implements Port {
   #over = false;
   #linger: Timer | null = null;
   #stallTimer: Timer | null = null;
+  /** How often it was looked whether somebody stalled. */
+  #looks = 0;
   #resolveClosed: () => void = () => undefined;
 
   /** @internal Use `MessagePortPort` or `BroadcastChannelPort`. */
@@ -207,7 +214,7 @@ export abstract class ChannelPort implements Port {
       this.#tally.violations++;
       return;
     }
-    const window = this.#window.add(sender, { frames: b, bytes: c }, this.#scheduler.now());
+    const window = this.#window.add(sender, { frames: b, bytes: c }, this.#looks);
     this.#others.set(sender, {
       window,
       expected: d,
@@ -250,7 +257,7 @@ export abstract class ChannelPort implements Port {
   }
 
   #receiveTaken(other: Other, head: MessageHead): void {
-    if (!this.#window.acknowledge(other.window, head.a, this.#scheduler.now())) {
+    if (!this.#window.acknowledge(other.window, head.a, this.#looks)) {
       this.#tally.violations++;
       return;
     }
@@ -382,7 +389,7 @@ export abstract class ChannelPort implements Port {
       }
       const head = { type: MESSAGE_FRAMES, sender: this.#id, receiver: ALL, c: 0, d: 0 };
       const message = writeFrames({ ...head, a: this.#window.next, b: end - at }, batch, at, end);
-      this.#window.sent(end - at, message.byteLength, this.#scheduler.now());
+      this.#window.sent(end - at, message.byteLength, this.#looks);
       this.#tally.sent += end - at;
       this.#carrier.post(message);
       at = end;
@@ -402,15 +409,16 @@ export abstract class ChannelPort implements Port {
   #watchStalls(): void {
     const { stallMs, forgetMs } = this.#kind;
     if (stallMs === Infinity || this.#stallTimer !== null) return;
-    this.#stallTimer = this.#scheduler.after(stallMs, () => {
+    this.#stallTimer = this.#scheduler.after(stallMs / STALL_LOOKS, () => {
       this.#stallTimer = null;
       if (this.#over) return;
-      const now = this.#scheduler.now();
+      const looks = ++this.#looks;
       this.#losing("stalled", () => {
-        this.#window.stall(now - stallMs);
+        this.#window.stall(looks - STALL_LOOKS);
       });
+      const forgotten = looks - (forgetMs / stallMs) * STALL_LOOKS;
       for (const other of [...this.#others.values()]) {
-        if (other.window.stalled && now - other.window.progressAt > forgetMs) this.#forget(other, "stalled");
+        if (other.window.stalled && other.window.progressAt < forgotten) this.#forget(other, "stalled");
       }
       this.#wake();
       if (this.#pushedBack || this.#anyStalled) this.#watchStalls();
