@@ -164,7 +164,9 @@ enum vconsole_step {
 
 static enum vconsole_step vconsole_line_step(const struct vconsole *con)
 {
-	bool wanted = con->dtr || con->kernel;
+	/* also by bytes alone: whoever wrote them may have closed it before we ran */
+	bool wanted = con->dtr || con->kernel || con->tail ||
+		      vconsole_tx_unsent(&con->tx);
 
 	/* hvc may want something before it has told who it is */
 	if (con->dead || !con->hp)
@@ -175,9 +177,7 @@ static enum vconsole_step vconsole_line_step(const struct vconsole *con)
 		return VCONSOLE_HANG_UP;
 	if (wanted && !con->ready)
 		return VCONSOLE_BEGIN;
-	/* what was written before the last one closed it is part of it */
-	if (!wanted && con->ready && !con->tail &&
-	    !vconsole_tx_unsent(&con->tx))
+	if (!wanted && con->ready)
 		return VCONSOLE_END;
 	if (con->size_due)
 		return VCONSOLE_RESIZE;
