@@ -1,7 +1,9 @@
 import {
   VBLK_DEFAULT_DEPTH,
+  VBLK_DEFAULT_QUEUES,
   VBLK_ID_SIZE,
   VBLK_MAX_DEPTH,
+  VBLK_MAX_QUEUES,
   VBLK_VERSION,
 } from "../../../assembly/abi/vblk.js";
 import type {
@@ -23,6 +25,7 @@ import type { MemorySpace } from "../../memory/space.js";
 import type { BlockBackend } from "./backend.js";
 import { VblkConnection, type VblkEnvironment } from "./connection.js";
 import { Medium } from "./medium.js";
+import type { BlockRing } from "./ring-pair.js";
 import { emptyStatistics, type VblkStatistics } from "./statistics.js";
 
 /** How a block device class is set up. */
@@ -37,7 +40,7 @@ export interface VblkClassOptions {
 }
 
 /** Attributes that are saved. The size is the medium's, which is not saved and has to be the same. */
-const SAVED = ["read_only", "serial", "queue_depth"];
+const SAVED = ["read_only", "serial", "queue_depth", "max_queues"];
 /** Type of the interface that drivers match. */
 const INTERFACE_TYPE = "virtual-block";
 
@@ -56,6 +59,7 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
   readonly attributes: ReadonlyMap<string, Attribute>;
   readonly medium: Medium;
   queueDepth = VBLK_DEFAULT_DEPTH;
+  maxQueues = VBLK_DEFAULT_QUEUES;
   readOnly: boolean;
   serial: string;
   /** The back end failed the last time; told already. */
@@ -109,6 +113,17 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
             this.#requireClosed("queue_depth");
             this.queueDepth = depth;
             this.medium.operations.limit = depth;
+          },
+        },
+      ],
+      [
+        "max_queues",
+        {
+          get: () => String(this.maxQueues),
+          set: (text) => {
+            const queues = whole(text, 1, VBLK_MAX_QUEUES);
+            this.#requireClosed("max_queues");
+            this.maxQueues = queues;
           },
         },
       ],
@@ -188,10 +203,10 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
     return (this.#connection = VblkConnection.restore(memory, this, state, signals));
   }
 
-  ringFailed(ring: "request" | "completion", error: unknown): void {
+  ringFailed(ring: BlockRing, queue: number, error: unknown): void {
     const guilty = error instanceof VbusError && error.code === "EPROTO";
     this.context.report(
-      `${this.context.name}: ${guilty ? "the guest broke" : "the host failed at"} the ${ring} ring; it works again once the guest reopens the device`,
+      `${this.context.name}: ${guilty ? "the guest broke" : "the host failed at"} the ${ring} ring${queue === 0 ? "" : ` of queue ${queue}`}; it works again once the guest reopens the device`,
       error,
     );
   }

@@ -4,6 +4,8 @@
  * window's size. One work item does all that has to sleep, and so nothing twice at
  * the same time.
  */
+#include <linux/sched.h>
+
 #include "vconsole.h"
 
 /**
@@ -55,6 +57,7 @@ static void vconsole_line_hang_up(struct vconsole *con)
 	u64 before;
 
 	do {
+		cond_resched();
 		spin_lock_irq(&con->lock);
 		before = con->rx.position;
 		spin_unlock_irq(&con->lock);
@@ -189,7 +192,8 @@ void vconsole_line(struct work_struct *work)
 {
 	struct vconsole *con = container_of(work, struct vconsole, line_work);
 
-	for (;;) {
+	/* a host that keeps us at it shall keep nobody else */
+	for (;; cond_resched()) {
 		enum vconsole_step step;
 
 		spin_lock_irq(&con->lock);
