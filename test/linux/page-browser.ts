@@ -1,7 +1,8 @@
 /** The page with Linux guests in a real browser: built, served by a plain static server, and looked at. */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, rmSync } from "node:fs";
+import { copyFileSync, mkdirSync, rmSync } from "node:fs";
 import path from "node:path";
+import { expect } from "vitest";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { BROWSER_PAGE_POLICY, buildBrowserPage } from "../../scripts/browser-page.mjs";
 import { servePages, type PageServer } from "../../scripts/pages.mjs";
@@ -56,6 +57,12 @@ export class PageBrowser {
     return this.server.url;
   }
 
+  /** Puts a file beside the page. Returns its address, as the page's query may name it. */
+  put(file: string): string {
+    copyFileSync(file, path.join(this.folder, path.basename(file)));
+    return path.basename(file);
+  }
+
   /** Ends all of it. */
   async close(): Promise<void> {
     await this.browser.close();
@@ -72,9 +79,35 @@ export class GuestPage {
   async ready(): Promise<string> {
     const ended = this.page.locator("html[data-state=ready], html[data-state=failed]");
     await ended.waitFor({ state: "attached", timeout: READY_MS });
-    const said = (await this.page.locator("#status").textContent()) ?? "";
-    if ((await ended.getAttribute("data-state")) === "failed") throw new Error(`the page says: ${said}`);
-    return said;
+    if ((await ended.getAttribute("data-state")) === "failed")
+      throw new Error(`the page says: ${(await this.page.locator("#failure").textContent()) ?? ""}`);
+    return (await this.page.locator("#status").textContent()) ?? "";
+  }
+
+  /** Waits until the page says that something went wrong, in these words. */
+  async complains(words: RegExp): Promise<void> {
+    await this.page.locator("#failure").filter({ hasText: words }).waitFor({ timeout: READY_MS });
+    expect(await this.page.locator("html").getAttribute("data-state")).toBe("failed");
+  }
+
+  /** Has the page open a file, as its dialog would. */
+  async choose(file: string): Promise<void> {
+    const chooser = this.page.waitForEvent("filechooser");
+    await this.page.locator("#open-state").click();
+    await (await chooser).setFiles(file);
+  }
+
+  /** Drops a file on the page. */
+  async drop(name: string, content: string): Promise<void> {
+    await this.page.evaluate(
+      ([name, content]) => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([content], name));
+        for (const type of ["dragenter", "dragover", "drop"])
+          document.body.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+      },
+      [name, content] as const,
+    );
   }
 
   /** Presses a button and waits for its outcome. */
