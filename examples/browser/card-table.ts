@@ -55,7 +55,7 @@ export class CardTable {
       name.id = `card-${card}`;
       name.textContent = card;
       const kind = document.createElement("small");
-      kind.textContent = card === "eth3" ? "venet, plugged in" : CARD_KINDS[card];
+      kind.textContent = card === "eth3" ? "venet" : CARD_KINDS[card];
       name.append(kind);
       row.insertCell();
       row.insertCell().className = "figure";

@@ -1,4 +1,4 @@
-/** gzip for files of the page, which the browser does outside of the page's thread: whoever waits sees how far it is. */
+/** gzip for files of the page, piece by piece: guests go on meanwhile, and whoever waits sees how far it is. */
 import { PageError } from "./page-error.js";
 
 /** Told how far something is, from 0 to 1; null: nobody knows how much there is. */

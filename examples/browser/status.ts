@@ -38,7 +38,8 @@ export class Status {
   readonly progress: Progress = (part) => {
     const { progress } = this.elements;
     progress.hidden = false;
-    if (part === null) progress.removeAttribute("value");
+    // what comes after the last piece takes its time, too
+    if (part === null || part === 1) progress.removeAttribute("value");
     else progress.value = part;
   };
 

@@ -12,13 +12,18 @@ import { tell } from "./fixture.js";
 /** Where screenshots are left for people. */
 export const SCREENSHOTS = path.resolve(".build/screenshots");
 const READY_MS = 180_000;
-/** A page cannot choose V8's compiler; optimising v86's code takes a busy machine many times as long as the guest. */
+/**
+ * Most tests are run with V8's fast compiler alone: a page cannot ask for it, and the optimising one takes several times the
+ * processor time of the guest, which a busy machine does not have (`docs/browser.md` has figures).
+ */
 const FLAGS = ["--js-flags=--liftoff-only"];
 
 /** The page's folder, its server and a browser. */
 export class PageBrowser {
   /** Errors that pages printed, and exceptions that nobody caught there. */
   readonly complaints: string[] = [];
+
+  #ordinary: Promise<Browser> | null = null;
 
   private constructor(
     private readonly browser: Browser,
@@ -41,9 +46,17 @@ export class PageBrowser {
     return new GuestPage(page);
   }
 
+  /** Opens the page in a browser without any flags for V8, as its visitors have it. */
+  async openOrdinary(query: string, options: BrowserContextOptions = {}): Promise<GuestPage> {
+    this.#ordinary ??= launchBrowser();
+    const page = await this.blank(options, await this.#ordinary);
+    await page.goto(this.server.url + query);
+    return new GuestPage(page);
+  }
+
   /** A page that is nowhere yet, for those who want to meddle with what it fetches; {@link PageBrowser.url} is where to go. */
-  async blank(options: BrowserContextOptions = {}): Promise<Page> {
-    const context = await this.browser.newContext(options);
+  async blank(options: BrowserContextOptions = {}, browser = this.browser): Promise<Page> {
+    const context = await browser.newContext(options);
     const page = await context.newPage();
     page.on("console", (message) => {
       if (message.type() === "error") this.complaints.push(message.text());
@@ -66,6 +79,7 @@ export class PageBrowser {
   /** Ends all of it. */
   async close(): Promise<void> {
     await this.browser.close();
+    await (await this.#ordinary)?.close();
     await this.server.close();
     rmSync(this.folder, { recursive: true, force: true });
   }

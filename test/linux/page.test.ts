@@ -203,7 +203,7 @@ describe("the page with Linux guests, on a server without isolation", () => {
     expect(await guest.typed(`cat /tmp/when; ${TRAFFIC}`)).toBe(`before\n${ANSWERS}`);
   });
 
-  it("is saved to a file, with its disk, and goes on from it in a page that is loaded anew", async () => {
+  it("is saved to a file, with its disk, and goes on from it in another browser, as people have it", async () => {
     const disk = /\/dev\/\w+$/.exec(await guest.press("#plug-disk"))?.[0] ?? "no disk";
     await guest.typed(
       `echo kept by the disk | dd of=${disk} 2>/dev/null; sync; echo kept in memory >/tmp/when`,
@@ -217,15 +217,19 @@ describe("the page with Linux guests, on a server without isolation", () => {
     tell(`a saved guest has ${readFileSync(saved).length} bytes`);
 
     const address = browser.put(saved);
-    await guest.page.goto(`${browser.url}?state=${address}`);
-    const said = await guest.ready();
-    expect(said).toContain(`guest 1 goes on from ${address}, saved `);
-    tell(said);
-    expect(await guest.page.locator(".xterm-rows").textContent()).toContain("done-"); // what was typed before
-    expect(await guest.typed(`cat /tmp/when; head -n 1 ${disk}; ${TRAFFIC}`)).toBe(
-      `kept in memory\nkept by the disk\n${ANSWERS}`,
-    );
-    await guest.picture("from-a-file");
+    const other = await browser.openOrdinary(`?state=${address}`, { viewport: WIDE });
+    try {
+      const said = await other.ready();
+      expect(said).toContain(`guest 1 goes on from ${address}, saved `);
+      tell(said);
+      expect(await other.page.locator(".xterm-rows").textContent()).toContain("done-"); // what was typed before
+      expect(await other.typed(`cat /tmp/when; head -n 1 ${disk}; ${TRAFFIC}`)).toBe(
+        `kept in memory\nkept by the disk\n${ANSWERS}`,
+      );
+      await other.picture("from-a-file");
+    } finally {
+      await other.close();
+    }
   });
 
   it("says what is wrong with a file, and the guest that runs takes no harm", async () => {
