@@ -121,7 +121,7 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
         {
           get: () => String(this.maxQueues),
           set: (text) => {
-            const queues = whole(text, 1, VBLK_MAX_QUEUES);
+            const queues = wholeNumber(text, 1, VBLK_MAX_QUEUES);
             this.#requireClosed("max_queues");
             this.maxQueues = queues;
           },
