@@ -5,6 +5,7 @@ import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
 import { StateError } from "../state/error.js";
 import type { StateReader, StateValue } from "../state/reader.js";
+import type { RestoreOptions } from "../state/saveable.js";
 import {
   readClientState,
   savedEvents,
@@ -435,6 +436,11 @@ export class Client implements BusClient {
   /** Looks at a saved state without changing anything. @throws StateError contradiction, mismatch */
   check(reader: StateReader, cookies: number): void {
     const state = readClientState(reader, this.limits, cookies);
+    if (this.#closed)
+      throw new StateError(
+        "mismatch",
+        `the guest "${this.label}" was taken off bus "${this.bus}"; attach it anew before restoring`,
+      );
     const ids = new Set(state.interfaces.map(({ id }) => id));
     for (const event of state.events)
       if (event.kind === "devadd" && !ids.has(event.id))
@@ -447,12 +453,17 @@ export class Client implements BusClient {
    * @param cookieAt - the connector's cookie of a number below `cookies`
    * @throws StateError; VbusError ENOMEM; then the client is as after a reset
    */
-  restore(reader: StateReader, cookies: number, cookieAt: (number: number) => SignalCookie): void {
+  restore(
+    reader: StateReader,
+    cookies: number,
+    cookieAt: (number: number) => SignalCookie,
+    options: RestoreOptions = {},
+  ): void {
     const state = readClientState(reader, this.limits, cookies);
     this.reset();
     try {
       const taken = this.#restoreInterfaces(state);
-      for (const saved of state.sessions) this.#restoreSession(reader, saved, cookieAt);
+      for (const saved of state.sessions) this.#restoreSession(reader, saved, cookieAt, options);
       this.#restoreEvents(reader, state, cookieAt);
       for (const [announcement, told] of taken) {
         if (told === "yes" && announcement.id !== null)
@@ -496,6 +507,7 @@ export class Client implements BusClient {
     reader: StateReader,
     saved: SavedSession,
     cookieAt: (number: number) => SignalCookie,
+    options: RestoreOptions,
   ): void {
     const published = [...this.#announcements.keys()].find(
       ({ device, implementation }) => device.name === saved.device && implementation.name === saved.name,
@@ -519,16 +531,14 @@ export class Client implements BusClient {
         signals.set(handle, signal);
         offered.push(signal);
       }
+      const take = (number: StateReader): SessionSignal => {
+        const handle = number.number(0, 2 ** 31);
+        const signal = signals.get(handle) ?? number.fail("the session has no such signal, or it is taken");
+        signals.delete(handle);
+        return signal;
+      };
       const connection = reader.rebuild(`the session with ${device.name}`, () =>
-        implementation.restoreSession?.(this.memory, saved.state, {
-          take: (number) => {
-            const handle = number.number(0, 2 ** 31);
-            const signal =
-              signals.get(handle) ?? number.fail("the session has no such signal, or it is taken");
-            signals.delete(handle);
-            return signal;
-          },
-        }),
+        implementation.restoreSession?.(this.memory, saved.state, { take }, options),
       ) as Connection;
       const notice = {
         ...this.notice,
