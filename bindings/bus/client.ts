@@ -3,7 +3,9 @@ import { negatedErrno, VbusError } from "../errors.js";
 import { Gate } from "../gate.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
+import { StateError } from "../state/error.js";
 import type { StateReader, StateValue } from "../state/reader.js";
+import type { RestoreOptions } from "../state/saveable.js";
 import { Announcements } from "./announcements.js";
 import { readClientState, type CookieNumber } from "./client-state.js";
 import type { ClientNotice, ConnectionNotice, Emitter } from "./emitter.js";
@@ -348,6 +350,11 @@ export class Client implements BusClient {
   /** Looks at a saved state without changing anything. @throws StateError contradiction, mismatch */
   check(reader: StateReader, cookies: number): void {
     const state = readClientState(reader, this.limits, cookies);
+    if (this.#closed)
+      throw new StateError(
+        "mismatch",
+        `the guest "${this.label}" was taken off bus "${this.bus}"; attach it anew before restoring`,
+      );
     const ids = new Set(state.interfaces.map(({ id }) => id));
     for (const event of state.events)
       if (event.kind === "devadd" && !ids.has(event.id))
@@ -360,13 +367,13 @@ export class Client implements BusClient {
    * @param cookieAt - the connector's cookie of a number below `cookies`
    * @throws StateError; VbusError ENOMEM; then the client is as after a reset
    */
-  restore(reader: StateReader, cookies: number, cookieAt: CookieAt): void {
+  restore(reader: StateReader, cookies: number, cookieAt: CookieAt, options: RestoreOptions = {}): void {
     const state = readClientState(reader, this.limits, cookies);
     this.reset();
     try {
       this.#announcements.restore(state);
       for (const saved of state.sessions) {
-        const session = restoreSession(this.#parts, reader, saved, cookieAt);
+        const session = restoreSession(this.#parts, reader, saved, cookieAt, options);
         if (this.#held === null) session.gate.release();
         else this.#held.push(session);
         this.host.emitter.emit("connectionOpened", session.notice);

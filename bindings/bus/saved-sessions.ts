@@ -1,6 +1,7 @@
 import type { MemorySpace } from "../memory/space.js";
 import { StateError } from "../state/error.js";
 import type { StateReader, StateValue } from "../state/reader.js";
+import type { RestoreOptions } from "../state/saveable.js";
 import type { Announcements } from "./announcements.js";
 import { savedEvents, type ClientState, type CookieNumber, type SavedSession } from "./client-state.js";
 import type { EventQueue } from "./events.js";
@@ -78,6 +79,7 @@ export function restoreSession(
   reader: StateReader,
   saved: SavedSession,
   cookieAt: CookieAt,
+  options: RestoreOptions,
 ): Session {
   const published = parts.announcements.named(saved.device, saved.name);
   const restore = published?.implementation.restoreSession?.bind(published.implementation);
@@ -101,7 +103,7 @@ export function restoreSession(
   device.gate.hold();
   try {
     const connection = reader.rebuild(`the session with ${device.name}`, () =>
-      restore(parts.memory, saved.state, takenFrom(left)),
+      restore(parts.memory, saved.state, takenFrom(left), options),
     );
     session = parts.session(saved.handle, published, connection);
     parts.sessions.set(saved.handle, session);

@@ -13,6 +13,7 @@ import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
 import { StateError } from "../state/error.js";
 import { bitsValue, type StateReader, type StateValue } from "../state/reader.js";
+import type { RestoreOptions } from "../state/saveable.js";
 import { VirtioConfig } from "./config.js";
 import { DeviceSession } from "./device-session.js";
 import { featureMask, offeredFeatures, ringFormat, type VirtioRingOptions } from "./features.js";
@@ -356,17 +357,17 @@ export class VirtioDevice {
   }
 
   /** As `Saveable.restore` says; the device was just reset. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     this.check(state);
     try {
-      this.#restore(state);
+      this.#restore(state, options);
     } catch (error) {
       this.#end();
       throw error;
     }
   }
 
-  #restore(state: StateReader): void {
+  #restore(state: StateReader, options: RestoreOptions): void {
     const status = state.get("status").number(0, 0xff);
     const agreed = (status & VIRTIO_STATUS_FEATURES_OK) !== 0;
     if ((status & ~(DRIVER_BITS | VIRTIO_STATUS_NEEDS_RESET)) !== 0) state.fail("no status has such bits");
@@ -387,7 +388,7 @@ export class VirtioDevice {
       state.rebuild(this.face.name, () => {
         this.#start();
       });
-      session.rebuild(this.face.name, () => this.#session?.face?.restore?.(session));
+      session.rebuild(this.face.name, () => this.#session?.face?.restore?.(session, options));
       if (this.#session !== null) this.#session.restored = true;
       // whatever became of an interrupt that was on its way: a driver bears one too many, and hears of what is different here
       for (const setup of this.queues) if (setup.queue !== null) this.#notifications.owe(setup.index);

@@ -45,6 +45,7 @@ import { Gate } from "../../gate.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import type { RestoreOptions } from "../../state/saveable.js";
 import { COOKIES_MAX, CookieStore, type KeptCookie } from "./cookies.js";
 import { EventDelivery } from "./event-queue.js";
 import { layoutOf, type BridgeLayout } from "./layout.js";
@@ -319,9 +320,9 @@ export class BridgeHost {
   }
 
   /** As `Saveable.restore` says; the bridge was just reset. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     try {
-      this.#restore(state);
+      this.#restore(state, options);
     } catch (error) {
       this.reset();
       throw error;
@@ -329,7 +330,7 @@ export class BridgeHost {
     this.#events.schedule();
   }
 
-  #restore(state: StateReader): void {
+  #restore(state: StateReader, options: RestoreOptions): void {
     const cookies = state
       .get("cookies")
       .items(COOKIES_MAX)
@@ -359,7 +360,7 @@ export class BridgeHost {
       this.#events.restore(events);
       this.#registered = true;
     }
-    this.#saved.restore(state.get("client"), cookies.length, (number) => cookies[number]);
+    this.#saved.restore(state.get("client"), cookies.length, (number) => cookies[number], options);
     for (const { signalHandle } of cookies)
       if (signalHandle !== null) this.options.onSignal?.(signalHandle, true);
   }

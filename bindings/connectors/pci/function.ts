@@ -10,7 +10,7 @@ import {
 } from "../../../assembly/abi/pci.js";
 import { BRIDGE_QREG, PORT_EVENTQ, PORT_FASTCALL, PORT_SHMSIGNAL } from "../../../assembly/abi/vbus.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
-import type { Saveable } from "../../state/saveable.js";
+import type { RestoreOptions, Saveable } from "../../state/saveable.js";
 import type { BridgeCounters, BridgeHost } from "../bridge/host.js";
 import { guardInterrupt, InterruptLine } from "../interrupt-line.js";
 import { openBridge, type BridgeAttachOptions } from "../bridge/open.js";
@@ -243,17 +243,15 @@ export class PciBridge implements Saveable {
   }
 
   /** As `Saveable.restore` says; the emulator's interrupt controller knows the level of the line. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     try {
-      const line = state.get("line").boolean();
-      const pending = state.get("pending").boolean();
       this.config.restore(state.get("config"));
       this.#registers.set(state.get("registers").bytes(BAR0_SIZE));
-      this.bridge.restore(state.get("bridge"));
       this.#messages = state.get("messages").boolean();
-      this.#pending = pending;
-      this.#line.restore(line);
-      this.config.setInterruptStatus(pending && !this.#messages);
+      this.#pending = state.get("pending").boolean();
+      this.config.setInterruptStatus(this.#raised);
+      this.#line.restore(state.get("line"), this.#lineWanted);
+      this.bridge.restore(state.get("bridge"), options);
     } catch (error) {
       this.machineReset();
       throw error;
@@ -315,10 +313,18 @@ export class PciBridge implements Saveable {
         interrupts.msi(message.address, message.data);
       }, onError);
     }
-    const raised = this.#pending && !this.#messages;
-    config.setInterruptStatus(raised);
-    // a function with MSI enabled must not use its line (PCI 3.0 section 6.8.1.3)
-    this.#line.asserted = raised && !config.intxDisabled && message === null;
+    config.setInterruptStatus(this.#raised);
+    this.#line.asserted = this.#lineWanted;
     return this.#line.asserted || !this.#pending;
+  }
+
+  /** An INTx interrupt is pending. */
+  get #raised(): boolean {
+    return this.#pending && !this.#messages;
+  }
+
+  /** Level that the line has to have. A function with MSI enabled must not use it (PCI 3.0 section 6.8.1.3). */
+  get #lineWanted(): boolean {
+    return this.#raised && !this.config.intxDisabled && this.config.msi === null;
   }
 }

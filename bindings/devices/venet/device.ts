@@ -18,7 +18,7 @@ import type {
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import { flagAttribute, numberAttribute } from "../attributes.js";
-import { restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
+import { isKept, restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
 import type { RestoreOptions } from "../../state/saveable.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
@@ -53,6 +53,8 @@ const SAVED = [
   "coalesce",
   "enabled",
 ];
+/** Characters of an address. */
+const ADDRESS_MAX = 17;
 /** Type of the interface that drivers match. */
 const INTERFACE_TYPE = "virtual-ethernet";
 
@@ -74,11 +76,15 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
   txMitigation = VENET_TXMITIGATION_DEFAULT;
   lazyIndexes = false;
   compactDescriptors = false;
-  carrier = true;
   coalesce = true;
   bufferWaitMs = PAGE_WAIT_MS;
   readonly policy = { offloads: true, txCompletionEvents: false };
   #mac = randomMac();
+  #carrier = true;
+  /** The state that is being restored is of a card with another address. */
+  #renewed = false;
+  /** So its guest knows another one. */
+  #stale = false;
   #connection: VenetConnection | null = null;
   readonly #seat: BusSeat;
 
@@ -221,15 +227,21 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
     this.#mac = mac;
   }
 
+  /** What was set, but for a guest that knows another address: the card that was saved may be on this very network. */
+  get carrier(): boolean {
+    return this.#carrier && !this.#stale;
+  }
+
   #setCarrier(value: string): void {
     if (value !== "up" && value !== "down") throw new VbusError("EINVAL", `"${value}": write up or down`);
     const up = value === "up";
-    if (up === this.carrier) return;
-    this.carrier = up;
+    if (up === this.#carrier) return;
+    this.#carrier = up;
+    if (this.#stale) return;
     try {
       this.#connection?.carrierChanged(up);
     } catch (error) {
-      this.carrier = false; // a port that refuses the NIC is none
+      this.#carrier = false; // a port that refuses the NIC is none
       throw error;
     }
   }
@@ -268,29 +280,43 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
     if (version !== VENET_VERSION)
       throw new VbusError("EINVAL", `venet has version ${VENET_VERSION}, not ${version}`);
     if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
+    this.#renewed = this.#stale = false;
     return (this.#connection = new VenetConnection(memory, this));
   }
 
   restoreSession(memory: MemorySpace, state: StateReader, signals: RestoredSignals): Connection {
     if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
+    this.#stale = this.#renewed;
+    this.#renewed = false;
     return (this.#connection = VenetConnection.restore(memory, this, state, signals));
+  }
+
+  resumed(): void {
+    // a guest that knows another address gets the card anew, when it has let go of it
+    if (this.#stale) this.#seat.withdraw();
   }
 
   closed(): void {
     this.#connection = null;
+    this.#stale = false;
+    this.#seat.publishAgain((message, error) => {
+      this.context.report(message, error);
+    });
   }
 
   save(): StateValue {
     return {
       attributes: saveAttributes(this.attributes, SAVED),
-      carrier: this.carrier,
+      carrier: this.#carrier,
       statistics: saveCounters(this.statistics),
     };
   }
 
-  restore(state: StateReader, { macs }: RestoreOptions): void {
-    const kept = macs === "renew" ? SAVED.filter((name) => name !== "client_mac") : SAVED;
-    restoreAttributes(this.attributes, state.get("attributes"), kept);
+  restore(state: StateReader, options: RestoreOptions): void {
+    const attributes = state.get("attributes");
+    const kept = SAVED.filter((name) => isKept(name, options));
+    restoreAttributes(this.attributes, attributes, kept);
+    this.#renewed = parseMac(attributes.get("client_mac").text(ADDRESS_MAX)) !== this.#mac;
     this.#setCarrier(state.get("carrier").boolean() ? "up" : "down");
     restoreCounters(this.statistics, state.get("statistics"));
     this.statistics.tx.held = 0; // what a session holds it brings along
