@@ -32,7 +32,10 @@ export type MmioWidth = 1 | 2 | 4;
 export interface VbusMmioCounters extends LineBridgeCounters {
   /** Fastcall doorbells. */
   fastcallDoorbells: number;
-  /** Accesses that no register answers: of another width, at another offset, or in the wrong direction. */
+  /**
+   * Accesses that nothing answers: of another width, at another offset, in the wrong direction; doorbells of a queue or a
+   * fastcall channel that does not exist.
+   */
   ignored: number;
 }
 
@@ -115,8 +118,8 @@ export class VbusMmio implements Saveable {
           break;
         case VBUS_MMIO_OFF_FASTCALL:
           this.#counters.fastcallDoorbells++;
-          this.line.fastcall(word);
-          return;
+          if (this.line.fastcall(word)) return;
+          break;
         case VBUS_MMIO_OFF_SHMSIGNAL:
           this.line.onSignal(word);
           return;

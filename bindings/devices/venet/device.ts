@@ -17,6 +17,7 @@ import type {
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import { flagAttribute, numberAttribute } from "../attributes.js";
 import { isKept, restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
 import type { RestoreOptions } from "../../state/saveable.js";
 import { BusSeat } from "../seat.js";
@@ -104,7 +105,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "mtu",
-        number(
+        numberAttribute(
           () => this.mtu,
           (value) => {
             this.mtu = value;
@@ -115,7 +116,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "enabled",
-        flag(
+        flagAttribute(
           () => this.port !== null,
           (on) => {
             this.#enable(on);
@@ -125,7 +126,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ["ifname", { get: () => this.port?.name ?? "<disabled>" }],
       [
         "txmitigation",
-        number(
+        numberAttribute(
           () => this.txMitigation,
           (value) => {
             this.txMitigation = value;
@@ -136,7 +137,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "compact_descriptors",
-        flag(
+        flagAttribute(
           () => this.compactDescriptors,
           (on) => {
             this.compactDescriptors = on;
@@ -145,7 +146,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "lazy_indexes",
-        flag(
+        flagAttribute(
           () => this.lazyIndexes,
           (on) => {
             this.lazyIndexes = on;
@@ -163,7 +164,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "offloads",
-        flag(
+        flagAttribute(
           () => this.policy.offloads,
           (on) => {
             this.policy.offloads = on;
@@ -172,7 +173,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "txc",
-        flag(
+        flagAttribute(
           () => this.policy.txCompletionEvents,
           (on) => {
             this.policy.txCompletionEvents = on;
@@ -181,7 +182,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "page_wait_ms",
-        number(
+        numberAttribute(
           () => this.bufferWaitMs,
           (value) => {
             this.bufferWaitMs = value;
@@ -192,7 +193,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "coalesce",
-        flag(
+        flagAttribute(
           () => this.coalesce,
           (on) => {
             this.coalesce = on;
@@ -339,29 +340,4 @@ function randomMac(): number {
   const bytes = crypto.getRandomValues(new Uint8Array(6));
   bytes[0] = ((bytes[0] as number) & 0xfc) | 2;
   return bytes.reduce((mac, byte) => mac * 256 + byte, 0);
-}
-
-/** An attribute that is a whole number in a range. */
-function number(get: () => number, set: (value: number) => void, min: number, max: number): Attribute {
-  return {
-    get: () => String(get()),
-    set: (text) => {
-      const value = /^\d{1,10}$/.test(text) ? Number(text) : NaN;
-      if (!(value >= min && value <= max))
-        throw new VbusError("EINVAL", `"${text}": write a whole number from ${min} to ${max}`);
-      set(value);
-    },
-  };
-}
-
-/** An attribute that is 0 or 1. */
-function flag(get: () => boolean, set: (on: boolean) => void): Attribute {
-  return number(
-    () => (get() ? 1 : 0),
-    (value) => {
-      set(value === 1);
-    },
-    0,
-    1,
-  );
 }
