@@ -87,7 +87,14 @@ async function run({ image, pings, frames, size, save, load }: Options): Promise
   });
   const { machine, peer, net, attachment } = lab;
   const began = performance.now();
-  if (load !== undefined) await restoreToy(machine, await readFile(load));
+  if (load !== undefined) {
+    try {
+      await restoreToy(machine, await readFile(load));
+    } catch (error) {
+      await lab.close();
+      throw error;
+    }
+  }
   let ended = machine.run();
   const toy = await peer.find(Uint8Array.of(10, 0, 0, 2));
   process.stdout.write(`host | the machine answers after ${(performance.now() - began).toFixed(0)} ms\n`);
