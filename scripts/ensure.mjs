@@ -28,6 +28,9 @@ const TEST_PROGRAMS = [
   { package: "e2fsprogs", variable: "VBUS_MKE2FS", names: ["mke2fs"] },
   { package: "e2fsprogs", variable: "VBUS_E2FSCK", names: ["e2fsck"] },
   { package: "e2fsprogs", variable: "VBUS_DEBUGFS", names: ["debugfs"] },
+  { package: "grub-common", variable: "VBUS_GRUB_MKIMAGE", names: ["grub-mkimage"] },
+  // no program, but what grub-mkimage makes one of
+  { package: "grub-pc-bin", variable: "VBUS_GRUB_MODULES", folder: "/usr/lib/grub/i386-pc" },
 ];
 
 function checkNode() {
@@ -64,15 +67,16 @@ async function ensureDependencies() {
   });
 }
 
-/** Where a program is: what its variable names, or what is on PATH; undefined when it is not there. */
-export function findProgram({ variable, names }) {
+/** Where a program is: what its variable names, or what is on PATH; undefined when it is not there. A folder likewise. */
+export function findProgram({ variable, names, folder }) {
   const given = process.env[variable];
+  const isFolder = (name) => fs.statSync(name, { throwIfNoEntry: false })?.isDirectory() === true;
   if (given !== undefined && given !== "") {
-    if (isExecutable(given)) return given;
-    throw new StepError(
-      `${variable} is set to ${given}, which is not an executable file: correct or unset it`,
-    );
+    if (folder === undefined ? isExecutable(given) : isFolder(given)) return given;
+    const what = folder === undefined ? "an executable file" : "a folder";
+    throw new StepError(`${variable} is set to ${given}, which is not ${what}: correct or unset it`);
   }
+  if (folder !== undefined) return isFolder(folder) ? folder : undefined;
   // file system tools are there for everybody, but not on everybody's PATH
   return findOnPath(...names) ?? names.map((name) => path.join("/usr/sbin", name)).find(isExecutable);
 }
@@ -91,7 +95,7 @@ export async function ensurePrograms(wanted, needed) {
     if (!canInstall()) {
       throw new StepError(
         `${needed} ${packages.join(" and ")}: install with your system's package manager (Debian: ` +
-          `apt-get install ${packages.join(" ")}), or point ${variables} at the binary`,
+          `apt-get install ${packages.join(" ")}), or point ${variables} at what is there`,
       );
     }
     await installPackages(packages);
@@ -100,9 +104,11 @@ export async function ensurePrograms(wanted, needed) {
   for (const program of wanted) {
     const file = findProgram(program);
     if (file === undefined) {
-      throw new StepError(
-        `${program.package} was installed but none of ${program.names.join(", ")} is on PATH: set ${program.variable}`,
-      );
+      const absent =
+        program.folder === undefined
+          ? `none of ${program.names.join(", ")} is on PATH`
+          : `there is no ${program.folder}`;
+      throw new StepError(`${program.package} was installed but ${absent}: set ${program.variable}`);
     }
     found[program.variable] = file;
   }

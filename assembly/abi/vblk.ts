@@ -6,17 +6,19 @@
  *   piece        0 len u32 | 4 padding | 8 ptr u64
  *   completion   0 tag u32 | 4 status s32 | 8 value u64
  *   info         0 flags u32 | 4 block_size u32 | 8 capacity u64 | 16 max_pieces u32 | 20 max_length u32
- *               24 max_bulk u32 | 28 queue_depth u32 | 32 reserved, 32 bytes
+ *               24 max_bulk u32 | 28 queue_depth u32 | 32 max_queues u32 | 36 reserved, 28 bytes
  * ```
  */
 
 /** Version that DEVOPEN must ask for. */
 export const VBLK_VERSION = 1;
 
-/** Segment: the request ring. */
+/** Segment: the request ring of the first queue. */
 export const VBLK_QUEUE_REQUEST = 0;
-/** Segment: the completion ring. */
+/** Segment: the completion ring of the first queue. */
 export const VBLK_QUEUE_COMPLETION = 1;
+/** Segments of a queue: those of queue q are `q * VBLK_QUEUE_SEGMENTS + VBLK_QUEUE_REQUEST`, and so on. */
+export const VBLK_QUEUE_SEGMENTS = 2;
 
 /** Call: read the device's properties and limits ({@link VBLK_INFO_SIZE} bytes). */
 export const VBLK_QUERY = 0;
@@ -40,6 +42,8 @@ export const VBLK_INFO_OFF_MAX_LENGTH = 20;
 export const VBLK_INFO_OFF_MAX_BULK = 24;
 /** Offset of the 32-bit `queue_depth`. */
 export const VBLK_INFO_OFF_QUEUE_DEPTH = 28;
+/** Offset of the 32-bit `max_queues`: queues that a session may have; 0 means one. */
+export const VBLK_INFO_OFF_MAX_QUEUES = 32;
 
 /** `flags` of info: nothing that changes data is accepted. */
 export const VBLK_INFO_READ_ONLY = 1;
@@ -113,6 +117,10 @@ export const VBLK_EVENT_RESIZE = 1;
 export const VBLK_MAX_DEPTH = 1024;
 /** Requests that may be outstanding when nobody says otherwise. */
 export const VBLK_DEFAULT_DEPTH = 64;
+/** Most queues that a device may allow. */
+export const VBLK_MAX_QUEUES = 16;
+/** Queues that a session may have when nobody says otherwise. */
+export const VBLK_DEFAULT_QUEUES = 4;
 /** Longest read or write of this host, in bytes. */
 export const VBLK_MAX_LENGTH = 0x100000;
 /** Longest discard or write-zeroes of this host, in bytes. */

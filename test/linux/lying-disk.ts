@@ -26,6 +26,7 @@ export interface LyingInfo {
   maxLength: number;
   maxBulk: number;
   depth: number;
+  queues?: number;
 }
 
 /** An answer, right or wrong. */
@@ -33,10 +34,28 @@ export interface Answer {
   tag: number;
   status: number;
   value: bigint;
+  /** By which queue; that of the request when it is left out. */
+  queue?: number;
 }
 
 /** What the disk makes of a request; "let go" gives the completion ring up, and answers nothing. */
-export type Liar = (request: { tag: number; op: number; length: number }) => Answer[] | "let go";
+export type Liar = (request: LyingRequest) => Answer[] | "let go";
+
+/** What a request says. */
+export interface LyingRequest {
+  queue: number;
+  tag: number;
+  op: number;
+  length: number;
+}
+
+/** A queue of the disk. */
+interface LyingQueue {
+  requests: Queue | null;
+  completions: Queue | null;
+  signal: HostSignal | null;
+  readonly waiting: Answer[];
+}
 
 /** A class whose one device says what it is told to. @param lie - gets each request, and says what is answered */
 export function lyingDiskClass(name: string, info: LyingInfo, lie: Liar): DeviceClass {
@@ -64,27 +83,31 @@ export function lyingDiskClass(name: string, info: LyingInfo, lie: Liar): Device
 }
 
 class LyingConnection implements Connection {
-  #requests: Queue | null = null;
-  #completions: Queue | null = null;
-  #signal: HostSignal | null = null;
+  readonly #queues: LyingQueue[];
   #timer: ReturnType<typeof setInterval> | null = null;
   #table: BurstTable | null = null;
-  #waiting: Answer[] = [];
 
   constructor(
     private readonly memory: MemorySpace,
     private readonly scheduler: Scheduler,
     private readonly info: LyingInfo,
     private readonly lie: Liar,
-  ) {}
+  ) {
+    this.#queues = Array.from({ length: info.queues ?? 1 }, () => ({
+      requests: null,
+      completions: null,
+      signal: null,
+      waiting: [],
+    }));
+  }
 
   call(_func: number, gpa: number): number {
     const bytes = new Uint8Array(INFO_SIZE);
     const view = new DataView(bytes.buffer);
-    const { blockSize, sectors, maxPieces, maxLength, maxBulk, depth } = this.info;
+    const { blockSize, sectors, maxPieces, maxLength, maxBulk, depth, queues = 0 } = this.info;
     view.setUint32(4, blockSize, true);
     view.setBigUint64(8, sectors, true);
-    for (const [n, value] of [maxPieces, maxLength, maxBulk, depth].entries())
+    for (const [n, value] of [maxPieces, maxLength, maxBulk, depth, queues].entries())
       view.setUint32(16 + 4 * n, value, true);
     this.memory.copyTo(gpa, bytes);
     return 0;
@@ -92,24 +115,21 @@ class LyingConnection implements Connection {
 
   shm(id: number, { gpa, length, memory }: SharedSegment, signal: HostSignal | null): number {
     this.#table ??= BurstTable.allocate(memory, BURST);
-    const role = id === 0 ? "southFeed" : "southReceive";
-    const queue = Queue.attach(memory, { gpa, length, role });
-    if (id === 0) this.#requests = queue;
+    const pair = this.#queues[id >> 1]!;
+    if (id % 2 === 0) pair.requests = Queue.attach(memory, { gpa, length, role: "southFeed" });
     else {
-      this.#completions = queue;
-      this.#signal = signal;
-      this.#timer = setInterval(() => {
+      pair.completions = Queue.attach(memory, { gpa, length, role: "southReceive" });
+      pair.signal = signal;
+      this.#timer ??= setInterval(() => {
         this.scheduler.post(() => {
-          this.#look();
+          this.#queues.forEach((queue, number) => this.#look(queue, number));
         });
       }, LOOK_MS);
     }
     return 0;
   }
 
-  #look(): void {
-    const requests = this.#requests;
-    const completions = this.#completions;
+  #look({ requests, completions, signal, waiting }: LyingQueue, queue: number): void {
     const table = this.#table;
     if (requests === null || completions === null || table === null) return;
     const n = requests.peek("inuse", table, BURST);
@@ -119,19 +139,14 @@ class LyingConnection implements Connection {
       const tag = record.getUint32(0, true);
       const op = record.getUint32(4, true);
       const length = Number(record.getBigUint64(24, true));
-      const answers = this.lie({ tag, op, length });
-      if (answers === "let go") this.#signal?.release();
-      else this.#waiting.push(...answers);
+      const answers = this.lie({ queue, tag, op, length });
+      if (answers === "let go") signal?.release();
+      else for (const answer of answers) this.#queues[answer.queue ?? queue]!.waiting.push(answer);
     }
     if (n > 0) requests.release("inuse", null, n, BURST_SIGNAL);
-    const posted = completions.reserve(
-      "inuse",
-      table,
-      Math.min(BURST, this.#waiting.length),
-      RESERVE_BUFFERS,
-    );
+    const posted = completions.reserve("inuse", table, Math.min(BURST, waiting.length), RESERVE_BUFFERS);
     for (let i = 0; i < posted; i++) {
-      const { tag, status, value } = this.#waiting.shift()!;
+      const { tag, status, value } = waiting.shift()!;
       const bytes = new Uint8Array(16);
       const view = new DataView(bytes.buffer);
       view.setUint32(0, tag, true);
@@ -141,18 +156,19 @@ class LyingConnection implements Connection {
     }
     if (posted > 0) {
       completions.commit("inuse", null, posted, BURST_SIGNAL);
-      this.#signal?.notify();
+      signal?.notify();
     }
   }
 
   close(): void {
     if (this.#timer !== null) clearInterval(this.#timer);
-    this.#requests?.close();
-    this.#completions?.close();
+    for (const queue of this.#queues) {
+      queue.requests?.close();
+      queue.completions?.close();
+      queue.signal?.release();
+      queue.requests = queue.completions = null;
+    }
     this.#table?.close();
-    this.#requests = null;
-    this.#completions = null;
     this.#table = null;
-    this.#signal?.release();
   }
 }

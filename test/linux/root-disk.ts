@@ -1,7 +1,7 @@
 /** File systems for a Linux guest's disks, made with e2fsprogs and read back with it, and an initramfs that makes one the root. */
 import { execFile } from "node:child_process";
 import { chmod, copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { newc } from "../../scripts/newc.mjs";
 import type { Pieces } from "../../examples/linux/pieces.js";
@@ -10,12 +10,12 @@ const run = promisify(execFile);
 /** What e2fsck ends with when it has changed something. */
 const CORRECTED = 1;
 
-/** A tool, as `npm test` found it. */
-function tool(variable: string): string {
+/** A tool, as `npm test` found it. @param packages - where it comes from, for messages */
+export function tool(variable: string, packages = "e2fsprogs"): string {
   const file = process.env[variable];
   if (file === undefined || file === "")
     throw new Error(
-      `${variable} is not set: start the test with npm test, or set it to the tool of e2fsprogs`,
+      `${variable} is not set: start the test with npm test, or set it to what ${packages} has under that name`,
     );
   return file;
 }
@@ -141,14 +141,27 @@ export async function emptyFileSystem(folder: string, size: number): Promise<Buf
   return makeFileSystem(root, join(folder, "empty-image"), size);
 }
 
-/** An ext4 file system with busybox and an init. @param folder - for what is needed to make it */
-export async function rootFileSystem({ sources }: Pieces, folder: string, size: number): Promise<Buffer> {
+/**
+ * An ext4 file system with busybox and an init.
+ * @param folder - for what is needed to make it
+ * @param files - what else is on it
+ */
+export async function rootFileSystem(
+  { sources }: Pieces,
+  folder: string,
+  size: number,
+  files: Readonly<Record<string, string | Uint8Array>> = {},
+): Promise<Buffer> {
   const root = join(folder, "root");
   for (const name of ["bin", "sbin", "dev", "proc", "sys", "work"])
     await mkdir(join(root, name), { recursive: true });
   await copyFile(sources.busybox, join(root, "bin/busybox"));
   await writeFile(join(root, "sbin/init"), INIT);
   for (const name of ["bin/busybox", "sbin/init"]) await chmod(join(root, name), 0o755);
+  for (const [name, content] of Object.entries(files)) {
+    await mkdir(dirname(join(root, name)), { recursive: true });
+    await writeFile(join(root, name), content);
+  }
   return makeFileSystem(root, join(folder, "image"), size);
 }
 

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { DISK_DRIVER } from "../../examples/linux/disks.js";
 import { generator } from "../engine/seed.js";
 import { linuxLab, until } from "./fixture.js";
-import { lyingDiskClass, type Answer, type Liar, type LyingInfo } from "./lying-disk.js";
+import { lyingDiskClass, type Answer, type Liar, type LyingInfo, type LyingRequest } from "./lying-disk.js";
 import { SEED } from "./traffic.js";
 
 const GOOD: LyingInfo = {
@@ -25,7 +25,7 @@ const IMPOSSIBLE: [string, Partial<LyingInfo>][] = [
 ];
 const EVENT = 0xffffffff;
 
-const honest = ({ tag, op, length }: { tag: number; op: number; length: number }): Answer[] => [
+const honest = ({ tag, op, length }: Omit<LyingRequest, "queue">): Answer[] => [
   { tag, status: 0, value: BigInt(op === 2 ? 0 : length) },
 ];
 
@@ -63,7 +63,7 @@ describe(`a host that lies about its disk (seed ${SEED}, VBUS_SEED=n to repeat)`
     expect(await diskThere()).toBe(false);
   });
 
-  it.each<[string, (request: { tag: number; op: number; length: number }) => Answer]>([
+  it.each<[string, (request: LyingRequest) => Answer]>([
     [
       "says less was done than was asked for",
       ({ tag, length }) => ({ tag, status: 0, value: BigInt(length - 1) }),
@@ -125,6 +125,23 @@ describe(`a host that lies about its disk (seed ${SEED}, VBUS_SEED=n to repeat)`
       await machine.run("dd if=/dev/vblk0 of=/dev/null bs=64k 2>/dev/null");
       await machine.run("dd if=/dev/zero of=/dev/vblk0 bs=64k count=16 conv=fsync 2>/dev/null");
     }
+    expect(await machine.check("dmesg")).toMatch(/answers to nothing/);
+  });
+
+  it("is not believed when it answers by another queue", async () => {
+    const { machine } = lab();
+    await machine.check("rmmod vblk && insmod /lib/vbus/vblk.ko read_queues=1 && dmesg -c >/dev/null");
+    const wrong = new Set<number>();
+    plugLiar({ ...GOOD, queues: 2 }, (request) => {
+      wrong.add(request.queue);
+      const [truth] = honest(request);
+      const answer = { ...truth!, queue: 1 - request.queue, status: -5 };
+      return [answer, truth!];
+    });
+    await until("the disk", diskThere);
+    await machine.check("dd if=/dev/vblk0 of=/dev/null bs=64k 2>/dev/null"); // without an error
+    await machine.check("dd if=/dev/zero of=/dev/vblk0 bs=64k count=16 conv=fsync 2>/dev/null");
+    expect([...wrong].sort(), "queues that were used").toEqual([0, 1]);
     expect(await machine.check("dmesg")).toMatch(/answers to nothing/);
   });
 });

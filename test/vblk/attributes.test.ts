@@ -34,6 +34,7 @@ describe("attributes of a disk", () => {
     expect(machine.attribute("serial")).toBe("disk0");
     expect(machine.attribute("backend")).toBe("controlled");
     expect(machine.attribute("queue_depth")).toBe("64");
+    expect(machine.attribute("max_queues")).toBe("4");
     expect(machine.attribute("queues")).toBe("null");
     expect(machine.statistics()).toMatchObject({ requests: 0 });
   });
@@ -43,6 +44,8 @@ describe("attributes of a disk", () => {
       expect(thrown(() => machine.set("size", size))).toBe("EINVAL");
     for (const depth of ["0", "1025", "x"])
       expect(thrown(() => machine.set("queue_depth", depth))).toBe("EINVAL");
+    for (const queues of ["0", "17", "1.5"])
+      expect(thrown(() => machine.set("max_queues", queues))).toBe("EINVAL");
     for (const serial of ["x".repeat(21), "ü", "a\tb"])
       expect(thrown(() => machine.set("serial", serial))).toBe("EINVAL");
     for (const name of ["backend", "statistics", "queues"])
@@ -53,6 +56,7 @@ describe("attributes of a disk", () => {
   it("that guests rely on do not change while one has it open", async () => {
     const { bus } = await machine.addGuest();
     expect(thrown(() => machine.set("queue_depth", "8"))).toBe("EBUSY");
+    expect(thrown(() => machine.set("max_queues", "8"))).toBe("EBUSY");
     expect(thrown(() => machine.set("read_only", "1"))).toBe("EBUSY");
     await bus.close();
     machine.set("queue_depth", "8");

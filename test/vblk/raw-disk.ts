@@ -4,6 +4,7 @@ import {
   VBLK_QUERY,
   VBLK_QUEUE_COMPLETION,
   VBLK_QUEUE_REQUEST,
+  VBLK_QUEUE_SEGMENTS,
   VBLK_VERSION,
 } from "vbus/abi";
 import type { BusEvent, Client } from "vbus/bus";
@@ -48,22 +49,27 @@ let members = 0;
 export class RawDisk {
   readonly memory: GuestMemory;
   readonly client: Client;
+  /** The host's view of the memory. */
+  readonly host: MemorySpace;
   handle = 0;
+  /** The queue that everything works on, see {@link RawDisk.use}. */
+  queue = 0;
   request!: RawRing;
   completion!: RawRing;
+  readonly #others = new Map<number, { request: RawRing; completion: RawRing; completions: number }>();
   /** 1 MiB for data. */
   readonly data: number;
   readonly records: number;
-  readonly completions: number;
+  completions: number;
   readonly table: BurstTable;
 
   constructor(machine: DiskMachine) {
     const init = allocateGuestMemory({ size: 2 << 20, arenaSize: 1 << 18 });
     this.memory = GuestMemory.openSync(init);
-    const host = MemorySpace.attachSync(init.memory, init.layout.hostArena, init.layout.regions);
+    this.host = MemorySpace.attachSync(init.memory, init.layout.hostArena, init.layout.regions);
     const member = `raw${members++}`;
     machine.bus.admit(member);
-    this.client = machine.bus.openClient({ member, memory: host });
+    this.client = machine.bus.openClient({ member, memory: this.host });
     this.client.listen();
     this.data = this.memory.ram.allocate(1 << 20, 64);
     this.records = this.memory.ram.allocate(64 * 512, 64);
@@ -93,13 +99,27 @@ export class RawDisk {
     return this.client.shm(this.handle, id, ring.gpa, ring.length, signal, 0);
   }
 
+  /** From now on everything works on another queue, with the rings that it has got by then or gets by {@link RawDisk.rings}. */
+  use(queue: number): this {
+    const { request, completion, completions } = this;
+    this.#others.set(this.queue, { request, completion, completions });
+    const completionsOfItsOwn = (): number => this.memory.ram.allocate(64 * VBLK_COMPLETION_SIZE, 64);
+    Object.assign(this, this.#others.get(queue) ?? { completions: completionsOfItsOwn() }, { queue });
+    return this;
+  }
+
   /** Both rings; completion buffers are posted when `post`. */
   rings(count = 64, completions = 64, post = true): void {
     const request = this.ring("northFeed", count);
-    this.request = { ...request, signal: this.share(VBLK_QUEUE_REQUEST, request) };
+    this.request = { ...request, signal: this.share(this.#segment + VBLK_QUEUE_REQUEST, request) };
     const completion = this.ring("northReceive", completions);
-    this.completion = { ...completion, signal: this.share(VBLK_QUEUE_COMPLETION, completion) };
+    const signal = this.share(this.#segment + VBLK_QUEUE_COMPLETION, completion);
+    this.completion = { ...completion, signal };
     if (post) this.post(completions);
+  }
+
+  get #segment(): number {
+    return this.queue * VBLK_QUEUE_SEGMENTS;
   }
 
   /** Posts n completion buffers. */

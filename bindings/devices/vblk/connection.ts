@@ -9,6 +9,7 @@ import {
   VBLK_INFO_OFF_MAX_BULK,
   VBLK_INFO_OFF_MAX_LENGTH,
   VBLK_INFO_OFF_MAX_PIECES,
+  VBLK_INFO_OFF_MAX_QUEUES,
   VBLK_INFO_OFF_QUEUE_DEPTH,
   VBLK_INFO_READ_ONLY,
   VBLK_INFO_SIZE,
@@ -17,8 +18,9 @@ import {
   VBLK_MAX_DEPTH,
   VBLK_MAX_LENGTH,
   VBLK_MAX_PIECES,
+  VBLK_MAX_QUEUES,
   VBLK_QUERY,
-  VBLK_QUEUE_COMPLETION,
+  VBLK_QUEUE_SEGMENTS,
   VBLK_QUEUE_REQUEST,
   VBLK_SECTOR_SIZE,
   VBLK_TAG_EVENT,
@@ -31,7 +33,7 @@ import type {
   SessionQueue,
   SharedSegment,
 } from "../../bus/types.js";
-import type { Queue, QueueCounters } from "../../engine/queue.js";
+import type { QueueCounters } from "../../engine/queue.js";
 import { errorCode, negatedErrno, VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
@@ -39,11 +41,11 @@ import { shownQueues } from "../queues.js";
 import { SessionRings } from "../session-rings.js";
 import { StateError } from "../../state/error.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
-import { CompletionSide, type Completion, type CompletionOwner } from "./completions.js";
+import type { Completion } from "./completions.js";
 import type { Medium } from "./medium.js";
 import type { Operation } from "./operations.js";
 import { checkRequest, type BlockRequest, type Limits } from "./request.js";
-import { RequestSide, type RequestOwner } from "./requests.js";
+import { RingPair, type BlockRing, type PairOwner } from "./ring-pair.js";
 import type { VblkStatistics } from "./statistics.js";
 
 /** What a connection needs of its device. */
@@ -58,10 +60,12 @@ export interface VblkEnvironment {
   readonly readOnly: boolean;
   /** Requests that may be outstanding. Fixed while a guest has the device open. */
   readonly queueDepth: number;
+  /** Queues that a session may have. Fixed while a guest has the device open. */
+  readonly maxQueues: number;
   /** The serial number: up to 20 characters of ASCII. */
   readonly serial: string;
   /** The guest broke a ring (EPROTO), or the host failed at it; told once for each ring. */
-  ringFailed(ring: "request" | "completion", error: unknown): void;
+  ringFailed(ring: BlockRing, queue: number, error: unknown): void;
   /** An operation of the back end ended: null, or what it rejected with. */
   backendDid(error: unknown): void;
   /** The session ended. */
@@ -75,7 +79,7 @@ const BUFFER_MIN = 4096;
  * One session of a guest with a block device (`docs/abi/vblk.md`). Data passes through buffers of the host, one for each tag, so
  * that a back end never sees guest memory and guest memory is never touched after {@link VblkConnection.close}.
  */
-export class VblkConnection implements Connection, RequestOwner, CompletionOwner, Limits {
+export class VblkConnection implements Connection, PairOwner, Limits {
   readonly scheduler: Scheduler;
   readonly discards: boolean;
   readonly readOnly: boolean;
@@ -83,9 +87,7 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
   /** 1: the tag is outstanding. */
   readonly #tags: Uint8Array;
   readonly #buffers: (Uint8Array<ArrayBuffer> | undefined)[] = [];
-  #requests: RequestSide | null = null;
-  #completions: CompletionSide | null = null;
-  readonly #sessionRings: SessionRings;
+  readonly #pairs: readonly RingPair[];
   #outstanding = 0;
   #closed = false;
 
@@ -93,12 +95,16 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     private readonly memory: MemorySpace,
     private readonly environment: VblkEnvironment,
   ) {
-    this.#sessionRings = new SessionRings(memory);
     this.scheduler = environment.scheduler;
     this.readOnly = environment.readOnly;
     this.discards = environment.medium.backend.discard !== undefined && !environment.readOnly;
     this.#depth = environment.queueDepth;
     this.#tags = new Uint8Array(this.#depth);
+    const rings = new SessionRings(memory);
+    this.#pairs = Array.from(
+      { length: environment.maxQueues },
+      (_, index) => new RingPair(index, rings, this),
+    );
   }
 
   /** Size of the medium in bytes, now. */
@@ -106,17 +112,23 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     return this.environment.medium.size;
   }
 
-  /** Counters of the rings that are there, by this side. */
-  queueCounters(): { request: QueueCounters | null; completion: QueueCounters | null } {
-    return {
-      request: this.#requests?.counters() ?? null,
-      completion: this.#completions?.counters() ?? null,
-    };
+  /** Queues that may be in use: the first always, of others those that have a ring. */
+  get #usedPairs(): RingPair[] {
+    return this.#pairs.filter(
+      (pair) => pair.index === 0 || Object.values(pair.shown).some((side) => side !== null),
+    );
+  }
+
+  /** Counters of the rings, by this side: `request`, `completion`, `request1`, `completion1` …; null for one that is not there. */
+  queueCounters(): Record<string, QueueCounters | null> {
+    return Object.assign({}, ...this.#usedPairs.map((pair) => pair.counters())) as ReturnType<
+      VblkConnection["queueCounters"]
+    >;
   }
 
   /** {@inheritDoc Connection.queues} */
   queues(): readonly SessionQueue[] {
-    return shownQueues({ request: this.#requests, completion: this.#completions });
+    return this.#pairs.flatMap((pair) => shownQueues(pair.shown));
   }
 
   /** {@inheritDoc Connection.call} */
@@ -138,41 +150,26 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     view.setUint32(VBLK_INFO_OFF_MAX_LENGTH, VBLK_MAX_LENGTH, true);
     view.setUint32(VBLK_INFO_OFF_MAX_BULK, VBLK_MAX_BULK, true);
     view.setUint32(VBLK_INFO_OFF_QUEUE_DEPTH, this.#depth, true);
+    view.setUint32(VBLK_INFO_OFF_MAX_QUEUES, this.#pairs.length, true);
     this.memory.copyTo(gpa, info);
     return 0;
   }
 
   /** {@inheritDoc Connection.shm} */
   shm(id: number, segment: SharedSegment, signal: HostSignal | null): number {
-    switch (id) {
-      case VBLK_QUEUE_REQUEST:
-        if (this.#requests !== null) throw new VbusError("EEXIST", "there is a request ring already");
-        this.#requests = this.#sessionRings.attach(segment, signal, "southFeed", this.#buildRequests);
-        break;
-      case VBLK_QUEUE_COMPLETION:
-        if (this.#completions !== null) throw new VbusError("EEXIST", "there is a completion ring already");
-        this.#completions = this.#sessionRings.attach(
-          segment,
-          signal,
-          "southReceive",
-          this.#buildCompletions,
-        );
-        break;
-      default:
-        throw new VbusError("EINVAL", `vblk has no segment ${id}`);
-    }
-    // a request needs a place for its completion, so nothing is taken before both are there
-    if (this.#completions !== null) this.#requests?.start();
+    const pair = this.#pairs[Math.floor(id / VBLK_QUEUE_SEGMENTS)];
+    if (pair === undefined) throw new VbusError("EINVAL", `vblk has no segment ${id}`);
+    pair.share(id % VBLK_QUEUE_SEGMENTS === VBLK_QUEUE_REQUEST ? "request" : "completion", segment, signal);
     return 0;
   }
 
-  /** {@inheritDoc RequestOwner.isFree} */
+  /** As `PairOwner.isFree` says. */
   isFree(tag: number): boolean {
     return this.#tags[tag] === 0;
   }
 
-  /** {@inheritDoc RequestOwner.take} */
-  take(tag: number, view: DataView, size: number): void {
+  /** As `PairOwner.take` says. */
+  take(pair: RingPair, tag: number, view: DataView, size: number): void {
     const { statistics, medium } = this.environment;
     this.#tags[tag] = 1;
     this.#outstanding++;
@@ -180,23 +177,23 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     statistics.outstanding++;
     const request = checkRequest(view, size, this, this.memory);
     if (typeof request === "number") {
-      this.#completions?.post({ tag, status: request, value: 0 });
+      pair.post({ tag, status: request, value: 0 });
       return;
     }
     statistics.operations[request.operation]++;
-    if (request.operation === "getId") this.#answerId(request);
-    else medium.operations.submit(this.#operation(request));
+    if (request.operation === "getId") this.#answerId(pair, request);
+    else medium.operations.submit(this.#operation(pair, request));
   }
 
-  #answerId(request: BlockRequest): void {
+  #answerId(pair: RingPair, request: BlockRequest): void {
     const id = new Uint8Array(VBLK_ID_SIZE);
     const { serial } = this.environment;
     for (let i = 0; i < serial.length; i++) id[i] = serial.charCodeAt(i);
-    this.#complete(request, this.#scatter(request, id));
+    this.#complete(pair, request, this.#scatter(request, id));
   }
 
   /** A request as work for the back end. It touches guest memory only when it starts and when it has ended. */
-  #operation(request: BlockRequest): Operation {
+  #operation(pair: RingPair, request: BlockRequest): Operation {
     const { backend } = this.environment.medium;
     const { tag, operation, offset, length, forced } = request;
     const buffer = (): Uint8Array<ArrayBuffer> => this.#buffer(tag, length);
@@ -226,7 +223,7 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
       kind: operation === "read" ? "read" : "change",
       run: work[operation],
       done: (error) => {
-        this.#done(request, error);
+        this.#done(pair, request, error);
       },
     };
   }
@@ -263,25 +260,25 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     return 0;
   }
 
-  #done(request: BlockRequest, error: unknown): void {
+  #done(pair: RingPair, request: BlockRequest, error: unknown): void {
     const guestFault = error instanceof VbusError && error.code === "EFAULT";
     if (!guestFault) this.environment.backendDid(error);
     if (this.#closed) return; // the memory is somebody else's by now
     let status = error === null ? 0 : statusOf(error);
     if (status === 0 && request.operation === "read")
       status = this.#scatter(request, this.#buffer(request.tag, request.length));
-    this.#complete(request, status);
+    this.#complete(pair, request, status);
   }
 
-  #complete(request: BlockRequest, status: number): void {
+  #complete(pair: RingPair, request: BlockRequest, status: number): void {
     const { statistics } = this.environment;
     const { tag, operation, length } = request;
     if (status === 0 && operation === "read") statistics.bytesRead += length;
     if (status === 0 && operation === "write") statistics.bytesWritten += length;
-    this.#completions?.post({ tag, status, value: status === 0 ? length : 0 });
+    pair.post({ tag, status, value: status === 0 ? length : 0 });
   }
 
-  /** {@inheritDoc CompletionOwner.delivered} */
+  /** As `PairOwner.delivered` says. */
   delivered({ tag, status }: Completion): void {
     const { statistics } = this.environment;
     if (tag === VBLK_TAG_EVENT) {
@@ -300,22 +297,16 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
     statistics.errors[code] = (statistics.errors[code] ?? 0) + 1;
   }
 
-  /** {@inheritDoc CompletionOwner.congested} */
+  /** As `PairOwner.congested` says. */
   congested(): void {
     this.environment.statistics.congested++;
   }
 
-  /** {@inheritDoc RequestOwner.failed} */
-  failed(ring: "request" | "completion", error: unknown): void {
+  /** As `PairOwner.failed` says. */
+  failed(pair: RingPair, ring: BlockRing, error: unknown): void {
     if (ring === "request") this.environment.statistics.violations++;
-    else this.#requests?.stop(); // nothing could be answered any more
-    this.environment.ringFailed(ring, error);
+    this.environment.ringFailed(ring, pair.index, error);
   }
-
-  readonly #buildRequests = (queue: Queue, signal: HostSignal): RequestSide =>
-    new RequestSide(queue, signal, this);
-  readonly #buildCompletions = (queue: Queue, signal: HostSignal): CompletionSide =>
-    new CompletionSide(queue, signal, this);
 
   /** {@inheritDoc Connection.settle} */
   async settle(): Promise<void> {
@@ -325,19 +316,16 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
 
   /** {@inheritDoc Connection.resume} */
   resume(): void {
-    this.#completions?.resume();
-    if (this.#completions !== null) this.#requests?.start();
+    for (const pair of this.#pairs) pair.resume();
   }
 
   /** {@inheritDoc Connection.save} */
   save(signals: SavedSignals): StateValue {
-    const number = (side: object): number => this.#sessionRings.signalOf(side, signals);
     return {
       depth: this.#depth,
       readOnly: this.readOnly,
       medium: this.environment.medium.save(),
-      requests: this.#requests && { signal: number(this.#requests), ring: this.#requests.save() },
-      completions: this.#completions && { signal: number(this.#completions), ring: this.#completions.save() },
+      queues: this.#pairs.map((pair) => pair.save(signals)),
     };
   }
 
@@ -369,42 +357,32 @@ export class VblkConnection implements Connection, RequestOwner, CompletionOwner
         "the guest knows this disk with another depth, or otherwise writable; give the device the attributes that it had",
       );
     medium.check(state.get("medium"));
-    const failed = (ring: StateReader): boolean => ring.get("failed").boolean();
-    const rings = this.#sessionRings;
-    const completions = rings.restore(
-      state,
-      "completions",
-      signals,
-      "southReceive",
-      this.#buildCompletions,
-      failed,
-    );
-    this.#completions = completions?.side ?? null;
-    const requests = rings.restore(state, "requests", signals, "southFeed", this.#buildRequests, failed);
-    this.#requests = requests?.side ?? null;
-    requests?.side.restore(failed(requests.saved.get("ring")));
-    for (const tag of completions?.side.restore(completions.saved.get("ring")) ?? []) {
-      if (this.#tags[tag] !== 0) state.fail(`a completion for request ${tag}, which is none`);
-      this.#tags[tag] = 1;
-      this.#outstanding++;
-      statistics.outstanding++;
+    for (const [index, saved] of state.get("queues").items(VBLK_MAX_QUEUES).entries()) {
+      const pair = this.#pairs[index];
+      if (pair === undefined)
+        throw new StateError(
+          "mismatch",
+          "the guest knows this disk with more queues; give the device its max_queues",
+        );
+      for (const tag of pair.restore(saved, signals)) {
+        if (this.#tags[tag] !== 0) state.fail(`a completion for request ${tag}, which is none`);
+        this.#tags[tag] = 1;
+        this.#outstanding++;
+        statistics.outstanding++;
+      }
     }
-    if (this.#outstanding > 0 && requests === null) state.fail("completions without a ring of requests");
   }
 
   /** The medium has another size. */
   resized(): void {
-    this.#completions?.postEvent(VBLK_EVENT_RESIZE, this.size / VBLK_SECTOR_SIZE);
+    this.#pairs[0]?.postEvent(VBLK_EVENT_RESIZE, this.size / VBLK_SECTOR_SIZE);
   }
 
   /** {@inheritDoc Connection.close} */
   close(): void {
     const { medium, statistics } = this.environment;
     this.#closed = true;
-    this.#requests?.close();
-    this.#completions?.close();
-    this.#requests = null;
-    this.#completions = null;
+    for (const pair of this.#pairs) pair.close();
     this.#buffers.length = 0; // operations under way keep what they use, and no more
     medium.operations.cancel(this);
     statistics.cancelled += this.#outstanding;

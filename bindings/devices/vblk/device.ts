@@ -1,7 +1,9 @@
 import {
   VBLK_DEFAULT_DEPTH,
+  VBLK_DEFAULT_QUEUES,
   VBLK_ID_SIZE,
   VBLK_MAX_DEPTH,
+  VBLK_MAX_QUEUES,
   VBLK_VERSION,
 } from "../../../assembly/abi/vblk.js";
 import type {
@@ -16,12 +18,14 @@ import type {
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import { wholeNumber } from "../attributes.js";
 import { restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { BlockBackend } from "./backend.js";
 import { VblkConnection, type VblkEnvironment } from "./connection.js";
 import { Medium } from "./medium.js";
+import type { BlockRing } from "./ring-pair.js";
 import { emptyStatistics, type VblkStatistics } from "./statistics.js";
 
 /** How a block device class is set up. */
@@ -36,7 +40,7 @@ export interface VblkClassOptions {
 }
 
 /** Attributes that are saved. The size is the medium's, which is not saved and has to be the same. */
-const SAVED = ["read_only", "serial", "queue_depth"];
+const SAVED = ["read_only", "serial", "queue_depth", "max_queues"];
 /** Type of the interface that drivers match. */
 const INTERFACE_TYPE = "virtual-block";
 
@@ -55,6 +59,7 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
   readonly attributes: ReadonlyMap<string, Attribute>;
   readonly medium: Medium;
   queueDepth = VBLK_DEFAULT_DEPTH;
+  maxQueues = VBLK_DEFAULT_QUEUES;
   readOnly: boolean;
   serial: string;
   /** The back end failed the last time; told already. */
@@ -76,7 +81,7 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
         {
           get: () => String(this.medium.size),
           set: (text) => {
-            this.#resize(whole(text, 0, Number.MAX_SAFE_INTEGER));
+            this.#resize(wholeNumber(text, 0, Number.MAX_SAFE_INTEGER));
           },
         },
       ],
@@ -85,7 +90,7 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
         {
           get: () => (this.readOnly ? "1" : "0"),
           set: (text) => {
-            this.#setReadOnly(whole(text, 0, 1) === 1);
+            this.#setReadOnly(wholeNumber(text, 0, 1) === 1);
           },
         },
       ],
@@ -104,10 +109,21 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
         {
           get: () => String(this.queueDepth),
           set: (text) => {
-            const depth = whole(text, 1, VBLK_MAX_DEPTH);
+            const depth = wholeNumber(text, 1, VBLK_MAX_DEPTH);
             this.#requireClosed("queue_depth");
             this.queueDepth = depth;
             this.medium.operations.limit = depth;
+          },
+        },
+      ],
+      [
+        "max_queues",
+        {
+          get: () => String(this.maxQueues),
+          set: (text) => {
+            const queues = wholeNumber(text, 1, VBLK_MAX_QUEUES);
+            this.#requireClosed("max_queues");
+            this.maxQueues = queues;
           },
         },
       ],
@@ -187,10 +203,10 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
     return (this.#connection = VblkConnection.restore(memory, this, state, signals));
   }
 
-  ringFailed(ring: "request" | "completion", error: unknown): void {
+  ringFailed(ring: BlockRing, queue: number, error: unknown): void {
     const guilty = error instanceof VbusError && error.code === "EPROTO";
     this.context.report(
-      `${this.context.name}: ${guilty ? "the guest broke" : "the host failed at"} the ${ring} ring; it works again once the guest reopens the device`,
+      `${this.context.name}: ${guilty ? "the guest broke" : "the host failed at"} the ${ring} ring${queue === 0 ? "" : ` of queue ${queue}`}; it works again once the guest reopens the device`,
       error,
     );
   }
@@ -211,12 +227,4 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
         this.context.report(`${this.context.name}: ${this.backend.description} could not be closed`, error);
     });
   }
-}
-
-/** A whole number in a range. @throws VbusError EINVAL */
-function whole(text: string, min: number, max: number): number {
-  const value = /^\d{1,16}$/.test(text) ? Number(text) : NaN;
-  if (!(value >= min && value <= max))
-    throw new VbusError("EINVAL", `"${text}": write a whole number from ${min} to ${max}`);
-  return value;
 }

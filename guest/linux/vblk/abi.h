@@ -10,8 +10,10 @@
 #define VBLK_TYPE		"virtual-block"
 #define VBLK_VERSION		1
 
+/* Segments of a queue; those of queue q are VBLK_QUEUE_SEGMENTS * q further on. */
 #define VBLK_QUEUE_REQUEST	0
 #define VBLK_QUEUE_COMPLETION	1
+#define VBLK_QUEUE_SEGMENTS	2
 
 #define VBLK_QUERY		0
 
@@ -27,7 +29,8 @@ struct vblk_info {
 	__le32 max_length;
 	__le32 max_bulk;
 	__le32 queue_depth;
-	__u8 reserved[32];
+	__le32 max_queues;
+	__u8 reserved[28];
 };
 
 static_assert(sizeof(struct vblk_info) == 64);

@@ -5,14 +5,14 @@
  */
 #include "vblk.h"
 
-static blk_status_t vblk_status(struct vblk *vblk, s32 status, u64 value,
+static blk_status_t vblk_status(struct vblk_queue *queue, s32 status, u64 value,
 				const struct vblk_cmd *cmd)
 {
 	switch (status) {
 	case 0:
 		if (value == cmd->value)
 			return BLK_STS_OK;
-		vblk->liars++;	/* done, but not all of it */
+		queue->liars++;	/* done, but not all of it */
 		return BLK_STS_IOERR;
 	case -EOPNOTSUPP:
 		return BLK_STS_NOTSUPP;
@@ -23,49 +23,53 @@ static blk_status_t vblk_status(struct vblk *vblk, s32 status, u64 value,
 	}
 }
 
-static void vblk_event(struct vblk *vblk, u32 number, u64 value)
+static void vblk_event(struct vblk_queue *queue, u32 number, u64 value)
 {
+	struct vblk *vblk = queue->vblk;
+
 	/* what is not known may be ignored */
 	if (number != VBLK_EVENT_RESIZE)
 		return;
 	if (value > VBLK_CAPACITY_MAX) {
-		vblk->liars++;
+		queue->liars++;
 		return;
 	}
+	spin_lock(&vblk->lock);
 	vblk->capacity = value;
 	if (vblk->added)
 		schedule_work(&vblk->resize_work);
+	spin_unlock(&vblk->lock);
 }
 
-static void vblk_answer(struct vblk *vblk, u32 tag, u32 status, u64 value)
+static void vblk_answer(struct vblk_queue *queue, u32 tag, u32 status, u64 value)
 {
 	struct vblk_cmd *cmd;
 	struct request *rq;
 
 	if (tag == VBLK_TAG_EVENT) {
-		vblk_event(vblk, status, value);
+		vblk_event(queue, status, value);
 		return;
 	}
-	rq = tag < vblk->caps.depth ? vblk->outstanding[tag] : NULL;
+	rq = tag < queue->vblk->caps.depth ? queue->outstanding[tag] : NULL;
 	if (!rq) {
-		vblk->strays++;
+		queue->strays++;
 		return;
 	}
-	vblk->outstanding[tag] = NULL;
+	queue->outstanding[tag] = NULL;
 	cmd = blk_mq_rq_to_pdu(rq);
-	cmd->status = vblk_status(vblk, status, value, cmd);
+	cmd->status = vblk_status(queue, status, value, cmd);
 	blk_mq_complete_request(rq);
 }
 
 /* Takes the answers that are there, a ring full at most. Under the lock. */
-static void vblk_take_ring(struct vblk *vblk)
+static void vblk_take_ring(struct vblk_queue *queue)
 {
-	struct ioq *ioq = vblk->completions;
+	struct ioq *ioq = queue->completions;
 	u32 n;
 
 	for (n = 0; n < ioq->count; n++) {
 		u32 at = ioq->pos[IOQ_INUSE].head;
-		struct vblk_completion *record = &vblk->records[at];
+		struct vblk_completion *record = &queue->records[at];
 		u32 tag, status;
 		u64 value;
 
@@ -76,7 +80,7 @@ static void vblk_take_ring(struct vblk *vblk)
 		value = le64_to_cpu(READ_ONCE(record->value));
 		/* its place is free for the next before its tag is */
 		ioq_pop(ioq, IOQ_INUSE);
-		vblk_answer(vblk, tag, status, value);
+		vblk_answer(queue, tag, status, value);
 	}
 	if (n)
 		ioq_signal(ioq);	/* rings only if south has a back-log */
@@ -84,42 +88,43 @@ static void vblk_take_ring(struct vblk *vblk)
 
 /**
  * vblk_take - take the answers that are there
- * @vblk: the disk
+ * @queue: by this queue
  */
-void vblk_take(struct vblk *vblk)
+void vblk_take(struct vblk_queue *queue)
 {
 	unsigned long flags;
 
-	spin_lock_irqsave(&vblk->lock, flags);
-	if (!vblk->dead)
-		vblk_take_ring(vblk);
-	spin_unlock_irqrestore(&vblk->lock, flags);
+	spin_lock_irqsave(&queue->lock, flags);
+	if (!READ_ONCE(queue->vblk->dead))
+		vblk_take_ring(queue);
+	spin_unlock_irqrestore(&queue->lock, flags);
 }
 
 /**
  * vblk_notify - the host has answered; interrupt context
- * @priv: the disk
+ * @priv: the queue
  */
 void vblk_notify(void *priv)
 {
-	struct vblk *vblk = priv;
-	struct ioq *ioq = vblk->completions;
+	struct vblk_queue *queue = priv;
+	struct vblk *vblk = queue->vblk;
+	struct ioq *ioq = queue->completions;
 	unsigned long flags;
 	u32 strays, liars;
 
-	spin_lock_irqsave(&vblk->lock, flags);
-	strays = vblk->strays;
-	liars = vblk->liars;
-	while (!vblk->dead) {
+	spin_lock_irqsave(&queue->lock, flags);
+	strays = queue->strays;
+	liars = queue->liars;
+	while (!READ_ONCE(vblk->dead)) {
 		ioq_disable(ioq);
-		vblk_take_ring(vblk);
+		vblk_take_ring(queue);
 		if (!ioq_enable(ioq) ||
 		    !ioq_ours(ioq, ioq->pos[IOQ_INUSE].head))
 			break;
 	}
-	strays = vblk->strays - strays;
-	liars = vblk->liars - liars;
-	spin_unlock_irqrestore(&vblk->lock, flags);
+	strays = queue->strays - strays;
+	liars = queue->liars - liars;
+	spin_unlock_irqrestore(&queue->lock, flags);
 
 	/* not under the lock: what is printed may end up on this disk */
 	if (unlikely(strays || liars))
@@ -128,27 +133,35 @@ void vblk_notify(void *priv)
 				     strays, liars);
 }
 
+static void vblk_fail_queue(struct vblk_queue *queue)
+{
+	unsigned long flags;
+	u32 tag;
+
+	if (!queue->outstanding)
+		return;
+	for (tag = 0; tag < queue->vblk->caps.depth; tag++) {
+		struct request *rq;
+
+		spin_lock_irqsave(&queue->lock, flags);
+		rq = queue->outstanding[tag];
+		queue->outstanding[tag] = NULL;
+		spin_unlock_irqrestore(&queue->lock, flags);
+		if (!rq)
+			continue;
+		((struct vblk_cmd *)blk_mq_rq_to_pdu(rq))->status = BLK_STS_IOERR;
+		blk_mq_complete_request(rq);
+	}
+}
+
 /**
  * vblk_fail_outstanding - end all requests that the host had
  * @vblk: the disk, dead, its device closed
  */
 void vblk_fail_outstanding(struct vblk *vblk)
 {
-	unsigned long flags;
-	u32 tag;
+	u32 i;
 
-	if (!vblk->outstanding)
-		return;
-	for (tag = 0; tag < vblk->caps.depth; tag++) {
-		struct request *rq;
-
-		spin_lock_irqsave(&vblk->lock, flags);
-		rq = vblk->outstanding[tag];
-		vblk->outstanding[tag] = NULL;
-		spin_unlock_irqrestore(&vblk->lock, flags);
-		if (!rq)
-			continue;
-		((struct vblk_cmd *)blk_mq_rq_to_pdu(rq))->status = BLK_STS_IOERR;
-		blk_mq_complete_request(rq);
-	}
+	for (i = 0; i < vblk->count; i++)
+		vblk_fail_queue(&vblk->queues[i]);
 }

@@ -9,9 +9,13 @@
 
 #include "vblk.h"
 
-static unsigned int queues = 1;
+static unsigned int queues;
 module_param(queues, uint, 0444);
-MODULE_PARM_DESC(queues, "hardware queues that the block layer is given (1; at most one per CPU)");
+MODULE_PARM_DESC(queues, "queues of a disk, as far as its device has them (0: one per CPU, which is the most)");
+
+static unsigned int read_queues;
+module_param(read_queues, uint, 0444);
+MODULE_PARM_DESC(read_queues, "more queues, for reads alone (0; at most one per CPU)");
 
 static DEFINE_IDA(vblk_numbers);
 
@@ -110,12 +114,23 @@ static void vblk_die(struct work_struct *work)
 	blk_mark_disk_dead(vblk->disk);
 }
 
+/* One for all at least, and what the device has besides, for reads first. */
+static u32 vblk_count_queues(struct vblk *vblk)
+{
+	u32 most = vblk->caps.max_queues;
+
+	vblk->readers = min3(read_queues, nr_cpu_ids, most - 1);
+	return vblk->readers + min3(queues ?: nr_cpu_ids, nr_cpu_ids,
+				    most - vblk->readers);
+}
+
 static int vblk_tags_create(struct vblk *vblk)
 {
 	struct blk_mq_tag_set *set = &vblk->tag_set;
 
 	set->ops = &vblk_mq_ops;
-	set->nr_hw_queues = clamp(queues, 1U, nr_cpu_ids);
+	set->nr_hw_queues = vblk_count_queues(vblk);
+	set->nr_maps = vblk->readers ? HCTX_TYPE_READ + 1 : 1;
 	set->queue_depth = vblk->caps.depth;
 	set->numa_node = NUMA_NO_NODE;
 	set->cmd_size = vblk_cmd_size(vblk);
@@ -162,7 +177,7 @@ static int vblk_disk_add(struct vblk *vblk)
 		return ret;
 	spin_lock_irqsave(&vblk->lock, flags);
 	vblk->added = true;
-	if (vblk->capacity != get_capacity(disk) && !vblk->dead)
+	if (vblk->capacity != get_capacity(disk) && !READ_ONCE(vblk->dead))
 		schedule_work(&vblk->resize_work);
 	spin_unlock_irqrestore(&vblk->lock, flags);
 	return 0;

@@ -91,17 +91,25 @@ static blk_status_t vblk_describe(const struct vblk *vblk, struct request *rq,
 	return BLK_STS_OK;
 }
 
-/* Signals the host, under the lock. */
-static void vblk_kick(struct vblk *vblk)
+static struct vblk_queue *vblk_queue_of(const struct blk_mq_hw_ctx *hctx)
 {
-	if (!vblk->dead)
-		ioq_signal(vblk->requests);
+	struct vblk *vblk = hctx->queue->queuedata;
+
+	return &vblk->queues[hctx->queue_num];
+}
+
+/* Signals the host, under the queue's lock. */
+static void vblk_kick(struct vblk_queue *queue)
+{
+	if (!READ_ONCE(queue->vblk->dead))
+		ioq_signal(queue->requests);
 }
 
 static blk_status_t vblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 				  const struct blk_mq_queue_data *bd)
 {
-	struct vblk *vblk = hctx->queue->queuedata;
+	struct vblk_queue *queue = vblk_queue_of(hctx);
+	struct vblk *vblk = queue->vblk;
 	struct request *rq = bd->rq;
 	struct vblk_cmd *cmd = blk_mq_rq_to_pdu(rq);
 	struct ioq_ring_desc *desc;
@@ -115,17 +123,17 @@ static blk_status_t vblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 		return status;
 	blk_mq_start_request(rq);
 
-	spin_lock_irqsave(&vblk->lock, flags);
-	if (unlikely(vblk->dead)) {
+	spin_lock_irqsave(&queue->lock, flags);
+	if (unlikely(READ_ONCE(vblk->dead))) {
 		status = BLK_STS_IOERR;
 		goto out;
 	}
-	ioq = vblk->requests;
+	ioq = queue->requests;
 	at = ioq->pos[IOQ_INUSE].tail;
 	if (unlikely(!ioq_ours(ioq, at))) {
 		/* it answers requests, and keeps what announced them: try again */
 		status = BLK_STS_RESOURCE;
-		vblk_kick(vblk);
+		vblk_kick(queue);
 		goto out;
 	}
 	desc = &ioq->ring->ring[at];
@@ -133,24 +141,24 @@ static blk_status_t vblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 	desc->ptr = cpu_to_le64(virt_to_phys(&cmd->record));
 	desc->len = cpu_to_le64(struct_size(&cmd->record, piece,
 					    le32_to_cpu(cmd->record.count)));
-	vblk->outstanding[rq->tag] = rq;
+	queue->outstanding[rq->tag] = rq;
 	ioq_push(ioq, IOQ_INUSE);
 	if (bd->last)
-		vblk_kick(vblk);
+		vblk_kick(queue);
 out:
-	spin_unlock_irqrestore(&vblk->lock, flags);
+	spin_unlock_irqrestore(&queue->lock, flags);
 	return status;
 }
 
 /* A burst has ended earlier than the block layer had said. */
 static void vblk_commit_rqs(struct blk_mq_hw_ctx *hctx)
 {
-	struct vblk *vblk = hctx->queue->queuedata;
+	struct vblk_queue *queue = vblk_queue_of(hctx);
 	unsigned long flags;
 
-	spin_lock_irqsave(&vblk->lock, flags);
-	vblk_kick(vblk);
-	spin_unlock_irqrestore(&vblk->lock, flags);
+	spin_lock_irqsave(&queue->lock, flags);
+	vblk_kick(queue);
+	spin_unlock_irqrestore(&queue->lock, flags);
 }
 
 static void vblk_complete(struct request *rq)
@@ -167,18 +175,19 @@ static void vblk_complete(struct request *rq)
  */
 static enum blk_eh_timer_return vblk_timeout(struct request *rq)
 {
-	struct vblk *vblk = rq->q->queuedata;
+	struct vblk_queue *queue = vblk_queue_of(rq->mq_hctx);
+	struct vblk *vblk = queue->vblk;
 	unsigned long flags;
 	bool waiting;
 
 	dev_warn_ratelimited(&vblk->vdev->dev,
 			     "no answer to request %d of %s\n", rq->tag,
 			     vblk->disk->disk_name);
-	vblk_take(vblk);
-	spin_lock_irqsave(&vblk->lock, flags);
-	vblk_kick(vblk);
-	waiting = vblk->outstanding[rq->tag] == rq;
-	spin_unlock_irqrestore(&vblk->lock, flags);
+	vblk_take(queue);
+	spin_lock_irqsave(&queue->lock, flags);
+	vblk_kick(queue);
+	waiting = queue->outstanding[rq->tag] == rq;
+	spin_unlock_irqrestore(&queue->lock, flags);
 	if (waiting)
 		schedule_work(&vblk->dead_work);	/* asks whether it is there */
 	return waiting ? BLK_EH_RESET_TIMER : BLK_EH_DONE;
@@ -194,10 +203,32 @@ static int vblk_init_request(struct blk_mq_tag_set *set, struct request *rq,
 	return 0;
 }
 
+/*
+ * The first queues are for all, or for all but reads if others are for those. (A
+ * kernel that saves memory may have made one queue of them.)
+ */
+static void vblk_map_queues(struct blk_mq_tag_set *set)
+{
+	struct vblk *vblk = set->driver_data;
+	u32 readers = set->nr_maps > HCTX_TYPE_READ ? vblk->readers : 0;
+	struct blk_mq_queue_map *map = &set->map[HCTX_TYPE_DEFAULT];
+
+	map->queue_offset = 0;
+	map->nr_queues = set->nr_hw_queues - readers;
+	blk_mq_map_queues(map);
+	if (!readers)
+		return;
+	map = &set->map[HCTX_TYPE_READ];
+	map->queue_offset = set->nr_hw_queues - readers;
+	map->nr_queues = readers;
+	blk_mq_map_queues(map);
+}
+
 const struct blk_mq_ops vblk_mq_ops = {
 	.queue_rq = vblk_queue_rq,
 	.commit_rqs = vblk_commit_rqs,
 	.complete = vblk_complete,
 	.timeout = vblk_timeout,
 	.init_request = vblk_init_request,
+	.map_queues = vblk_map_queues,
 };

@@ -26,6 +26,9 @@ static int vblk_query(struct vblk *vblk, struct vblk_caps *caps)
 	caps->max_length = le32_to_cpu(info.max_length);
 	caps->max_bulk = le32_to_cpu(info.max_bulk);
 	caps->depth = min_t(u32, le32_to_cpu(info.queue_depth), VBLK_DEPTH_MAX);
+	/* a device that does not say has one */
+	caps->max_queues = clamp_t(u32, le32_to_cpu(info.max_queues), 1,
+				   VBLK_QUEUES_MAX);
 	caps->read_only = flags & VBLK_INFO_READ_ONLY;
 	caps->discard = flags & VBLK_INFO_DISCARD;
 	caps->write_zeroes = flags & VBLK_INFO_WRITE_ZEROES;
@@ -46,51 +49,76 @@ static int vblk_query(struct vblk *vblk, struct vblk_caps *caps)
 /* The host has let go of a ring that we did not close; under the signal's lock. */
 static void vblk_gone(void *priv)
 {
-	struct vblk *vblk = priv;
+	struct vblk *vblk = ((struct vblk_queue *)priv)->vblk;
 
 	WRITE_ONCE(vblk->gone, true);
 	schedule_work(&vblk->dead_work);
 }
 
-static int vblk_rings_create(struct vblk *vblk)
+static int vblk_queue_create(struct vblk_queue *queue, u32 index)
 {
+	struct vblk *vblk = queue->vblk;
+	u32 segment = index * VBLK_QUEUE_SEGMENTS;
 	/* an answer for each tag and an event: none ever waits in the host */
 	u32 count = vblk->caps.depth + 1;
 	struct ioq *ioq;
 	u32 i;
 
-	vblk->outstanding = kvcalloc(vblk->caps.depth,
-				     sizeof(*vblk->outstanding), GFP_KERNEL);
-	if (!vblk->outstanding)
+	queue->outstanding = kvcalloc(vblk->caps.depth,
+				      sizeof(*queue->outstanding), GFP_KERNEL);
+	if (!queue->outstanding)
 		return -ENOMEM;
-	vblk->records = alloc_pages_exact(count * sizeof(*vblk->records),
-					  GFP_KERNEL | __GFP_ZERO);
-	if (!vblk->records)
+	queue->records = alloc_pages_exact(count * sizeof(*queue->records),
+					   GFP_KERNEL | __GFP_ZERO);
+	if (!queue->records)
 		return -ENOMEM;
-	ioq = vbus_ioq_create(vblk->vdev, VBLK_QUEUE_REQUEST, vblk->caps.depth,
-			      true, 0);
+	ioq = vbus_ioq_create(vblk->vdev, segment + VBLK_QUEUE_REQUEST,
+			      vblk->caps.depth, true, 0);
 	if (IS_ERR(ioq))
 		return PTR_ERR(ioq);
-	vblk->requests = ioq;
+	queue->requests = ioq;
 	/* masked for ever: with a descriptor for each tag there is always room */
-	shm_signal_listen(ioq->signal, NULL, vblk);
+	shm_signal_listen(ioq->signal, NULL, queue);
 	shm_signal_watch(ioq->signal, vblk_gone);
 
-	ioq = vbus_ioq_create(vblk->vdev, VBLK_QUEUE_COMPLETION, count, false, 0);
+	ioq = vbus_ioq_create(vblk->vdev, segment + VBLK_QUEUE_COMPLETION,
+			      count, false, 0);
 	if (IS_ERR(ioq))
 		return PTR_ERR(ioq);
-	vblk->completions = ioq;
+	queue->completions = ioq;
 	for (i = 0; i < count; i++) {
 		struct ioq_ring_desc *desc = &ioq->ring->ring[i];
 
 		desc->cookie = i;
-		desc->ptr = cpu_to_le64(virt_to_phys(&vblk->records[i]));
-		desc->len = cpu_to_le64(sizeof(*vblk->records));
+		desc->ptr = cpu_to_le64(virt_to_phys(&queue->records[i]));
+		desc->len = cpu_to_le64(sizeof(*queue->records));
 		desc->valid = 1;
 		ioq_push(ioq, IOQ_VALID);
 	}
-	shm_signal_listen(ioq->signal, vblk_notify, vblk);
+	shm_signal_listen(ioq->signal, vblk_notify, queue);
 	shm_signal_watch(ioq->signal, vblk_gone);
+	return 0;
+}
+
+static int vblk_queues_create(struct vblk *vblk)
+{
+	u32 count = vblk->tag_set.nr_hw_queues;
+	int ret;
+	u32 i;
+
+	vblk->queues = kcalloc(count, sizeof(*vblk->queues), GFP_KERNEL);
+	if (!vblk->queues)
+		return -ENOMEM;
+	vblk->count = count;
+	for (i = 0; i < count; i++) {
+		vblk->queues[i].vblk = vblk;
+		spin_lock_init(&vblk->queues[i].lock);
+	}
+	for (i = 0; i < count; i++) {
+		ret = vblk_queue_create(&vblk->queues[i], i);
+		if (ret)
+			return ret;
+	}
 	return 0;
 }
 
@@ -115,7 +143,7 @@ int vblk_session_open(struct vblk *vblk)
 
 /**
  * vblk_session_start - share the rings: requests are answered from now on
- * @vblk: the disk, its session open
+ * @vblk: the disk, its session open and its tags there
  *
  * Return: 0 or a negative errno.
  */
@@ -123,8 +151,9 @@ int vblk_session_start(struct vblk *vblk)
 {
 	struct vblk_caps now;
 	int ret;
+	u32 i;
 
-	ret = vblk_rings_create(vblk);
+	ret = vblk_queues_create(vblk);
 	if (ret)
 		return ret;
 	/* what happened to its size until then was told to nobody */
@@ -132,7 +161,8 @@ int vblk_session_start(struct vblk *vblk)
 	if (ret)
 		return ret;
 	vblk->capacity = now.capacity;
-	vblk_notify(vblk);	/* asks for notifications */
+	for (i = 0; i < vblk->count; i++)
+		vblk_notify(&vblk->queues[i]);	/* asks for notifications */
 	return 0;
 }
 
@@ -158,15 +188,20 @@ bool vblk_session_alive(struct vblk *vblk)
 void vblk_session_end(struct vblk *vblk)
 {
 	unsigned long flags;
+	u32 i;
 
-	spin_lock_irqsave(&vblk->lock, flags);
-	vblk->dead = true;	/* nobody signals or looks at a ring any more */
-	spin_unlock_irqrestore(&vblk->lock, flags);
-	/* from here on it is no surprise */
-	if (vblk->requests)
-		shm_signal_watch(vblk->requests->signal, NULL);
-	if (vblk->completions)
-		shm_signal_watch(vblk->completions->signal, NULL);
+	WRITE_ONCE(vblk->dead, true);	/* nobody signals or looks at a ring any more */
+	for (i = 0; i < vblk->count; i++) {
+		struct vblk_queue *queue = &vblk->queues[i];
+
+		spin_lock_irqsave(&queue->lock, flags);	/* and nobody is at it */
+		spin_unlock_irqrestore(&queue->lock, flags);
+		/* from here on it is no surprise */
+		if (queue->requests)
+			shm_signal_watch(queue->requests->signal, NULL);
+		if (queue->completions)
+			shm_signal_watch(queue->completions->signal, NULL);
+	}
 	vbus_close(vblk->vdev);
 	vblk_fail_outstanding(vblk);
 }
@@ -177,14 +212,20 @@ void vblk_session_end(struct vblk *vblk)
  */
 void vblk_session_free(struct vblk *vblk)
 {
-	vbus_ioq_destroy(vblk->requests);
-	vbus_ioq_destroy(vblk->completions);
-	if (vblk->records)
-		free_pages_exact(vblk->records, (vblk->caps.depth + 1) *
-				 sizeof(*vblk->records));
-	kvfree(vblk->outstanding);
-	vblk->requests = NULL;
-	vblk->completions = NULL;
-	vblk->records = NULL;
-	vblk->outstanding = NULL;
+	u32 i;
+
+	for (i = 0; i < vblk->count; i++) {
+		struct vblk_queue *queue = &vblk->queues[i];
+
+		vbus_ioq_destroy(queue->requests);
+		vbus_ioq_destroy(queue->completions);
+		if (queue->records)
+			free_pages_exact(queue->records,
+					 (vblk->caps.depth + 1) *
+					 sizeof(*queue->records));
+		kvfree(queue->outstanding);
+	}
+	kfree(vblk->queues);
+	vblk->queues = NULL;
+	vblk->count = 0;
 }

@@ -2,10 +2,10 @@
 /*
  * What the files of vblk.ko know of each other.
  *
- * A disk has one session with its device, from probe to remove. Tags of the block
- * layer are tags on the wire. There is one ring for requests, one for completions,
- * and one lock for both: whatever the number of hardware queues that the block
- * layer sees, all of them end in the same ring.
+ * A disk has one session with its device, from probe to remove. Each hardware queue
+ * of the block layer is a queue of the session: a ring for requests, one for
+ * completions, and one lock for both. Tags of the block layer are tags on the wire,
+ * and belong to one request whatever its queue.
  */
 #ifndef _VBLK_H
 #define _VBLK_H
@@ -24,6 +24,7 @@
 /* What we ask of a device at most, whatever it offers. */
 #define VBLK_PIECES_MAX		128
 #define VBLK_DEPTH_MAX		1024
+#define VBLK_QUEUES_MAX		16
 /* A size in bytes must be a loff_t. */
 #define VBLK_CAPACITY_MAX	((u64)LLONG_MAX >> SECTOR_SHIFT)
 
@@ -34,6 +35,7 @@
  * @max_length: bytes of a read or write
  * @max_bulk: bytes of a discard or write-zeroes
  * @depth: requests that may be outstanding
+ * @max_queues: queues that the session may have
  * @read_only: nothing can be changed
  * @discard: DISCARD is supported
  * @write_zeroes: WRITE_ZEROES is supported
@@ -44,6 +46,7 @@ struct vblk_caps {
 	u32 max_length;
 	u32 max_bulk;
 	u32 depth;
+	u32 max_queues;
 	bool read_only;
 	bool discard;
 	bool write_zeroes;
@@ -61,6 +64,30 @@ struct vblk_cmd {
 	struct vblk_record record;
 };
 
+struct vblk;
+
+/**
+ * struct vblk_queue - a queue of the session
+ * @vblk: the disk
+ * @lock: protects what follows
+ * @requests: the request ring
+ * @completions: the completion ring
+ * @records: its buffers, by position
+ * @outstanding: requests that the host has by this queue, by tag
+ * @strays: completions that belong to nothing
+ * @liars: completions that contradict their request
+ */
+struct vblk_queue {
+	struct vblk *vblk;
+	spinlock_t lock;
+	struct ioq *requests;
+	struct ioq *completions;
+	struct vblk_completion *records;
+	struct request **outstanding;
+	u32 strays;
+	u32 liars;
+};
+
 /**
  * struct vblk - a disk
  * @vdev: its device
@@ -68,16 +95,14 @@ struct vblk_cmd {
  * @number: the one in its name
  * @tag_set: the tags
  * @caps: what the device can do
- * @lock: protects what follows
- * @requests: the request ring
- * @completions: the completion ring
- * @records: its buffers, by position
- * @outstanding: requests that the host has, by tag
+ * @readers: of its queues, how many are for reads alone: the last ones
+ * @count: how many queues there are
+ * @queues: those
+ * @dead: no request gets out any more; once a queue's lock was taken after that
+ *	  nobody is at its rings
+ * @lock: protects what follows; taken within a queue's
  * @capacity: sectors, as told last
  * @added: the block layer knows the disk
- * @dead: no request gets out any more
- * @strays: completions that belong to nothing
- * @liars: completions that contradict their request
  * @resize_work: tells the block layer of @capacity
  * @gone: the host has let go of a ring
  * @dead_work: ends a session that the host has let go of
@@ -88,16 +113,13 @@ struct vblk {
 	int number;
 	struct blk_mq_tag_set tag_set;
 	struct vblk_caps caps;
+	u32 readers;
+	u32 count;
+	struct vblk_queue *queues;
+	bool dead;
 	spinlock_t lock;
-	struct ioq *requests;
-	struct ioq *completions;
-	struct vblk_completion *records;
-	struct request **outstanding;
 	u64 capacity;
 	bool added;
-	bool dead;
-	u32 strays;
-	u32 liars;
 	struct work_struct resize_work;
 	bool gone;
 	struct work_struct dead_work;
@@ -126,7 +148,7 @@ void vblk_session_free(struct vblk *vblk);
 extern const struct blk_mq_ops vblk_mq_ops;
 
 /* completions.c */
-void vblk_take(struct vblk *vblk);
+void vblk_take(struct vblk_queue *queue);
 void vblk_notify(void *priv);
 void vblk_fail_outstanding(struct vblk *vblk);
 

@@ -4,6 +4,8 @@
  * window's size. One work item does all that has to sleep, and so nothing twice at
  * the same time.
  */
+#include <linux/sched.h>
+
 #include "vconsole.h"
 
 /**
@@ -55,6 +57,7 @@ static void vconsole_line_hang_up(struct vconsole *con)
 	u64 before;
 
 	do {
+		cond_resched();
 		spin_lock_irq(&con->lock);
 		before = con->rx.position;
 		spin_unlock_irq(&con->lock);
@@ -161,7 +164,9 @@ enum vconsole_step {
 
 static enum vconsole_step vconsole_line_step(const struct vconsole *con)
 {
-	bool wanted = con->dtr || con->kernel;
+	/* also by bytes alone: whoever wrote them may have closed it before we ran */
+	bool wanted = con->dtr || con->kernel || con->tail ||
+		      vconsole_tx_unsent(&con->tx);
 
 	/* hvc may want something before it has told who it is */
 	if (con->dead || !con->hp)
@@ -172,9 +177,7 @@ static enum vconsole_step vconsole_line_step(const struct vconsole *con)
 		return VCONSOLE_HANG_UP;
 	if (wanted && !con->ready)
 		return VCONSOLE_BEGIN;
-	/* what was written before the last one closed it is part of it */
-	if (!wanted && con->ready && !con->tail &&
-	    !vconsole_tx_unsent(&con->tx))
+	if (!wanted && con->ready)
 		return VCONSOLE_END;
 	if (con->size_due)
 		return VCONSOLE_RESIZE;
@@ -189,7 +192,8 @@ void vconsole_line(struct work_struct *work)
 {
 	struct vconsole *con = container_of(work, struct vconsole, line_work);
 
-	for (;;) {
+	/* a host that keeps us at it shall keep nobody else */
+	for (;; cond_resched()) {
 		enum vconsole_step step;
 
 		spin_lock_irq(&con->lock);
