@@ -130,12 +130,24 @@ export class GuestPage {
     return this.ready();
   }
 
-  /** Runs a command in the terminal that is shown, as a person would, and returns what it wrote. */
+  /** Presses keys, one after another, in the terminal that is shown. */
+  async keys(text: string): Promise<void> {
+    await this.page.locator(".guest-terminal:not([hidden]) .xterm-helper-textarea").focus();
+    await this.page.keyboard.type(text);
+  }
+
+  /** Runs a command in the terminal that is shown, pasted there, and returns what it wrote. */
   async typed(command: string, timeout = 60_000): Promise<string> {
     const marker = `done-${Math.random().toString(36).slice(2)}`;
-    await this.page.locator(".guest-terminal:not([hidden]) .xterm-helper-textarea").focus();
     // cleared first: what was there before scrolls no line of it away. The echo must not look like the end
-    await this.page.keyboard.type(`clear; ${command}; echo "${marker.slice(0, 3)}""${marker.slice(3)}"\n`);
+    const line = `clear; ${command}; echo "${marker.slice(0, 3)}""${marker.slice(3)}"\n`;
+    await this.page
+      .locator(".guest-terminal:not([hidden]) .xterm-helper-textarea")
+      .evaluate((input, text) => {
+        const clipboardData = new DataTransfer();
+        clipboardData.setData("text/plain", text);
+        input.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+      }, line);
     const rows = this.page.locator(".guest-terminal:not([hidden]) .xterm-rows");
     await rows.filter({ hasText: marker }).waitFor({ timeout });
     const text = (await rows.locator("> div").allTextContents())
