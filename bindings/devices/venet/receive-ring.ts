@@ -27,7 +27,15 @@ const LINEAR: ReceiveMode = { l4ro: null, offloads: 0 };
 export class ReceiveRing implements FrameSink {
   readonly #wakeups: QueueWakeups;
   readonly #table: BurstTable;
-  readonly #filled: Filled = { taken: 0, filled: 0, bytes: 0, staged: 0, superframes: 0, short: false };
+  readonly #filled: Filled = {
+    taken: 0,
+    filled: 0,
+    bytes: 0,
+    staged: 0,
+    superframes: 0,
+    short: false,
+    hopeless: false,
+  };
   #mode = LINEAR;
   #ready: () => void = () => undefined;
   #fail: (error: unknown) => void = () => undefined;
