@@ -192,6 +192,19 @@ export class VirtualScheduler implements Scheduler {
     return n;
   }
 
+  /** Lets `ms` milliseconds pass in which the thread stands still: timers that are due then run once, late. */
+  sleep(ms: number): void {
+    this.run();
+    this.#time += ms;
+    const due = this.#timers.filter((timer) => timer.at <= this.#time);
+    this.#timers = this.#timers.filter((timer) => timer.at > this.#time);
+    due.sort((a, b) => a.at - b.at || a.order - b.order);
+    for (const timer of due) {
+      timer.task();
+      this.run();
+    }
+  }
+
   /** Lets `ms` milliseconds pass, running tasks and timers in order. */
   advance(ms: number): void {
     const end = this.#time + ms;

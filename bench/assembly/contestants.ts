@@ -116,51 +116,43 @@ export function ioqRounds(norths: usize, souths: usize, rings: u32, first: u32, 
 }
 
 export function ioqStream(
-  north: usize,
-  south: usize,
+  north: IoqSide,
+  south: IoqSide,
   n: u32,
   rounds: u32,
   source: usize,
   sink: usize,
   length: u32,
 ): i32 {
-  return streamLoop<IoqSide>(
-    changetype<IoqSide>(north),
-    changetype<IoqSide>(south),
-    n,
-    rounds,
-    source,
-    sink,
-    length,
-  );
+  return streamLoop(north, south, n, rounds, source, sink, length);
 }
 
-export function ioqRequest(side: usize, n: u32, window: u32, target: u32, polls: u32): i32 {
-  return requestLoop<IoqSide>(changetype<IoqSide>(side), n, window, target, polls);
+export function ioqRequest(side: IoqSide, n: u32, window: u32, target: u32, polls: u32): i32 {
+  return requestLoop(side, n, window, target, polls);
 }
 
-export function ioqRespond(side: usize, n: u32, target: u32, polls: u32): i32 {
-  return respondLoop<IoqSide>(changetype<IoqSide>(side), n, target, polls);
+export function ioqRespond(side: IoqSide, n: u32, target: u32, polls: u32): i32 {
+  return respondLoop(side, n, target, polls);
 }
 
-export function ioqTrip(side: usize, target: u32, polls: u32): i32 {
-  return tripLoop<IoqSide>(changetype<IoqSide>(side), target, polls);
+export function ioqTrip(side: IoqSide, target: u32, polls: u32): i32 {
+  return tripLoop(side, target, polls);
 }
 
-export function ioqAnswer(side: usize, target: u32, polls: u32): i32 {
-  return answerLoop<IoqSide>(changetype<IoqSide>(side), target, polls);
+export function ioqAnswer(side: IoqSide, target: u32, polls: u32): i32 {
+  return answerLoop(side, target, polls);
 }
 
-export function ioqFeed(side: usize, n: u32, target: u32, source: usize, length: u32, polls: u32): i32 {
-  return feedLoop<IoqSide>(changetype<IoqSide>(side), n, target, source, length, polls);
+export function ioqFeed(side: IoqSide, n: u32, target: u32, source: usize, length: u32, polls: u32): i32 {
+  return feedLoop(side, n, target, source, length, polls);
 }
 
-export function ioqTake(side: usize, n: u32, target: u32, sink: usize, polls: u32): i32 {
-  return takeLoop<IoqSide>(changetype<IoqSide>(side), n, target, sink, polls);
+export function ioqTake(side: IoqSide, n: u32, target: u32, sink: usize, polls: u32): i32 {
+  return takeLoop(side, n, target, sink, polls);
 }
 
-export function ioqWoken(side: usize, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
-  return wokenLoop<IoqSide>(changetype<IoqSide>(side), n, target, sink, polls, budget);
+export function ioqWoken(side: IoqSide, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
+  return wokenLoop(side, n, target, sink, polls, budget);
 }
 
 /* ---- Ioq2009Side ---- */
@@ -177,51 +169,57 @@ export function ioq2009Rounds(
 }
 
 export function ioq2009Stream(
-  north: usize,
-  south: usize,
+  north: Ioq2009Side,
+  south: Ioq2009Side,
   n: u32,
   rounds: u32,
   source: usize,
   sink: usize,
   length: u32,
 ): i32 {
-  return streamLoop<Ioq2009Side>(
-    changetype<Ioq2009Side>(north),
-    changetype<Ioq2009Side>(south),
-    n,
-    rounds,
-    source,
-    sink,
-    length,
-  );
+  return streamLoop(north, south, n, rounds, source, sink, length);
 }
 
-export function ioq2009Request(side: usize, n: u32, window: u32, target: u32, polls: u32): i32 {
-  return requestLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), n, window, target, polls);
+export function ioq2009Request(side: Ioq2009Side, n: u32, window: u32, target: u32, polls: u32): i32 {
+  return requestLoop(side, n, window, target, polls);
 }
 
-export function ioq2009Respond(side: usize, n: u32, target: u32, polls: u32): i32 {
-  return respondLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), n, target, polls);
+export function ioq2009Respond(side: Ioq2009Side, n: u32, target: u32, polls: u32): i32 {
+  return respondLoop(side, n, target, polls);
 }
 
-export function ioq2009Trip(side: usize, target: u32, polls: u32): i32 {
-  return tripLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), target, polls);
+export function ioq2009Trip(side: Ioq2009Side, target: u32, polls: u32): i32 {
+  return tripLoop(side, target, polls);
 }
 
-export function ioq2009Answer(side: usize, target: u32, polls: u32): i32 {
-  return answerLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), target, polls);
+export function ioq2009Answer(side: Ioq2009Side, target: u32, polls: u32): i32 {
+  return answerLoop(side, target, polls);
 }
 
-export function ioq2009Feed(side: usize, n: u32, target: u32, source: usize, length: u32, polls: u32): i32 {
-  return feedLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), n, target, source, length, polls);
+export function ioq2009Feed(
+  side: Ioq2009Side,
+  n: u32,
+  target: u32,
+  source: usize,
+  length: u32,
+  polls: u32,
+): i32 {
+  return feedLoop(side, n, target, source, length, polls);
 }
 
-export function ioq2009Take(side: usize, n: u32, target: u32, sink: usize, polls: u32): i32 {
-  return takeLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), n, target, sink, polls);
+export function ioq2009Take(side: Ioq2009Side, n: u32, target: u32, sink: usize, polls: u32): i32 {
+  return takeLoop(side, n, target, sink, polls);
 }
 
-export function ioq2009Woken(side: usize, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
-  return wokenLoop<Ioq2009Side>(changetype<Ioq2009Side>(side), n, target, sink, polls, budget);
+export function ioq2009Woken(
+  side: Ioq2009Side,
+  n: u32,
+  target: u32,
+  sink: usize,
+  polls: u32,
+  budget: u32,
+): i32 {
+  return wokenLoop(side, n, target, sink, polls, budget);
 }
 
 /* ---- SpscSide ---- */
@@ -231,51 +229,43 @@ export function spscRounds(norths: usize, souths: usize, rings: u32, first: u32,
 }
 
 export function spscStream(
-  north: usize,
-  south: usize,
+  north: SpscSide,
+  south: SpscSide,
   n: u32,
   rounds: u32,
   source: usize,
   sink: usize,
   length: u32,
 ): i32 {
-  return streamLoop<SpscSide>(
-    changetype<SpscSide>(north),
-    changetype<SpscSide>(south),
-    n,
-    rounds,
-    source,
-    sink,
-    length,
-  );
+  return streamLoop(north, south, n, rounds, source, sink, length);
 }
 
-export function spscRequest(side: usize, n: u32, window: u32, target: u32, polls: u32): i32 {
-  return requestLoop<SpscSide>(changetype<SpscSide>(side), n, window, target, polls);
+export function spscRequest(side: SpscSide, n: u32, window: u32, target: u32, polls: u32): i32 {
+  return requestLoop(side, n, window, target, polls);
 }
 
-export function spscRespond(side: usize, n: u32, target: u32, polls: u32): i32 {
-  return respondLoop<SpscSide>(changetype<SpscSide>(side), n, target, polls);
+export function spscRespond(side: SpscSide, n: u32, target: u32, polls: u32): i32 {
+  return respondLoop(side, n, target, polls);
 }
 
-export function spscTrip(side: usize, target: u32, polls: u32): i32 {
-  return tripLoop<SpscSide>(changetype<SpscSide>(side), target, polls);
+export function spscTrip(side: SpscSide, target: u32, polls: u32): i32 {
+  return tripLoop(side, target, polls);
 }
 
-export function spscAnswer(side: usize, target: u32, polls: u32): i32 {
-  return answerLoop<SpscSide>(changetype<SpscSide>(side), target, polls);
+export function spscAnswer(side: SpscSide, target: u32, polls: u32): i32 {
+  return answerLoop(side, target, polls);
 }
 
-export function spscFeed(side: usize, n: u32, target: u32, source: usize, length: u32, polls: u32): i32 {
-  return feedLoop<SpscSide>(changetype<SpscSide>(side), n, target, source, length, polls);
+export function spscFeed(side: SpscSide, n: u32, target: u32, source: usize, length: u32, polls: u32): i32 {
+  return feedLoop(side, n, target, source, length, polls);
 }
 
-export function spscTake(side: usize, n: u32, target: u32, sink: usize, polls: u32): i32 {
-  return takeLoop<SpscSide>(changetype<SpscSide>(side), n, target, sink, polls);
+export function spscTake(side: SpscSide, n: u32, target: u32, sink: usize, polls: u32): i32 {
+  return takeLoop(side, n, target, sink, polls);
 }
 
-export function spscWoken(side: usize, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
-  return wokenLoop<SpscSide>(changetype<SpscSide>(side), n, target, sink, polls, budget);
+export function spscWoken(side: SpscSide, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
+  return wokenLoop(side, n, target, sink, polls, budget);
 }
 
 /* ---- VirtqueueSide ---- */
@@ -292,49 +282,55 @@ export function virtqueueRounds(
 }
 
 export function virtqueueStream(
-  north: usize,
-  south: usize,
+  north: VirtqueueSide,
+  south: VirtqueueSide,
   n: u32,
   rounds: u32,
   source: usize,
   sink: usize,
   length: u32,
 ): i32 {
-  return streamLoop<VirtqueueSide>(
-    changetype<VirtqueueSide>(north),
-    changetype<VirtqueueSide>(south),
-    n,
-    rounds,
-    source,
-    sink,
-    length,
-  );
+  return streamLoop(north, south, n, rounds, source, sink, length);
 }
 
-export function virtqueueRequest(side: usize, n: u32, window: u32, target: u32, polls: u32): i32 {
-  return requestLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), n, window, target, polls);
+export function virtqueueRequest(side: VirtqueueSide, n: u32, window: u32, target: u32, polls: u32): i32 {
+  return requestLoop(side, n, window, target, polls);
 }
 
-export function virtqueueRespond(side: usize, n: u32, target: u32, polls: u32): i32 {
-  return respondLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), n, target, polls);
+export function virtqueueRespond(side: VirtqueueSide, n: u32, target: u32, polls: u32): i32 {
+  return respondLoop(side, n, target, polls);
 }
 
-export function virtqueueTrip(side: usize, target: u32, polls: u32): i32 {
-  return tripLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), target, polls);
+export function virtqueueTrip(side: VirtqueueSide, target: u32, polls: u32): i32 {
+  return tripLoop(side, target, polls);
 }
 
-export function virtqueueAnswer(side: usize, target: u32, polls: u32): i32 {
-  return answerLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), target, polls);
+export function virtqueueAnswer(side: VirtqueueSide, target: u32, polls: u32): i32 {
+  return answerLoop(side, target, polls);
 }
 
-export function virtqueueFeed(side: usize, n: u32, target: u32, source: usize, length: u32, polls: u32): i32 {
-  return feedLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), n, target, source, length, polls);
+export function virtqueueFeed(
+  side: VirtqueueSide,
+  n: u32,
+  target: u32,
+  source: usize,
+  length: u32,
+  polls: u32,
+): i32 {
+  return feedLoop(side, n, target, source, length, polls);
 }
 
-export function virtqueueTake(side: usize, n: u32, target: u32, sink: usize, polls: u32): i32 {
-  return takeLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), n, target, sink, polls);
+export function virtqueueTake(side: VirtqueueSide, n: u32, target: u32, sink: usize, polls: u32): i32 {
+  return takeLoop(side, n, target, sink, polls);
 }
 
-export function virtqueueWoken(side: usize, n: u32, target: u32, sink: usize, polls: u32, budget: u32): i32 {
-  return wokenLoop<VirtqueueSide>(changetype<VirtqueueSide>(side), n, target, sink, polls, budget);
+export function virtqueueWoken(
+  side: VirtqueueSide,
+  n: u32,
+  target: u32,
+  sink: usize,
+  polls: u32,
+  budget: u32,
+): i32 {
+  return wokenLoop(side, n, target, sink, polls, budget);
 }

@@ -1,22 +1,20 @@
 /** Loops for figures of one thread. Each returns to JavaScript after a bounded number of rounds. */
 import { checksumRange } from "../../assembly/checksum";
+import { stuck } from "./contest/loops";
 import { complete, post, reap } from "./sides";
 
-/** Failure of a loop, told apart from every errno of the engine. */
-export const LOOP_STUCK: i32 = -1000;
+export { ringAttach, ringCreate, ringNegotiated } from "../../assembly/ring";
 
-export {
-  ringAttach,
-  ringCreate,
-  ringEnable,
-  ringNegotiated,
-  ringWakeupBegin,
-  ringWakeupNext,
-} from "../../assembly/ring";
+/** Post, consume, complete, reap: one burst of n descriptors, both sides in this thread. n, fewer, or a negative errno. */
+function burst(north: usize, south: usize, northTable: usize, southTable: usize, n: u32, buffers: u32): i32 {
+  const posted = post(north, northTable, n, buffers);
+  if (posted != <i32>n) return posted;
+  const completed = complete(south, southTable, n);
+  return completed != <i32>n ? completed : reap(north, northTable, n);
+}
 
 /**
- * Post, consume, complete, reap: `rounds` bursts of n descriptors through one ring, both sides in this thread.
- * 0, or a negative errno.
+ * `rounds` bursts of n descriptors through one ring. 0, or a negative errno.
  */
 export function ringRounds(
   north: usize,
@@ -28,10 +26,8 @@ export function ringRounds(
   buffers: u32,
 ): i32 {
   for (let round: u32 = 0; round < rounds; round++) {
-    const posted = post(north, northTable, n, buffers);
-    if (posted != <i32>n) return posted < 0 ? posted : LOOP_STUCK;
-    if (complete(south, southTable, n) != <i32>n) return LOOP_STUCK;
-    if (reap(north, northTable, n) != <i32>n) return LOOP_STUCK;
+    const done = burst(north, south, northTable, southTable, n, buffers);
+    if (done != <i32>n) return stuck(done);
   }
   return 0;
 }
@@ -55,10 +51,8 @@ export function ringsRounds(
   for (let round: u32 = 0; round < rounds; round++) {
     const north = <usize>load<u32>(norths + <usize>ring * 4);
     const south = <usize>load<u32>(souths + <usize>ring * 4);
-    const posted = post(north, northTable, n, buffers);
-    if (posted != <i32>n) return posted < 0 ? posted : LOOP_STUCK;
-    if (complete(south, southTable, n) != <i32>n) return LOOP_STUCK;
-    if (reap(north, northTable, n) != <i32>n) return LOOP_STUCK;
+    const done = burst(north, south, northTable, southTable, n, buffers);
+    if (done != <i32>n) return stuck(done);
     if (++ring == rings) ring = 0;
   }
   return <i32>ring;

@@ -14,6 +14,7 @@ import {
   BURST_SET_VALID,
   BURST_SIGNAL,
   BURST_TRANSLATE,
+  ENTRY_OFF_ADDRESS,
   ENTRY_OFF_COOKIE,
   ENTRY_OFF_GPA,
   ENTRY_OFF_LENGTH,
@@ -23,6 +24,7 @@ import {
 } from "../../assembly/abi/arena";
 import { IDX_BOTH, IDX_INUSE, IDX_VALID } from "../../assembly/abi/ioq";
 import { popPeek, popRelease, pushCommit, pushReserve } from "../../assembly/burst";
+import { copyBytes } from "../../assembly/copy";
 import { loadByte } from "../../assembly/memory-order";
 import { descriptorAt, privateIndex } from "../../assembly/ring";
 
@@ -94,4 +96,16 @@ export function reap(endpoint: usize, table: usize, n: u32): i32 {
   if (granted <= 0) return granted;
   const result = popRelease(endpoint, IDX_VALID, table, <u32>granted, BURST_NOFLIP | BURST_CLEAR_VALID);
   return result < 0 ? result : granted;
+}
+
+/** Copies what n entries of a table point at to `sink`, one frame behind the other. */
+export function copyOut(table: usize, n: i32, sink: usize): void {
+  let entry = table;
+  let at = sink;
+  for (let i: i32 = 0; i < n; i++) {
+    const length = load<u32>(entry, ENTRY_OFF_LENGTH);
+    copyBytes(at, load<u32>(entry, ENTRY_OFF_ADDRESS), length);
+    at += length;
+    entry += ENTRY_SIZE;
+  }
 }

@@ -3,6 +3,7 @@ import type { BenchContext } from "../harness/context.js";
 import { FEWEST_PAIRS, type Row, type Target } from "../harness/result.js";
 import { summarize } from "../harness/statistics.js";
 import { postBuffers } from "../harness/stage.js";
+import { doorbellJob } from "../harness/stage-jobs.js";
 
 const RING = 256;
 const LENGTH = 64;
@@ -30,10 +31,7 @@ export async function measureDoorbells(context: BenchContext): Promise<Row[]> {
         context.pair.set({ count: RING, lazy: false, pattern: "feed" });
         postBuffers(context.pair.memory, RING);
         context.pair.settle();
-        const sample = await context.pair.sample(
-          { kind: "doorbell", burst, target: frames, length: LENGTH, polls },
-          frames,
-        );
+        const sample = await context.pair.sample(doorbellJob(burst, frames, LENGTH, polls), frames);
         if (i < 0) continue;
         doorbells.push((sample.doorbells * 1000) / frames);
         times.push(sample.ns);

@@ -4,7 +4,7 @@ import type { BenchContext } from "../harness/context.js";
 import { inTurn, time } from "../harness/interleave.js";
 import { linkUnsharedLoops, type OneThreadLoops } from "../harness/loops.js";
 import { ratioRow, type Row, type Target } from "../harness/result.js";
-import { segmentLength } from "../harness/stage.js";
+import { segmentLength, writeRegions } from "../harness/stage.js";
 
 const TARGET: Target = { sense: "at most", value: 1.5 };
 const BURST = 32;
@@ -33,10 +33,7 @@ class Rings {
     const memory = new WebAssembly.Memory({ initial: PAGES, maximum: PAGES });
     this.#loops = linkUnsharedLoops(memory);
     const data = new DataView(memory.buffer);
-    data.setUint32(REGIONS, 1, true);
-    data.setBigUint64(REGIONS + 16, BigInt(RAM_GPA), true);
-    data.setUint32(REGIONS + 24, RAM_SIZE, true);
-    data.setUint32(REGIONS + 28, RAM, true);
+    writeRegions(data, REGIONS, { gpa: RAM_GPA, size: RAM_SIZE, address: RAM });
     const segment = segmentLength(count);
     const step = Math.ceil((segment + 8) / 64) * 64;
     for (let i = 0; i < rings; i++) {

@@ -5,6 +5,7 @@ import { inTurn, pairedRows, time } from "../harness/interleave.js";
 import { linkUnsharedLoops, type OneThreadLoops } from "../harness/loops.js";
 import { missingRow, ratioRow, type Row, type Target } from "../harness/result.js";
 import { BUFFERS_GPA, setStage, STAGE, STAGE_PAGES } from "../harness/stage.js";
+import { ringJob } from "../harness/stage-jobs.js";
 import type { NativeAnswer } from "../harness/native.js";
 import type { BracketedSample } from "../harness/placement.js";
 
@@ -87,7 +88,7 @@ export async function measureNativeRing(context: BenchContext): Promise<Row[]> {
     const descriptors = burst === 1 ? 10_000 : 64_000;
     const ours = async (): Promise<BracketedSample> => {
       context.pair.set({ count: RING, lazy, pattern: "transmit" });
-      return context.pair.sample({ kind: "ring", burst, window: RING, target: descriptors }, descriptors);
+      return context.pair.sample(ringJob(burst, RING, descriptors), descriptors);
     };
     const rival = async (): Promise<BracketedSample> =>
       bracketed(await native.ask(`two ${burst} ${RING} ${descriptors} ${lazy ? 1 : 0}`));

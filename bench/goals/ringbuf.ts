@@ -5,6 +5,7 @@ import { pairedRows } from "../harness/interleave.js";
 import type { BracketedSample } from "../harness/placement.js";
 import type { Row, Target } from "../harness/result.js";
 import { postBuffers } from "../harness/stage.js";
+import { feedJob } from "../harness/stage-jobs.js";
 
 const RING = 256;
 const PER_OP: Target = { sense: "at least", value: 4 };
@@ -28,7 +29,7 @@ export async function measureRingbuf(context: BenchContext): Promise<Row[]> {
         const ours = async (): Promise<BracketedSample> => {
           context.pair.set({ count: RING, lazy, pattern: "feed" });
           postBuffers(context.pair.memory, RING, Math.ceil(length / 64) * 64);
-          return context.pair.sample({ kind: "feed", burst, target, length }, target);
+          return context.pair.sample(feedJob(burst, target, length), target);
         };
         const rival = (): Promise<BracketedSample> =>
           context.pair.sample({ kind: "ringbuf", burst, target, length, storage }, target);

@@ -5,6 +5,7 @@ import { pairedRows } from "../harness/interleave.js";
 import type { BracketedSample } from "../harness/placement.js";
 import { missingRow, type Row, type Target } from "../harness/result.js";
 import { postBuffers } from "../harness/stage.js";
+import { tripJob } from "../harness/stage-jobs.js";
 import { bracketed } from "./native-ring.js";
 
 const RING = 256;
@@ -31,9 +32,9 @@ export async function measureRoundTrip(context: BenchContext): Promise<Row[]> {
     }
     context.progress(`G3 ${name}`);
     const ours = async (): Promise<BracketedSample> => {
-      context.pair.set({ count: RING, lazy, pattern: "transmit" });
+      context.pair.set({ count: RING, lazy, pattern: "transmit" }, same);
       if (same) postBuffers(context.pair.memory, RING);
-      return context.pair.sample({ kind: "trip", target: TRIPS, same }, TRIPS);
+      return context.pair.sample(tripJob(TRIPS), TRIPS);
     };
     const rival = async (): Promise<BracketedSample> => bracketed(await native.ask(`line ${TRIPS}`));
     rows.push(

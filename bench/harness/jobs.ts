@@ -5,46 +5,47 @@ import type { MessagePort } from "node:worker_threads";
 /** A job of one sample. Both sides get the same one. */
 export type PairJob =
   | {
-      /** Post, consume, complete, reap. */
-      kind: "ring";
-      /** Descriptors per burst. */
-      burst: number;
-      /** Most descriptors outstanding. */
-      window: number;
-      /** Descriptors in total. */
-      target: number;
-    }
-  | {
-      /** One descriptor outstanding, to and fro. */
-      kind: "trip";
-      /** Round trips. */
-      target: number;
-      /** Descriptors keep their buffers and are not written again. */
-      same: boolean;
-    }
-  | {
       /** One cache line to and fro, from wasm. */
       kind: "line";
       /** Round trips. */
       rounds: number;
     }
+  | LoopJob
+  | RivalJob;
+
+/** A loop in wasm by its name, and what to call it with. */
+export interface LoopCall {
+  name: string;
+  /** Without the polls, which the thread adds. */
+  args: readonly number[];
+}
+
+/** Jobs of loops in wasm: those of the shoot-out's contestants, and those of the stage's ring. */
+export type LoopJob =
   | {
-      /** One-way frames through the ring. */
-      kind: "feed";
-      burst: number;
-      target: number;
-      /** Bytes per frame. */
-      length: number;
+      /** Each side drives a loop of its own. */
+      kind: "loops";
+      north: LoopCall;
+      south: LoopCall;
     }
   | {
-      /** One-way frames with sleeping receiver and doorbells. */
-      kind: "doorbell";
-      burst: number;
-      target: number;
-      length: number;
-      /** Polls before the receiver goes to sleep. */
+      /** `trips` round trips on end, then as many that are timed one by one. `ns` is of the first. */
+      kind: "loops-trips";
+      north: LoopCall;
+      south: LoopCall;
+      trips: number;
+    }
+  | {
+      /** A consumer that sleeps: its loop gets its polls and a budget. */
+      kind: "loops-woken";
+      north: LoopCall;
+      south: LoopCall;
+      /** Polls before it goes to sleep. */
       polls: number;
-    }
+    };
+
+/** Jobs of contestants in JavaScript. */
+export type RivalJob =
   | {
       /** One-way records through ringbuf.js. */
       kind: "ringbuf";
@@ -52,38 +53,6 @@ export type PairJob =
       target: number;
       length: number;
       storage: SharedArrayBuffer;
-    }
-  | ContestJob;
-
-/** A loop that a wasm contestant exports, and what to call it with. */
-export interface LoopCall {
-  name: string;
-  /** Without the polls, which the thread adds. */
-  args: readonly number[];
-}
-
-/** Jobs of the shoot-out. */
-export type ContestJob =
-  | {
-      /** Each side drives a loop of its own. */
-      kind: "contest";
-      north: LoopCall;
-      south: LoopCall;
-    }
-  | {
-      /** `trips` round trips on end, then as many that are timed one by one. `ns` is of the first. */
-      kind: "contest-trips";
-      north: LoopCall;
-      south: LoopCall;
-      trips: number;
-    }
-  | {
-      /** A consumer that sleeps: its loop gets its polls and a budget. */
-      kind: "contest-woken";
-      north: LoopCall;
-      south: LoopCall;
-      /** Polls before it goes to sleep. */
-      polls: number;
     }
   | {
       /** Records of `words` 32-bit words there and back, through two rings of ringbuf.js. */

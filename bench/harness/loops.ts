@@ -1,30 +1,9 @@
 import fs from "node:fs";
 import { fileURLToPath } from "node:url";
+import type { EngineExports } from "vbus/engine";
 
 /** What `bench/assembly` exports: the engine's own code, called in loops inside wasm. Results are signed. */
-export interface OneThreadLoops {
-  ringCreate(
-    endpoint: number,
-    regions: number,
-    gpaLow: number,
-    gpaHigh: number,
-    count: number,
-    ilp32: number,
-    owned: number,
-    offer: number,
-  ): number;
-  ringAttach(
-    endpoint: number,
-    regions: number,
-    gpaLow: number,
-    gpaHigh: number,
-    length: number,
-    limit: number,
-    owned: number,
-    accept: number,
-  ): number;
-  ringNegotiated(endpoint: number): number;
-  ringEnable(endpoint: number, recheck: number): number;
+export interface OneThreadLoops extends Pick<EngineExports, "ringCreate" | "ringAttach" | "ringNegotiated"> {
   ringRounds(
     north: number,
     south: number,
@@ -48,70 +27,20 @@ export interface OneThreadLoops {
   checksumRounds(address: number, length: number, times: number): number;
 }
 
-/** The loops that need shared memory. */
+/** The loops that need shared memory. Those of the stage's sides are called by name, see `bench/assembly/two-threads.ts`. */
 export interface TwoThreadLoops extends OneThreadLoops {
-  northRounds(
-    endpoint: number,
-    table: number,
-    n: number,
-    window: number,
-    target: number,
-    buffers: number,
-    progress: number,
-    polls: number,
-  ): number;
-  roundTrips(
+  stageSide(
+    at: number,
     endpoint: number,
     table: number,
     reapTable: number,
-    target: number,
     buffers: number,
     same: number,
-    progress: number,
-    polls: number,
-  ): number;
-  answerTrips(endpoint: number, table: number, target: number, progress: number, polls: number): number;
-  southRounds(
-    endpoint: number,
-    table: number,
-    n: number,
-    target: number,
-    progress: number,
-    polls: number,
-  ): number;
-  feedRounds(
-    endpoint: number,
-    table: number,
-    n: number,
-    target: number,
-    source: number,
-    length: number,
-    progress: number,
-    polls: number,
-  ): number;
-  takeRounds(
-    endpoint: number,
-    table: number,
-    n: number,
-    target: number,
-    sink: number,
-    progress: number,
-    polls: number,
-  ): number;
-  wakeupRounds(
-    endpoint: number,
-    table: number,
-    n: number,
-    target: number,
-    sink: number,
-    progress: number,
-    polls: number,
-    budget: number,
-  ): number;
+  ): void;
   pingPong(line: number, side: number, base: number, rounds: number, polls: number): number;
 }
 
-/** Outcomes of a two-thread loop, as in `bench/assembly/two-threads.ts`. */
+/** Outcomes of a two-thread loop, as in `bench/assembly/contest/loops.ts`. */
 export const LOOP_DONE = 0;
 /** Call again. */
 export const LOOP_AGAIN = 1;
@@ -138,20 +67,20 @@ export function linkSharedLoops(memory: WebAssembly.Memory): TwoThreadLoops {
   return instantiate("loops-shared", memory) as unknown as TwoThreadLoops;
 }
 
-/** What `bench/assembly/contestants.ts` exports: loops by name, as its head says. */
-export type Contestants = Readonly<Record<string, unknown>>;
+/** Loops by name, as the heads of `bench/assembly/contestants.ts` and `two-threads.ts` say. */
+export type NamedLoops = Readonly<Record<string, unknown>>;
 /** One of them. Results are signed. */
-export type ContestLoop = (...args: number[]) => number;
+export type NamedLoop = (...args: number[]) => number;
 
 /** Links the contestants of the shoot-out onto a memory, in the flavour that it needs. */
-export function linkContestants(memory: WebAssembly.Memory): Contestants {
+export function linkContestants(memory: WebAssembly.Memory): NamedLoops {
   const shared = typeof SharedArrayBuffer !== "undefined" && memory.buffer instanceof SharedArrayBuffer;
   return instantiate(shared ? "contestants-shared" : "contestants", memory);
 }
 
 /** The loop of that name. @throws Error when there is none */
-export function loopOf(contestants: Contestants, name: string): ContestLoop {
-  const loop = contestants[name];
-  if (typeof loop !== "function") throw new Error(`the contestants have no loop ${name}`);
-  return loop as ContestLoop;
+export function loopOf(loops: NamedLoops, name: string): NamedLoop {
+  const loop = loops[name];
+  if (typeof loop !== "function") throw new Error(`there is no loop ${name}`);
+  return loop as NamedLoop;
 }

@@ -1,26 +1,30 @@
 /** One thread of a pair: waits for jobs, meets its peer, probes the cache line, runs its half, probes again. */
 import process from "node:process";
 import { parentPort, workerData } from "node:worker_threads";
-import { runContestHalf } from "./contest-halves.js";
 import { Doorbell } from "./doorbell.js";
 import { emptyAnswer, type PairAnswer, type PairJob, type PairWorkerData } from "./jobs.js";
+import { runLoopHalf } from "./loop-halves.js";
 import { linkContestants, linkSharedLoops } from "./loops.js";
 import { Meeting } from "./meeting.js";
 import { runMessageHalf } from "./message-halves.js";
 import { runRingbufHalf } from "./ringbuf-halves.js";
-import { runStageHalf } from "./stage-halves.js";
 
 const { memory, side, port } = workerData as PairWorkerData;
-const loops = linkSharedLoops(memory);
-const meeting = new Meeting(memory, loops, side);
-const own = { side, loops, meeting, bell: new Doorbell(memory), contestants: linkContestants(memory), port };
+const stageLoops = linkSharedLoops(memory);
+const meeting = new Meeting(memory, stageLoops, side);
+const own = {
+  side,
+  loops: { ...linkContestants(memory), ...stageLoops },
+  bell: new Doorbell(memory),
+  port,
+};
 
 async function runHalf(job: PairJob, answer: PairAnswer): Promise<void> {
   switch (job.kind) {
-    case "contest":
-    case "contest-trips":
-    case "contest-woken":
-      runContestHalf(own, job, answer);
+    case "loops":
+    case "loops-trips":
+    case "loops-woken":
+      runLoopHalf(own, job, answer);
       break;
     case "ringbuf":
     case "ringbuf-requests":
@@ -32,8 +36,8 @@ async function runHalf(job: PairJob, answer: PairAnswer): Promise<void> {
     case "message-trips":
       await runMessageHalf(own, job, answer);
       break;
-    default:
-      runStageHalf(own, job, answer);
+    case "line":
+      meeting.bounce(job.rounds);
   }
 }
 

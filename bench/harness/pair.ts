@@ -3,7 +3,7 @@ import { Doorbell } from "./doorbell.js";
 import type { LatencyQuantiles, PairAnswer, PairJob, PairWorkerData } from "./jobs.js";
 import { linkSharedLoops, type TwoThreadLoops } from "./loops.js";
 import type { BracketedSample } from "./placement.js";
-import { idleReceiver, setStage, STAGE_PAGES, type RingPlan } from "./stage.js";
+import { idleReceiver, setSides, setStage, STAGE_PAGES, type RingPlan } from "./stage.js";
 
 /** A sample of a pair, with what both sides counted. */
 export interface PairSample extends BracketedSample {
@@ -55,9 +55,10 @@ export class ThreadPair {
   /** Why a thread ended between samples; the next sample fails with it, and so does nothing else. */
   #failure: Error | null = null;
 
-  /** A fresh ring; both threads must be idle. */
-  set(plan: RingPlan): void {
+  /** A fresh ring; both threads must be idle. `same`: descriptors keep their buffers and are not written again. */
+  set(plan: RingPlan, same = false): void {
     setStage(this.loops, this.memory, plan);
+    setSides(this.loops, same);
   }
 
   /** Leaves the receiver of a fresh ring unmasked and idle, so that the first frame rings the doorbell. */

@@ -1,5 +1,5 @@
 import { OWNS_INUSE_HEAD, QUEUE_ROLES } from "vbus/engine";
-import type { OneThreadLoops } from "./loops.js";
+import type { OneThreadLoops, TwoThreadLoops } from "./loops.js";
 
 /**
  * Where things lie in the memory of a ring figure. Each side's private state has pages of its own, so that nothing but
@@ -11,8 +11,9 @@ export const STAGE = {
   southRegions: 0x11000,
   northEndpoint: 0x12000,
   southEndpoint: 0x13000,
-  northProgress: 0x14000,
-  southProgress: 0x15000,
+  /** Where the loops of each side stand, and what they work on. */
+  northSide: 0x14000,
+  southSide: 0x15000,
   /** Cache line of the probe. */
   line: 0x16000,
   /** Words that the two threads and JavaScript meet at. */
@@ -58,13 +59,20 @@ export function segmentLength(count: number): number {
   return HEADER + DESCRIPTOR * count;
 }
 
-/** Writes a region table with the stage's guest RAM as its one region. */
-export function writeRegions(data: DataView, at: number): void {
+/** Guest RAM: where it is for the guest, and in this memory. */
+export interface RamPlace {
+  gpa: number;
+  size: number;
+  address: number;
+}
+
+/** Writes a region table with guest RAM as its one region. */
+export function writeRegions(data: DataView, at: number, { gpa, size, address }: RamPlace): void {
   data.setUint32(at, 1, true);
   data.setUint32(at + 4, 0, true);
-  data.setBigUint64(at + 16, BigInt(RAM_GPA), true);
-  data.setUint32(at + 24, RAM_SIZE, true);
-  data.setUint32(at + 28, STAGE.ram, true);
+  data.setBigUint64(at + 16, BigInt(gpa), true);
+  data.setUint32(at + 24, size, true);
+  data.setUint32(at + 28, address, true);
 }
 
 function check(result: number, what: string): void {
@@ -74,8 +82,9 @@ function check(result: number, what: string): void {
 /** Creates the stage's ring, attaches south, negotiates; both receivers unmasked and pending, as inside a wakeup. */
 export function setStage(loops: OneThreadLoops, memory: WebAssembly.Memory, plan: RingPlan): void {
   const data = new DataView(memory.buffer);
-  writeRegions(data, STAGE.northRegions);
-  writeRegions(data, STAGE.southRegions);
+  const ram = { gpa: RAM_GPA, size: RAM_SIZE, address: STAGE.ram };
+  writeRegions(data, STAGE.northRegions, ram);
+  writeRegions(data, STAGE.southRegions, ram);
   const offer = plan.lazy ? SHARED_LAZY : 0;
   const north = plan.pattern === "transmit" ? QUEUE_ROLES.northTransmit : QUEUE_ROLES.northFeed;
   const { northEndpoint, southEndpoint } = STAGE;
@@ -103,10 +112,13 @@ export function setStage(loops: OneThreadLoops, memory: WebAssembly.Memory, plan
     bytes[irq] = 1;
     bytes[irq + 1] = 1;
   }
-  for (const progress of [STAGE.northProgress, STAGE.southProgress]) {
-    data.setUint32(progress, 0, true);
-    data.setUint32(progress + 4, 0, true);
-  }
+}
+
+/** Lays out both sides of a ring that was set, about to begin. `same`: descriptors keep their buffers and are not written again. */
+export function setSides(loops: TwoThreadLoops, same: boolean): void {
+  const { northSide, northEndpoint, northTable, reapTable, southSide, southEndpoint, southTable } = STAGE;
+  loops.stageSide(northSide, northEndpoint, northTable, reapTable, BUFFERS_GPA, same ? 1 : 0);
+  loops.stageSide(southSide, southEndpoint, southTable, southTable, BUFFERS_GPA, same ? 1 : 0);
 }
 
 /** Points the descriptors of a feed at buffers of `size` bytes each. North owns them all, so plain stores do. */

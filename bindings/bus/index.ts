@@ -37,3 +37,4 @@ export type {
   SignalRequest,
 } from "./types.js";
 export type { CookieNumber } from "./client-state.js";
+export type { CookieAt } from "./saved-sessions.js";

@@ -88,23 +88,14 @@ export function readTree(state: StateReader): SavedTree {
   return { devices, buses };
 }
 
-/** Attribute of network cards that holds their address. */
-const ADDRESS = "client_mac";
-
-/**
- * Makes a tree what was saved. Returns the names of network cards that have another address than they had then.
- * @throws StateError; VbusError of classes and attributes
- */
-export function restoreTree(vbus: Vbus, tree: SavedTree, options: RestoreOptions): string[] {
-  const renewed: string[] = [];
+/** Makes a tree what was saved. @throws StateError; VbusError of classes and attributes */
+export function restoreTree(vbus: Vbus, tree: SavedTree, options: RestoreOptions): void {
   for (const { name, className, state } of tree.devices) {
     const device =
       vbus.device(name) ?? state.rebuild(`the device ${name}`, () => vbus.createDevice(name, className));
     const { implementation } = device;
     if (implementation.restore !== undefined) implementation.restore(state, options);
     else restoreWritable(device, state.get("attributes"));
-    if (options.macs !== "renew" || !implementation.attributes.has(ADDRESS)) continue;
-    if (state.get("attributes").get(ADDRESS).text(NAME_MAX) !== device.get(ADDRESS)) renewed.push(name);
   }
   for (const { name, members, devices } of tree.buses) {
     const bus = vbus.bus(name) ?? vbus.createBus(name);
@@ -113,32 +104,7 @@ export function restoreTree(vbus: Vbus, tree: SavedTree, options: RestoreOptions
       if (!bus.devices.some((connected) => connected.name === device)) bus.connect(device);
     }
   }
-  return renewed;
 }
-
-/**
- * A guest that has a network card open has read its address long ago. So the card is taken away, and another one with the new
- * address takes its place: guests know that as hot-plugging.
- */
-export function replug(vbus: Vbus, name: string): void {
-  const old = vbus.device(name);
-  if (old === undefined || old.connections === 0) return;
-  const pairs = [...old.implementation.attributes]
-    .filter(([name, attribute]) => isWritable(attribute) && !VOLATILE.has(name))
-    .map(([attribute]): [string, string] => [attribute, old.get(attribute)]);
-  const buses = old.buses.slice();
-  const enabled = old.implementation.attributes.has("enabled") ? old.get("enabled") : null;
-  if (enabled !== null) old.set("enabled", "0"); // not a frame more with the old address
-  vbus.removeDevice(name);
-  const fresh = vbus.createDevice(name, old.className, {
-    ...Object.fromEntries(pairs),
-    ...(enabled === null ? {} : { enabled }),
-  });
-  for (const bus of buses) vbus.bus(bus)?.connect(fresh);
-}
-
-/** What a card shows of its session, or is set last. */
-const VOLATILE = new Set(["link", "enabled"]);
 
 function restoreWritable(device: ManagedDevice, attributes: StateReader): void {
   for (const name of attributes.names(MANY)) {

@@ -87,7 +87,12 @@ export interface DeviceInterface {
    * {@link Connection.resume}: it must not touch that memory before. Absent: sessions of this device cannot be saved.
    * @throws StateError; VbusError EBUSY (open), ENOMEM; what was taken is given back then
    */
-  restoreSession?(memory: MemorySpace, state: StateReader, signals: RestoredSignals): Connection;
+  restoreSession?(
+    memory: MemorySpace,
+    state: StateReader,
+    signals: RestoredSignals,
+    options: RestoreOptions,
+  ): Connection;
 }
 
 /** One open session between a client and an interface. */

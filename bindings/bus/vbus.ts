@@ -8,7 +8,7 @@ import { Bus, type BusOptions } from "./bus.js";
 import { DeviceNode, type DeviceOwner, type ManagedDevice } from "./device.js";
 import { Emitter, type TreeEvents, type TreeEventType, type Unsubscribe } from "./emitter.js";
 import { checkName } from "./names.js";
-import { readTree, replug, restoreTree, saveTree } from "./saved-tree.js";
+import { readTree, restoreTree, saveTree } from "./saved-tree.js";
 import { sysfs } from "./sysfs.js";
 import { Tree } from "./tree.js";
 import type { DeviceClass } from "./types.js";
@@ -46,8 +46,6 @@ export class Vbus implements Saveable {
   readonly #devices = new Map<string, DeviceNode>();
   readonly #buses = new Map<string, Bus>();
   readonly #tree: Tree;
-  /** Cards whose address was renewed, until their guests can be told. */
-  #renewed: string[] = [];
   #closed = false;
 
   /** @param options - where deferred work runs */
@@ -292,12 +290,7 @@ export class Vbus implements Saveable {
    * @throws StateError; VbusError of classes and attributes
    */
   restore(state: StateReader, options: RestoreOptions = {}): void {
-    this.#renewed = restoreTree(this, readTree(state), options);
-  }
-
-  /** As `Saveable.restored` says: cards with new addresses are plugged in anew. */
-  restored(): void {
-    for (const name of this.#renewed.splice(0)) replug(this, name);
+    restoreTree(this, readTree(state), options);
   }
 
   /** Removes all buses, devices and classes. Twice is harmless. */

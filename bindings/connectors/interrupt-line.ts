@@ -1,4 +1,5 @@
 import { VbusError } from "../errors.js";
+import type { StateReader } from "../state/reader.js";
 
 /** Runs what an emulator gave to interrupt its guest with: what it throws is reported, and hurts nobody else. */
 export function guardInterrupt(act: () => void, onError?: (error: unknown) => void): void {
@@ -32,9 +33,14 @@ export class InterruptLine {
     return this.#raised;
   }
 
-  /** It is known to have this level: a saved state of the machine was restored, its interrupt controller included. */
-  restore(asserted: boolean): void {
-    this.#asserted = asserted;
+  /**
+   * It has the level that was saved: a state of the machine was restored, its interrupt controller included.
+   * @param wanted - the level that the registers say; a line that is up for no reason could never be lowered
+   * @throws StateError contradiction
+   */
+  restore(saved: StateReader, wanted: boolean): void {
+    if (saved.boolean() !== wanted) saved.fail("the line's level is not what the registers say");
+    this.#asserted = wanted;
   }
 
   /** Its level. */

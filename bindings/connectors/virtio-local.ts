@@ -79,14 +79,22 @@ export class VirtioLocal implements VirtioDriverTransport {
     });
   }
 
-  /** Does something for each member of a set soon; what is added meanwhile goes along. */
+  /** Does something for each member of a set soon. When it throws, that hurts no other member: their turn comes. */
   #later(set: Set<number>, index: number, act: (index: number) => void): void {
     if (set.size === 0) {
-      this.scheduler.post(() => {
+      const turn = (): void => {
         const all = [...set];
         set.clear();
-        for (const each of all) act(each);
-      });
+        for (const [i, each] of all.entries()) {
+          try {
+            act(each);
+          } catch (error) {
+            for (const left of all.slice(i + 1)) this.#later(set, left, act);
+            throw error;
+          }
+        }
+      };
+      this.scheduler.post(turn);
     }
     set.add(index);
   }

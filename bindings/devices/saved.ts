@@ -1,8 +1,14 @@
 /** What all device classes save alike: attributes by name, counters. */
 import type { Attribute } from "../bus/types.js";
 import type { StateReader, StateValue } from "../state/reader.js";
+import type { RestoreOptions } from "../state/saveable.js";
 
 const ATTRIBUTE_MAX = 4096;
+
+/** Whether an attribute becomes what was saved: all but the address of a network card that is to have its own. */
+export function isKept(name: string, { macs }: RestoreOptions): boolean {
+  return macs !== "renew" || name !== "client_mac";
+}
 
 /** Attributes of these names, as text. */
 export function saveAttributes(

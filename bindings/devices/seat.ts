@@ -24,6 +24,25 @@ export class BusSeat {
     this.#bus = bus;
   }
 
+  /** Takes the interface away from the guests; the seat stays taken. Harmless without a seat, and twice. */
+  withdraw(): void {
+    this.#published?.withdraw();
+    this.#published = null;
+  }
+
+  /**
+   * Publishes what {@link BusSeat.withdraw} took away, under a new number. Harmless otherwise.
+   * @param failed - told why that is impossible: the bus has used up its numbers
+   */
+  publishAgain(failed: (message: string, error: unknown) => void): void {
+    if (this.#bus === null || this.#published !== null) return;
+    try {
+      this.#published = this.#bus.publish(this.implementation);
+    } catch (error) {
+      failed(`${this.device} cannot be plugged in again`, error);
+    }
+  }
+
   /** As `Device.busDisconnect` says. @throws VbusError EINVAL when the device is not on this bus */
   disconnect(bus: BusPublisher): void {
     if (this.#bus !== bus) throw new VbusError("EINVAL", `${this.device} is not on bus ${bus.name}`);

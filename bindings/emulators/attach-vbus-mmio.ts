@@ -46,6 +46,7 @@ export class VbusMmioAttachment {
     this.scheduler = scheduler;
     this.memory = machine.memory;
     this.#part = new Part(machine, scheduler, {
+      onError,
       line: machine.host.openLine(irq),
       // ringing marks a signal as being served: a guest that is served later need not be silenced
       answer: (handle) => {

@@ -52,6 +52,7 @@ export class VbusPciAttachment {
     const seat = new HostedFunction(machine);
     this.#place = seat;
     this.#part = new Part(machine, scheduler, {
+      onError,
       line: seat.line,
       shown: seat.shown,
       // ringing marks a signal as being served: a guest that is served later need not be silenced

@@ -44,6 +44,7 @@ export class VirtioMmioAttachment {
     this.scheduler = scheduler;
     this.memory = machine.memory;
     this.#part = new Part(machine, scheduler, {
+      onError,
       line: machine.host.openLine(irq),
       answer: (queue) => {
         this.registers.device.kick(queue);

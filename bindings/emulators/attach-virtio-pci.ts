@@ -56,6 +56,7 @@ export class VirtioPciAttachment {
     const seat = new HostedFunction(machine);
     this.#place = seat;
     this.#part = new Part(machine, scheduler, {
+      onError,
       line: seat.line,
       shown: seat.shown,
       answer: (queue) => {

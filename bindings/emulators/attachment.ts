@@ -28,6 +28,8 @@ export interface PartWiring {
   readonly reset: () => void;
   /** What of it is saved, made when it is needed: the connector's half, and the level of its line. */
   readonly saved: () => SavedAttachment;
+  /** Told of errors that hurt nothing but what they name. */
+  readonly onError?: ((error: unknown) => void) | undefined;
 }
 
 const nothing = (): void => undefined;
@@ -50,7 +52,7 @@ export class Part {
     readonly machine: EmulatorMachine,
     /** The scheduler that it runs on. */
     readonly scheduler: EventLoopScheduler,
-    { line, shown = nothing, answer, silence = nothing, reset, saved }: PartWiring,
+    { line, shown = nothing, answer, silence = nothing, reset, saved, onError }: PartWiring,
   ) {
     this.#line = line;
     this.interrupts = new EmulatorInterrupts(
@@ -59,6 +61,7 @@ export class Part {
         line.set(asserted);
       },
       shown,
+      onError,
     );
     this.doorbells = new Doorbells(machine, answer, silence);
     const { interrupts } = this;

@@ -18,6 +18,7 @@ export type { HostedBusOptions, HostedDevice } from "./bus-options.js";
 export type { AttachmentCounters } from "./attachment.js";
 export type { InterruptCounters } from "./interrupts.js";
 export type { MachineOptions } from "./machine.js";
+export { savedParts } from "./saved-part.js";
 export {
   attachVbusPci,
   type VbusPciAttachment,

@@ -1,3 +1,4 @@
+import { guardInterrupt } from "../connectors/interrupt-line.js";
 import type { PciInterruptSink } from "../connectors/pci/function.js";
 import type { EmulatorMachine } from "./machine.js";
 
@@ -26,11 +27,13 @@ export class EmulatorInterrupts implements PciInterruptSink {
    * @param machine - the machine
    * @param line - sets the level of its line
    * @param shown - told of the line's level before the guest can see it
+   * @param onError - told when the emulator throws at an interrupt that was kept for later
    */
   constructor(
     private readonly machine: EmulatorMachine,
     private readonly line: (asserted: boolean) => void,
     private readonly shown: (asserted: boolean) => void,
+    private readonly onError?: (error: unknown) => void,
   ) {}
 
   /** As `PciInterruptSink.msi` says. */
@@ -77,12 +80,18 @@ export class EmulatorInterrupts implements PciInterruptSink {
     this.shown(asserted);
   }
 
-  /** Does what was kept for later. Called where interrupts may be raised. */
+  /** Does what was kept for later. Called where interrupts may be raised; an emulator that throws hurts no other device. */
   catchUp(): void {
-    this.#updateLine();
+    if (this.#lineDue) {
+      guardInterrupt(() => {
+        this.#updateLine();
+      }, this.onError);
+    }
     if (!this.#messageDue) return;
     this.#messageDue = false;
-    this.machine.host.messages?.deliver(this.machine.context);
+    guardInterrupt(() => {
+      this.machine.host.messages?.deliver(this.machine.context);
+    }, this.onError);
   }
 
   /** What was counted so far. */

@@ -1,6 +1,23 @@
 import type { StateReader, StateValue } from "../state/reader.js";
 import type { RestoreOptions, Saveable } from "../state/saveable.js";
+import type { EmulatorHost } from "./host.js";
 import type { EmulatorInterrupts } from "./interrupts.js";
+import { EmulatorMachine } from "./machine.js";
+
+/**
+ * What is attached to a machine, as parts for `quiesce` and `restoreState` of `vbus/state`: one for each attachment, with the
+ * tree of devices that was made for it. Call it when the guest has stopped, and save the emulator's own part after it: doorbells
+ * and interrupts that were kept for later are dealt with first. Empty when nothing is attached.
+ *
+ * ```ts
+ * const quiesced = await quiesce(savedParts(host));
+ * const state = quiesced.save(emulator.saveState());     // RAM, processor, interrupt controller, devices of its own
+ * quiesced.resume();
+ * ```
+ */
+export function savedParts(host: EmulatorHost): Saveable[] {
+  return EmulatorMachine.of(host)?.settle() ?? [];
+}
 
 /** What is saved of something attached. */
 export interface SavedAttachment {

@@ -36,7 +36,13 @@ export interface SwitchCore {
  * *stalled*: what waits is dropped, and so is all further traffic for it, except that each unicast run is offered once
  * more. `ready()` ends the stall on probation: the clock is not reset until a frame is really taken, so that a guest that
  * rings its doorbell but never makes room cannot hold others up for stallMs again and again.
+ *
+ * The clock counts ticks, not time: a thread that was away for long (a busy machine, a page in the background) has had one
+ * tick at most, for the peer had no chance to take anything either.
  */
+
+/** In stallMs. */
+const TICKS = 4;
 
 /** A port of a switch; made by `Switch.addPort`. */
 export class SwitchPort implements Port {
@@ -59,10 +65,12 @@ export class SwitchPort implements Port {
   #wakePosted = false;
   #drainPosted = false;
   #timer: Timer | null = null;
-  /** When somebody began to wait, or the last frame was taken since; -1: the clock is not running. */
+  /** Ticks since somebody began to wait, or the last frame was taken since; -1: the clock is not running. */
   #clock = -1;
-  /** Somebody waited since the timer last looked. */
-  #waited = false;
+  /** A frame was taken since the last tick: the next one is no whole one. */
+  #moved = false;
+  /** Ticks since somebody last waited. */
+  #quiet = 0;
 
   /** Made by `Switch.addPort`. */
   constructor(
@@ -176,7 +184,7 @@ export class SwitchPort implements Port {
   /** A source cannot go on because of this port. False: it can, for the port is stalled now and frames are dropped. */
   pushBack(source: SwitchPort): boolean {
     this.#startClock();
-    if (this.core.scheduler.now() - this.#clock >= this.core.stallMs) {
+    if (this.#clock >= TICKS) {
       this.#stall();
       return false;
     }
@@ -201,29 +209,32 @@ export class SwitchPort implements Port {
     this.stalled = false;
     if (this.#clock === -1) return;
     const waitedFor = this.egress.waiting > 0 || this.#waiters.size > 0;
-    this.#clock = waitedFor ? this.core.scheduler.now() : -1;
+    this.#clock = waitedFor ? 0 : -1;
+    this.#moved = true;
     this.#wake();
   }
 
   #startClock(): void {
-    this.#waited = true;
-    if (this.#clock === -1) this.#clock = this.core.scheduler.now();
-    this.#timer ??= this.core.scheduler.after(this.core.stallMs, this.#look);
+    this.#quiet = 0;
+    if (this.#clock === -1) this.#clock = 0;
+    this.#startTick();
   }
 
-  readonly #look = (): void => {
+  #startTick(): void {
+    if (this.#timer !== null) return;
+    this.#moved = false;
+    this.#timer = this.core.scheduler.after(this.core.stallMs / TICKS, this.#tick);
+  }
+
+  readonly #tick = (): void => {
     this.#timer = null;
     if (this.#clock === -1 || this.closed) return;
     const waitedFor = this.egress.waiting > 0 || this.#waiters.size > 0;
-    const left = this.#clock + this.core.stallMs - this.core.scheduler.now();
-    if (waitedFor && left <= 0) {
-      this.#stall();
-    } else if (waitedFor || this.#waited) {
-      this.#waited = false;
-      this.#timer = this.core.scheduler.after(left > 0 ? left : this.core.stallMs, this.#look);
-    } else {
-      this.#clock = -1; // those who waited have lost interest
-    }
+    if (!this.#moved) this.#clock++;
+    this.#quiet = waitedFor ? 0 : this.#quiet + 1;
+    if (waitedFor && this.#clock >= TICKS) this.#stall();
+    else if (this.#quiet < TICKS) this.#startTick();
+    else this.#clock = -1; // those who waited have lost interest
   };
 
   #stall(): void {

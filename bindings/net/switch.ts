@@ -31,7 +31,7 @@ export interface SwitchOptions {
   egressFrames?: number;
   /** Most bytes of those; default 512 KiB. */
   egressBytes?: number;
-  /** How long a port may make no progress before its frames are dropped; default 100 ms. */
+  /** How long a port may make no progress before its frames are dropped, to a quarter; default 100 ms. */
   stallMs?: number;
 }
 
@@ -73,7 +73,8 @@ export interface Station {
  * - Unicast goes straight from the sender's batch to the receiver's buffers. What the receiver does not take waits in its
  *   egress queue while the sender has frames for others, then the sender is pushed back. Order between two ports is kept.
  * - Flooded frames never make anybody wait: a port without room loses its copy ("queue-full").
- * - A port without progress for `stallMs` is stalled and loses its frames ("stalled"): a dead guest slows nobody.
+ * - A port without progress for `stallMs` is stalled and loses its frames ("stalled"): a dead guest slows nobody. Time in which
+ *   the whole thread stood still is not counted.
  * - Peers say what they take unfinished. For those that do not, partial checksums are completed and superframes cut; between
  *   two that do, nothing is touched. Malformed superframes are dropped ("bad-offload").
  *

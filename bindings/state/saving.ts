@@ -83,6 +83,11 @@ export async function quiesce(parts: Iterable<Saveable>): Promise<Quiesced> {
 /** How a state is restored. */
 export interface RestoreStateOptions extends RestoreOptions {
   /**
+   * Awaited when the state was looked at and everything stands still, before anything changes: no operation of a disk is under
+   * way, so this is when files behind disks can be put back to what they were. What it throws ends the restoring.
+   */
+  readonly atStandstill?: () => void | Promise<void>;
+  /**
    * Puts the guest's memory, its processor and whatever else is the emulator's own back to what was saved; called when the
    * state has been looked at and the parts have let go of the memory. What it throws ends the restoring.
    * @param extra - what was given to {@link Quiesced.save}
@@ -96,11 +101,11 @@ export interface RestoreStateOptions extends RestoreOptions {
  * Makes parts of a machine what they were when a state was saved: new ones, or the same ones (rewinding them). The guest must
  * not run. Each saved part is found by its name, and there must be no others.
  *
- * A state that is foreign, of another version, damaged, or of a machine with other devices changes nothing. When one that
- * passed all that turns out to contradict itself, or `memory` throws, all parts are left as after a reset of the machine:
- * nothing is half restored.
+ * A state that is foreign, of another version, damaged, or of a machine with other parts changes nothing. When one that passed
+ * all that turns out to contradict itself or to need devices that are not there, or `memory` throws, all parts are left as after
+ * a reset of the machine: nothing is half restored.
  *
- * @throws StateError; VbusError ENOMEM; what `memory` and `check` throw
+ * @throws StateError; VbusError ENOMEM; what `memory`, `check` and `atStandstill` throw
  */
 export async function restoreState(
   parts: Iterable<Saveable>,
@@ -129,6 +134,12 @@ export async function restoreState(
   options.check?.(extra);
   for (const [name, part] of byName) part.check(saved.get(name));
   await holdAll(byName.values());
+  try {
+    await options.atStandstill?.();
+  } catch (error) {
+    for (const part of byName.values()) part.release();
+    throw error;
+  }
   try {
     for (const part of byName.values()) part.clear();
     options.memory?.(extra);

@@ -13,15 +13,18 @@ import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
 import { StateError } from "../state/error.js";
 import { bitsValue, type StateReader, type StateValue } from "../state/reader.js";
+import type { RestoreOptions } from "../state/saveable.js";
 import { VirtioConfig } from "./config.js";
-import { featureMask, mayHave, offeredFeatures, ringFormat, type VirtioRingOptions } from "./features.js";
+import { DeviceSession } from "./device-session.js";
+import { featureMask, offeredFeatures, ringFormat, type VirtioRingOptions } from "./features.js";
+import { FeatureNegotiation, readChoice } from "./negotiation.js";
+import { DeviceNotifications } from "./notifications.js";
 import { VirtioQueueSetup, type VirtioQueueArea } from "./queue.js";
-import type { VirtioFace, VirtioQueue, VirtioSession, VirtioSessionContext } from "./types.js";
+import type { VirtioFace, VirtioQueue, VirtioSession } from "./types.js";
 
 const READY = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
 /** Bits that a driver sets (virtio 1.2: 2.1). */
 const DRIVER_BITS = READY | VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_FAILED;
-const FEATURE_WORDS = 4;
 /** Room for the device configuration in the smallest layout. */
 const CONFIG_MAX = 184;
 
@@ -74,49 +77,6 @@ export interface VirtioDeviceCounters {
 }
 
 /**
- * One driver's work with the device, from DRIVER_OK to its end. What the device holds of it is dead afterwards, so that a
- * late call from a task of the old session cannot touch the next one.
- */
-class Session implements VirtioSessionContext {
-  live = true;
-  face: VirtioSession | null = null;
-  /** It was restored, and not resumed yet. */
-  restored = false;
-
-  constructor(
-    private readonly device: VirtioDevice,
-    readonly memory: MemorySpace,
-    readonly scheduler: Gate,
-    readonly features: bigint,
-    private readonly fail: (error: unknown) => void,
-  ) {}
-
-  get held(): boolean {
-    return this.scheduler.held;
-  }
-
-  queue(index: number): VirtioQueue | null {
-    return this.live ? (this.device.queues[index]?.queue ?? null) : null;
-  }
-
-  configChanged(): void {
-    if (this.live) this.device.configChanged();
-  }
-
-  needsReset(error: unknown): void {
-    if (this.live) this.fail(error);
-  }
-}
-
-/** The features that a driver chose. @throws StateError */
-function readChoice(state: StateReader): bigint {
-  return state
-    .get("chosen")
-    .tuple(FEATURE_WORDS)
-    .reduce((all, word, i) => all | (BigInt(word.number(0, 0xffffffff)) << BigInt(32 * i)), 0n);
-}
-
-/**
  * Whether a face can be carried at all.
  * @throws VbusError EINVAL for a face with queues or a configuration that no transport can carry
  */
@@ -157,19 +117,13 @@ export class VirtioDevice {
   readonly #options: VirtioDeviceOptions;
   readonly #rings: VirtioRingOptions;
   #status = 0;
-  #offered: bigint | null = null;
-  readonly #chosen = new Uint32Array(FEATURE_WORDS);
-  /** A driver wrote bits beyond those that can be offered at all. */
-  #excess = false;
-  #session: Session | null = null;
+  readonly #features: FeatureNegotiation;
+  #session: DeviceSession | null = null;
   #closed = false;
   /** Where everything of the device runs. */
   readonly #gate: Gate;
-  #holds = false;
-  /** Interrupts that came while it was held. */
-  readonly #owed = new Set<number>();
-  #configOwed = false;
-  readonly #counters: VirtioDeviceCounters = {
+  readonly #notifications: DeviceNotifications;
+  readonly #counters = {
     starts: 0,
     resets: 0,
     refusals: 0,
@@ -180,8 +134,6 @@ export class VirtioDevice {
     ignoredWrites: 0,
     needsReset: 0,
     failures: 0,
-    queueInterrupts: 0,
-    configInterrupts: 0,
   };
 
   /** @throws VbusError EINVAL for a face with queues or a configuration that no transport can carry */
@@ -192,6 +144,8 @@ export class VirtioDevice {
     this.#options = options;
     this.#gate = new Gate(options.scheduler);
     this.#rings = rings;
+    this.#features = new FeatureNegotiation(face, rings);
+    this.#notifications = new DeviceNotifications(options);
     this.config = new VirtioConfig(
       face,
       () => this.negotiated,
@@ -202,12 +156,7 @@ export class VirtioDevice {
     this.queues = face.queueSizes.map(
       (maximum, index) =>
         new VirtioQueueSetup(index, maximum, () => {
-          if (this.#holds) {
-            this.#owed.add(index);
-            return;
-          }
-          this.#counters.queueInterrupts++;
-          options.queueInterrupt(index);
+          this.#notifications.queue(index);
         }),
     );
   }
@@ -219,7 +168,7 @@ export class VirtioDevice {
 
   /** Features that both sides agreed on; 0n before FEATURES_OK. */
   get negotiated(): bigint {
-    return (this.#status & VIRTIO_STATUS_FEATURES_OK) === 0 ? 0n : this.#choice;
+    return (this.#status & VIRTIO_STATUS_FEATURES_OK) === 0 ? 0n : this.#features.choice;
   }
 
   /** True while the device works for a driver. */
@@ -229,44 +178,35 @@ export class VirtioDevice {
 
   /** What is offered, from the first look after a reset on. */
   get offered(): bigint {
-    this.#offered ??= offeredFeatures(this.face, this.#rings);
-    return this.#offered;
+    return this.#features.offered;
   }
 
   /** 32 of the offered bits; word 0 holds bits 0 to 31. */
   offeredWord(word: number): number {
-    return word < FEATURE_WORDS ? Number((this.offered >> BigInt(32 * word)) & 0xffffffffn) : 0;
+    return this.#features.offeredWord(word);
   }
 
   /** 32 of the bits that the driver chose. */
   chosenWord(word: number): number {
-    return this.#chosen[word] ?? 0;
+    return this.#features.chosenWord(word);
   }
 
   /** The driver chooses 32 bits. Ignored after FEATURES_OK. */
   chooseWord(word: number, value: number): void {
-    if (this.#closed || (this.#status & (VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK)) !== 0) {
-      this.ignoreWrite();
-      return;
-    }
-    if (word < FEATURE_WORDS) this.#chosen[word] = value;
-    else if (value !== 0) this.#excess = true;
+    if (this.#mayChoose()) this.#features.chooseWord(word, value);
   }
 
   /** The driver chooses all bits at once. False, and nothing done, when that comes too late. */
   choose(features: bigint): boolean {
-    if (this.#closed || (this.#status & (VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK)) !== 0) {
-      this.ignoreWrite();
-      return false;
-    }
-    for (let word = 0; word < FEATURE_WORDS; word++)
-      this.#chosen[word] = Number((features >> BigInt(32 * word)) & 0xffffffffn);
-    this.#excess = features >> BigInt(32 * FEATURE_WORDS) !== 0n;
+    if (!this.#mayChoose()) return false;
+    this.#features.choose(features);
     return true;
   }
 
-  get #choice(): bigint {
-    return this.#chosen.reduce((all, word, i) => all | (BigInt(word) << BigInt(32 * i)), 0n);
+  #mayChoose(): boolean {
+    const late = (this.#status & (VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK)) !== 0;
+    if (this.#closed || late) this.ignoreWrite();
+    return !this.#closed && !late;
   }
 
   /** The driver writes the status field: 0 resets, anything else adds bits. */
@@ -295,8 +235,7 @@ export class VirtioDevice {
       // ACKNOWLEDGE says nothing that matters, and a guest that was restored from a saved state may have said it before
       (this.#status & VIRTIO_STATUS_DRIVER) !== 0 &&
       (this.#status & dead) === 0 &&
-      !this.#excess &&
-      this.#guard(() => mayHave(this.face, this.offered, this.#choice), false)
+      this.#guard(() => this.#features.acceptable, false)
     ) {
       this.#status |= VIRTIO_STATUS_FEATURES_OK;
       this.config.refresh(); // fields may depend on features
@@ -309,7 +248,7 @@ export class VirtioDevice {
     this.#status |= VIRTIO_STATUS_DRIVER_OK;
     if ((this.#status & VIRTIO_STATUS_FAILED) !== 0) return;
     if ((this.#status & VIRTIO_STATUS_NEEDS_RESET) !== 0) {
-      this.#tellConfig(); // what went wrong before, it could not be told
+      this.#notifications.configuration(); // what went wrong before, it could not be told
       return;
     }
     if ((this.#status & VIRTIO_STATUS_FEATURES_OK) === 0) {
@@ -327,7 +266,7 @@ export class VirtioDevice {
 
   /** The driver is there. @throws what the device throws; there is no session then */
   #start(): void {
-    const session = new Session(this, this.#options.memory, this.#gate, this.negotiated, (error) => {
+    const session = new DeviceSession(this, this.#options.memory, this.#gate, this.negotiated, (error) => {
       this.#needsReset(error);
     });
     this.#session = session;
@@ -359,7 +298,7 @@ export class VirtioDevice {
   /** As `Saveable.hold` says. */
   hold(): void {
     this.#holdGate();
-    this.#holds = true;
+    this.#notifications.hold();
   }
 
   #gateHeld = false;
@@ -373,7 +312,7 @@ export class VirtioDevice {
   release(): void {
     if (!this.#gateHeld) return;
     this.#gateHeld = false;
-    this.#holds = false;
+    this.#notifications.release();
     this.#gate.release();
     const session = this.#session;
     const restored = session?.restored === true;
@@ -381,16 +320,7 @@ export class VirtioDevice {
       session.restored = false;
       this.#guard(() => session.face?.resumed?.(restored), undefined);
     }
-    const owed = [...this.#owed];
-    this.#owed.clear();
-    for (const index of owed) {
-      this.#counters.queueInterrupts++;
-      this.#options.queueInterrupt(index);
-    }
-    if (this.#configOwed) {
-      this.#configOwed = false;
-      this.#tellConfig();
-    }
+    this.#notifications.deliver();
   }
 
   /** As `Saveable.save` says. */
@@ -399,8 +329,7 @@ export class VirtioDevice {
     return {
       type: this.face.deviceType,
       status: this.#status,
-      chosen: [...this.#chosen],
-      excess: this.#excess,
+      ...this.#features.save(),
       config: this.config.save(),
       queues: this.queues.map((setup) => setup.save()),
       session: face === null ? null : { face: face.save?.() ?? null },
@@ -428,25 +357,22 @@ export class VirtioDevice {
   }
 
   /** As `Saveable.restore` says; the device was just reset. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     this.check(state);
     try {
-      this.#restore(state);
+      this.#restore(state, options);
     } catch (error) {
       this.#end();
       throw error;
     }
   }
 
-  #restore(state: StateReader): void {
+  #restore(state: StateReader, options: RestoreOptions): void {
     const status = state.get("status").number(0, 0xff);
     const agreed = (status & VIRTIO_STATUS_FEATURES_OK) !== 0;
     if ((status & ~(DRIVER_BITS | VIRTIO_STATUS_NEEDS_RESET)) !== 0) state.fail("no status has such bits");
-    const choice = readChoice(state);
-    for (let word = 0; word < FEATURE_WORDS; word++)
-      this.#chosen[word] = Number((choice >> BigInt(32 * word)) & 0xffffffffn);
-    this.#excess = state.get("excess").boolean();
-    if (agreed && (this.#excess || !this.#guard(() => mayHave(this.face, this.offered, choice), false)))
+    this.#features.restore(state);
+    if (agreed && !this.#guard(() => this.#features.acceptable, false))
       state.fail("no driver may have these features");
     this.#status = status;
     const format = ringFormat(this.negotiated, this.#rings);
@@ -462,11 +388,11 @@ export class VirtioDevice {
       state.rebuild(this.face.name, () => {
         this.#start();
       });
-      session.rebuild(this.face.name, () => this.#session?.face?.restore?.(session));
+      session.rebuild(this.face.name, () => this.#session?.face?.restore?.(session, options));
       if (this.#session !== null) this.#session.restored = true;
       // whatever became of an interrupt that was on its way: a driver bears one too many, and hears of what is different here
-      for (const setup of this.queues) if (setup.queue !== null) this.#owed.add(setup.index);
-      this.#configOwed = true;
+      for (const setup of this.queues) if (setup.queue !== null) this.#notifications.owe(setup.index);
+      this.#notifications.oweConfiguration();
     }
     this.config.restore(state.get("config"));
   }
@@ -599,7 +525,7 @@ export class VirtioDevice {
   /** The device says that its configuration changed. */
   configChanged(): void {
     this.config.refresh();
-    if (this.#session !== null) this.#tellConfig();
+    if (this.#session !== null) this.#notifications.configuration();
   }
 
   /** Counts a write that changes nothing; for transports. */
@@ -616,7 +542,8 @@ export class VirtioDevice {
 
   /** What was counted so far. */
   counters(): VirtioDeviceCounters {
-    return { ...this.#counters };
+    const { queueInterrupts, configInterrupts } = this.#notifications;
+    return { ...this.#counters, queueInterrupts, configInterrupts };
   }
 
   /** The device goes away. Twice is harmless. */
@@ -630,11 +557,8 @@ export class VirtioDevice {
     this.#endSession();
     for (const setup of this.queues) setup.stop();
     this.#status = 0;
-    this.#chosen.fill(0);
-    this.#excess = false;
-    this.#offered = null;
-    this.#owed.clear();
-    this.#configOwed = false;
+    this.#features.reset();
+    this.#notifications.clear();
     this.config.refresh();
     this.#options.onReset?.();
   }
@@ -659,16 +583,7 @@ export class VirtioDevice {
     this.#counters.needsReset++;
     this.#status |= VIRTIO_STATUS_NEEDS_RESET;
     // only a driver that is there can be told (2.1.2)
-    if ((this.#status & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#tellConfig();
-  }
-
-  #tellConfig(): void {
-    if (this.#holds) {
-      this.#configOwed = true;
-      return;
-    }
-    this.#counters.configInterrupts++;
-    this.#options.configInterrupt();
+    if ((this.#status & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#notifications.configuration();
   }
 
   #guard<T>(act: () => T, otherwise: T): T {

@@ -14,6 +14,7 @@ import type { DeviceVirtQueue } from "../engine/virtqueue.js";
 import type { MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
 import type { StateReader, StateValue } from "../state/reader.js";
+import type { RestoreOptions } from "../state/saveable.js";
 
 /**
  * A virtio device without a transport. All calls come on one thread, synchronously from within guest accesses: none may
@@ -37,6 +38,11 @@ export interface VirtioFace {
   readonly configSize: number;
   /** What it counted, as plain data: numbers, texts, and objects of those. For `vbus/inspect`. */
   readonly statistics?: object;
+  /**
+   * Its driver knows another address than the device has now: it was restored with `macs: "renew"`, and waits, with its link
+   * down, for a driver that starts anew. Transports that can plug devices in anew do that.
+   */
+  readonly renewed?: boolean;
   /**
    * Whether a driver may have this subset of the offered bits (dependencies between them, such as 1.2: 5.1.3.1). False:
    * FEATURES_OK does not stick.
@@ -104,7 +110,7 @@ export interface VirtioSession {
   /** What the session is beyond its queues and features, as plain data, while held. Absent: it cannot be saved. */
   save?(): StateValue;
   /** Becomes what was saved, right after {@link VirtioFace.start}, while held. @throws StateError; VbusError ENOMEM */
-  restore?(state: StateReader): void;
+  restore?(state: StateReader, options: RestoreOptions): void;
   /** It goes on after {@link VirtioSession.settle}, or begins to, after it was restored. */
   resumed?(restored: boolean): void;
 }

@@ -15,10 +15,14 @@ export class CardTable {
     this.#body = table.tBodies[0] ?? table.createTBody();
   }
 
-  /** Shows some cards of a guest as they are now. @param enabled - whether their links may be switched */
-  show(guest: PageGuest, cards: readonly PageCard[], enabled: boolean): void {
+  /**
+   * Shows some cards of a guest as they are now; null: of none, there are no cards then.
+   * @param enabled - whether their links may be switched
+   */
+  show(guest: PageGuest | null, cards: readonly PageCard[], enabled: boolean): void {
+    if (cards.join() !== [...this.#rows.keys()].join()) this.#build(cards);
+    if (guest === null) return;
     const readings = guest.readings();
-    if (cards.length !== this.#rows.size) this.#build(cards);
     for (const card of cards) {
       const [, address, frames, drops, link] = this.#rows.get(card)!.cells;
       const reading = readings[card];
@@ -28,11 +32,12 @@ export class CardTable {
           : guest.cards.find((candidate) => candidate.name === card)!.guestAddress;
       frames!.textContent = (reading?.frames ?? 0).toLocaleString("en-US");
       drops!.textContent = (reading?.drops ?? 0).toLocaleString("en-US");
-      const button = link!.querySelector("button")!;
       const up = guest.hasCarrier(card);
-      button.textContent = up ? "up" : "down";
+      link!.dataset.link = up ? "up" : "down";
+      link!.querySelector("span")!.textContent = up ? "up" : "down";
+      const button = link!.querySelector("button")!;
+      button.textContent = up ? "take down" : "bring up";
       button.disabled = !enabled;
-      button.setAttribute("aria-pressed", String(up));
     }
   }
 
@@ -43,22 +48,27 @@ export class CardTable {
       const row = this.#body.insertRow();
       row.dataset.card = card;
       row.style.setProperty("--colour", `var(--${card})`);
-      const name = row.insertCell();
+      const name = document.createElement("th");
+      name.scope = "row";
+      row.append(name);
       name.className = "name";
+      name.id = `card-${card}`;
       name.textContent = card;
       const kind = document.createElement("small");
-      kind.textContent = card === "eth3" ? "venet, plugged in" : CARD_KINDS[card];
+      kind.textContent = card === "eth3" ? "venet" : CARD_KINDS[card];
       name.append(kind);
       row.insertCell();
       row.insertCell().className = "figure";
       row.insertCell().className = "figure";
       const button = document.createElement("button");
       button.type = "button";
-      button.setAttribute("aria-label", `link of ${card}`);
+      button.setAttribute("aria-describedby", `card-${card}`);
       button.addEventListener("click", () => {
         this.toggle(card);
       });
-      row.insertCell().append(button);
+      const link = row.insertCell();
+      link.className = "link";
+      link.append(document.createElement("span"), " ", button);
       this.#rows.set(card, row);
     }
   }

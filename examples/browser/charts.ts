@@ -5,6 +5,7 @@ import { PAGE_CARDS, type PageCard } from "./page-guest.js";
 
 const HEIGHT = 150;
 const AXIS_WIDTH = 52;
+const AXIS_HEIGHT = 26;
 
 /** A number with three digits at most, and what it is thousands of. */
 export function short(value: number): string {
@@ -110,7 +111,12 @@ export class Charts {
           y: { range: (_plot, _low, high) => [0, unit === "%" ? 100 : Math.max(1, high * 1.1)] },
         },
         axes: [
-          { ...axis, ticks: { show: false }, values: (_plot, ticks) => ticks.map((tick) => `${tick} s`) },
+          {
+            ...axis,
+            ticks: { show: false },
+            size: AXIS_HEIGHT,
+            values: (_plot, ticks) => ticks.map((tick) => `${tick} s`),
+          },
           {
             ...axis,
             ticks: { show: false },

@@ -91,8 +91,9 @@ export function showComparison(table: HTMLTableElement, result: ExperimentResult
 
 function addRow(section: HTMLTableSectionElement, tag: "th" | "td", cells: readonly Cell[]): void {
   const row = section.insertRow();
-  for (const cell of cells) {
-    const element = document.createElement(tag);
+  for (const [i, cell] of cells.entries()) {
+    const element = document.createElement(i === 0 && cell !== "" ? "th" : tag);
+    if (element.tagName === "TH") element.scope = tag === "td" ? "row" : i === 0 ? "rowgroup" : "col";
     if (typeof cell === "string") element.textContent = cell;
     else {
       element.textContent = cell.text;

@@ -3,7 +3,6 @@ import type { V86 } from "v86";
 import {
   attachVbus,
   attachVirtio,
-  restoreMachine,
   saveMachine,
   V86NetworkPort,
   type V86Host,
@@ -31,7 +30,9 @@ import { Notifications } from "../linux/notifications.js";
 import { Cable } from "./cable.js";
 import { readRival, readVenet, readVirtio, type Reading } from "./readings.js";
 import { RivalCard } from "./rival.js";
+import type { SavedGuest } from "./saved-guest.js";
 import { MTU, SPARE_STATION, spareAddresses } from "./spare-network.js";
+import { TerminalLine } from "./terminal-line.js";
 import type { World } from "./world.js";
 
 /** Cards that charts and tables have a place for: those that are always there, and one that is plugged in. */
@@ -45,7 +46,6 @@ const DISK = "disk0";
 const DISK_BYTES = 8 << 20;
 const DRIVERS = ["vbus.ko", "venet.ko"];
 const DISK_DRIVER = "vblk.ko";
-const TERMINAL_LINE = 1;
 const TERMINAL = "/dev/ttyS1";
 const APPEARS_MS = 30_000;
 /** What the terminal's shell is told of its terminal. */
@@ -57,23 +57,21 @@ interface Attached {
   rivalPort: V86NetworkPort;
   rivalCable: Cable;
   rivalEnd: Port;
+  terminal: TerminalLine;
+  disks: Disks;
 }
 
-/** A guest as it was at a moment: see {@link PageGuest.save}. */
-export interface SavedGuest {
-  /** The machine with all that is attached to it. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  /** Whether the cable of v86's own card was plugged in. */
-  readonly plugged: boolean;
+/** What is behind the disk that can be plugged in. */
+interface Disks {
+  /** What the next one holds when it is new; null: zeroes. */
+  content: Uint8Array | null;
+  latest: MemoryBackend | null;
 }
 
 /** A guest with its cards up and its terminal's shell running. */
 export class PageGuest implements GuestShell {
   readonly cards: readonly Card[];
   readonly #rival: RivalCard;
-  #listener: ((bytes: Uint8Array) => void) | null = null;
-  #output: number[] = [];
-  #outputPosted = false;
   #closed = false;
 
   private constructor(
@@ -104,27 +102,26 @@ export class PageGuest implements GuestShell {
       };
     });
     this.#rival = new RivalCard(emulator, this.cards[0]!.notifications);
-    emulator.add_listener("serial1-output-byte", (byte) => {
-      this.#written(byte);
-    });
   }
 
-  /** Starts a guest of a world. @throws PageError, GuestError */
-  static async start(world: World, number: number): Promise<PageGuest> {
+  /**
+   * Starts a guest of a world.
+   * @param saved - a guest that goes on; without it, one starts from the state of a booted guest, or boots
+   * @throws PageError, GuestError; StateError for what was saved of another machine, or cannot be
+   */
+  static async start(world: World, number: number, saved?: SavedGuest): Promise<PageGuest> {
     const began = performance.now();
-    const images = await world.pieces.images();
-    const restored = images.from !== null && "state" in images.from;
+    const { pieces } = world;
+    const images = saved === undefined ? await pieces.images() : await pieces.machine();
+    const restored = saved !== undefined || (images.from !== null && "state" in images.from);
     const attached: Partial<Attached> = {};
-    const options = emulatorOptions(images, {
-      ...world.pieces.manifest.hardware,
-      mtu: MTU,
-      secondLine: true,
-    });
+    const options = emulatorOptions(images, { ...pieces.manifest.hardware, mtu: MTU, secondLine: true });
     const { emulator, console } = await startGuest(options, {
-      prepare: (made) => attach(world, number, made, attached),
+      prepare: (made) => attach(world, number, made, attached, saved?.disk ?? null),
+      moved: saved?.machine,
       booted: async (booted) => {
         // the next guests need not boot
-        await world.pieces.useState(await booted.save_state(), "the state of the first guest");
+        pieces.useState(await booted.save_state(), "the state of the first guest");
       },
     }).catch((error: unknown) => {
       closeAttached(attached);
@@ -132,6 +129,11 @@ export class PageGuest implements GuestShell {
     });
     const startMs = performance.now() - began;
     const guest = new PageGuest(world, number, emulator, console, attached as Attached, restored, startMs);
+    guest.attached.disks.content = null; // whatever is plugged in from now on is new
+    if (saved !== undefined) {
+      guest.setCarrier("eth0", saved.plugged);
+      return guest;
+    }
     try {
       await guest.#setUp();
     } catch (error) {
@@ -156,15 +158,9 @@ export class PageGuest implements GuestShell {
     return this.console.check(command, options);
   }
 
-  /** Sends what somebody typed to the terminal's shell. */
-  type(text: string): void {
-    this.emulator.serial_send_bytes(TERMINAL_LINE, new TextEncoder().encode(text));
-  }
-
-  /** Who gets what the terminal's shell writes; null: nobody, it waits. */
-  set terminal(listener: ((bytes: Uint8Array) => void) | null) {
-    this.#listener = listener;
-    this.#flush();
+  /** What the terminal is on. */
+  get terminal(): TerminalLine {
+    return this.attached.terminal;
   }
 
   /** Tells the terminal's programs how large it is. */
@@ -248,11 +244,9 @@ export class PageGuest implements GuestShell {
    */
   async plugDisk(): Promise<string | null> {
     const { vbus, bus } = this.attached.host;
-    if (!vbus!.classes.includes("vblk"))
-      vbus!.registerClass(vblkClass({ backend: () => new MemoryBackend(DISK_BYTES) }));
     const before = new Set(await this.#blockDevices());
     bus.connect(vbus!.createDevice(DISK, "vblk"));
-    if (!this.world.pieces.manifest.drivers.includes(DISK_DRIVER)) return null;
+    if ((await this.run(`[ -e /lib/vbus/${DISK_DRIVER} ]`)).status !== 0) return null;
     await this.check(`grep -q '^vblk ' /proc/modules || insmod /lib/vbus/${DISK_DRIVER}`);
     const end = performance.now() + APPEARS_MS;
     for (;;) {
@@ -270,19 +264,30 @@ export class PageGuest implements GuestShell {
     vbus!.removeDevice(DISK);
   }
 
-  /** Saves it with its cards, while it runs. @throws VbusError */
+  /** Saves it with its cards, its disk and its terminal; it goes on. @throws VbusError, GuestError */
   async save(): Promise<SavedGuest> {
-    await this.check("true"); // the shell of the first line is at its prompt, and will be when it is restored
-    return { bytes: await saveMachine(this.emulator), plugged: this.attached.rivalCable.plugged };
+    await this.check("true"); // the shell of the first line is at its prompt, and will be when it goes on
+    await this.pause();
+    try {
+      const screen = await this.terminal.text();
+      const machine = await saveMachine(this.emulator);
+      // what the disk did since then it will do once more
+      const disk = this.hasDisk ? this.attached.disks.latest!.bytes.slice() : null;
+      const plugged = this.attached.rivalCable.plugged;
+      return { number: this.number, savedAt: Date.now(), machine, plugged, disk, screen };
+    } finally {
+      await this.resume();
+    }
   }
 
-  /** Makes it what it was. @throws StateError */
-  async restore({ bytes, plugged }: SavedGuest): Promise<void> {
-    await this.check("true");
-    await restoreMachine(this.emulator, bytes);
-    this.attached.rivalCable.plugged = plugged;
-    this.#rival.carrier = plugged;
-    await this.check("true");
+  /** Stops it, until {@link PageGuest.resume}. */
+  async pause(): Promise<void> {
+    await this.emulator.stop();
+  }
+
+  /** It goes on. */
+  async resume(): Promise<void> {
+    await this.emulator.run();
   }
 
   /** Switches it off. Twice is harmless. */
@@ -326,24 +331,6 @@ export class PageGuest implements GuestShell {
   async #blockDevices(): Promise<string[]> {
     return (await this.check("ls /sys/block")).split("\n").filter((name) => name !== "");
   }
-
-  /** v86 hands out single bytes; a terminal wants them by the slice. */
-  #written(byte: number): void {
-    this.#output.push(byte);
-    if (this.#outputPosted) return;
-    this.#outputPosted = true;
-    setTimeout(() => {
-      this.#outputPosted = false;
-      this.#flush();
-    }, 0);
-  }
-
-  #flush(): void {
-    if (this.#listener === null || this.#output.length === 0) return;
-    const bytes = Uint8Array.from(this.#output);
-    this.#output = [];
-    this.#listener(bytes);
-  }
 }
 
 /** Everything that the guest finds when it looks: before it runs, and before a state is applied. */
@@ -352,16 +339,16 @@ async function attach(
   number: number,
   emulator: V86,
   attached: Partial<Attached>,
+  disk: Uint8Array | null,
 ): Promise<void> {
-  const { scheduler, space, net, recorder, report } = world;
+  const { scheduler, space, recorder, report } = world;
+  attached.terminal = new TerminalLine(emulator);
   const guest = number - 1;
   const onError = (error: unknown): void => {
     report(`guest ${number}: ${error instanceof Error ? error.message : String(error)}`);
   };
-  // a card that was plugged in keeps its port until its guest lets go of it, and the next one may be there by then
-  let ports = 0;
   const port = (name: string, what: string): Port =>
-    recorder.wrap(net.addPort(`guest${number}-${name}-${++ports}`), `guest${number}-${name}`, what);
+    recorder.wrap(world.addPort(`guest${number}-${name}`), `guest${number}-${name}`, what);
   const bridge = attachVbus(emulator, {
     scheduler,
     devices: [
@@ -382,6 +369,11 @@ async function attach(
   const pci = attachVirtio(emulator, { device: card, slot: CARD_PLACES.eth2.slot, scheduler, onError });
   // at once: a function that comes after a saved state was applied misses what it says of it
   const [host, virtioHost] = await Promise.all([bridge, pci]);
+  const disks: Disks = { content: disk, latest: null };
+  host.vbus!.registerClass(
+    vblkClass({ backend: () => (disks.latest = new MemoryBackend(disks.content ?? DISK_BYTES)) }),
+  );
+  attached.disks = disks;
   attached.host = host;
   attached.virtio = { card, host: virtioHost };
   attached.rivalPort = new V86NetworkPort(emulator, { scheduler, space, as: "network" });

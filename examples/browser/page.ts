@@ -1,20 +1,23 @@
 /**
- * The page: `npm run page`. The query may hold `state=<address>` (a saved state to start from), `boot` (start from none),
- * and `guests=<n>`. `<html data-state>` says where the page is: starting, ready, busy, failed.
+ * The page: `npm run page`. The query may hold `state=<address>` (a saved guest that goes on here, or the state of a booted one
+ * to start from), `boot` (start from none), and `guests=<n>`.
  */
 import { Charts } from "./charts.js";
 import { Comparison, showComparison } from "./comparison.js";
 import { History, INTERVAL_MS } from "./history.js";
 import { CardTable } from "./card-table.js";
-import { PAGE_CARDS, type PageCard, type PageGuest, type SavedGuest } from "./page-guest.js";
-import { GuestPieces, PageError } from "./pieces.js";
+import { listenForFiles } from "./file-opening.js";
+import { GuestTabs } from "./guest-tabs.js";
+import { unpack, type Progress } from "./packing.js";
+import { PAGE_CARDS, type PageCard, type PageGuest } from "./page-guest.js";
+import { PageError } from "./page-error.js";
+import { fetchFile, GuestPieces } from "./pieces.js";
+import { packGuest, readStateFile, type SavedGuest } from "./saved-guest.js";
 import { MTU } from "./spare-network.js";
+import { describe, Status } from "./status.js";
 import { GuestTerminal } from "./terminal.js";
 import { MOST_GUESTS, World } from "./world.js";
 
-type State = "starting" | "ready" | "busy" | "failed";
-
-const LOG_LINES = 200;
 const TREE_MS = 1000;
 
 function element<T extends HTMLElement>(id: string, type: new () => T): T {
@@ -27,116 +30,122 @@ const button = (id: string): HTMLButtonElement => element(id, HTMLButtonElement)
 
 const buttons = {
   addGuest: button("add-guest"),
+  removeGuest: button("remove-guest"),
   pingGuests: button("ping-guests"),
   plugNic: button("plug-nic"),
   plugDisk: button("plug-disk"),
   save: button("save"),
   restore: button("restore"),
+  downloadState: button("download-state"),
+  openState: button("open-state"),
   record: button("record"),
   download: button("download"),
   compare: button("compare"),
   stopCompare: button("stop-compare"),
-  downloadState: button("download-state"),
 };
-const status = element("status", HTMLElement);
-const log = element("log", HTMLOListElement);
-const tabs = element("guests", HTMLElement);
 const terminals = element("terminals", HTMLElement);
 const recorded = element("recorded", HTMLElement);
 const compareStatus = element("compare-status", HTMLElement);
 const comparisonForm = element("comparison", HTMLFormElement);
 const resultTable = element("result", HTMLTableElement);
 const tree = element("tree", HTMLPreElement);
-const stateFile = element("state-file", HTMLInputElement);
 
 /** A guest, and all of the page that belongs to it. */
 interface Place {
   guest: PageGuest;
-  terminal: GuestTerminal;
+  readonly terminal: GuestTerminal;
   history: History;
-  tab: HTMLButtonElement;
   saved: SavedGuest | null;
 }
 
 const places: Place[] = [];
 const comparison = new Comparison();
-let charts: Charts;
-let cardTable: CardTable;
+const status = new Status({
+  status: element("status", HTMLElement),
+  failure: element("failure", HTMLElement),
+  progress: element("progress", HTMLProgressElement),
+  log: element("log", HTMLOListElement),
+});
+const tabs = new GuestTabs(
+  element("guests", HTMLElement),
+  element("guest", HTMLElement),
+  (number, pointed) => {
+    select(places.find(({ guest }) => guest.number === number) ?? null);
+    if (pointed) shown?.terminal.focus();
+  },
+);
+const charts = new Charts(element("charts", HTMLElement));
+const cardTable = new CardTable(element("cards", HTMLTableElement), toggleLink);
 let world: World | null = null;
 let shown: Place | null = null;
-let working = false;
+let working: string | null = null;
 let capture: Blob | null = null;
 
-function describe(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-function note(message: string, failed = false): void {
-  const line = document.createElement("li");
-  const time = document.createElement("time");
-  time.textContent = new Date().toLocaleTimeString([], { hour12: false });
-  line.append(time, message);
-  line.classList.toggle("failed", failed);
-  log.append(line);
-  while (log.childElementCount > LOG_LINES) log.firstElementChild?.remove();
-  log.scrollTop = log.scrollHeight;
-}
-
-function show(state: State, text: string): void {
-  document.documentElement.dataset.state = state;
-  status.textContent = text;
-}
+const mebibytes = (bytes: number): string => `${(bytes / (1 << 20)).toFixed(0)} MiB`;
+const clock = (time: number): string => new Date(time).toLocaleTimeString([], { hour12: false });
 
 /** Which buttons make sense now, and what they say. */
 function updateButtons(): void {
-  const idle = !working && shown !== null;
+  const idle = working === null && shown !== null;
   const recording = world?.recorder.recording === true;
-  buttons.addGuest.disabled = working || world === null || places.length >= MOST_GUESTS;
+  buttons.addGuest.disabled = working !== null || world === null || places.length >= MOST_GUESTS;
+  buttons.removeGuest.disabled = !idle;
   buttons.pingGuests.disabled = !idle || places.length < 2;
   buttons.plugNic.disabled = buttons.plugDisk.disabled = !idle;
-  buttons.save.disabled = !idle;
-  buttons.restore.disabled = !idle || shown?.saved === null;
-  buttons.record.disabled = !idle;
+  buttons.save.disabled = buttons.downloadState.disabled = !idle;
+  const saved = shown?.saved ?? null;
+  buttons.restore.disabled = !idle || saved === null;
+  buttons.openState.disabled = working !== null || world === null;
+  buttons.record.disabled = !idle && !recording;
   buttons.download.disabled = !recording && capture === null;
   buttons.compare.disabled = !idle;
   buttons.stopCompare.disabled = !comparison.running;
-  buttons.downloadState.disabled = working || world === null || world.pieces.state === null;
   buttons.plugNic.textContent = shown?.guest.hasSpareNic === true ? "Unplug the NIC" : "Plug a NIC";
   buttons.plugDisk.textContent = shown?.guest.hasDisk === true ? "Unplug the disk" : "Plug a disk";
   buttons.record.textContent = recording ? "Stop recording" : "Record";
-  for (const { tab } of places) tab.setAttribute("aria-selected", String(tab === shown?.tab));
+  buttons.restore.textContent = saved === null ? "Restore" : `Restore ${clock(saved.savedAt)}`;
+  tabs.show(
+    places.map(({ guest }) => guest.number),
+    shown?.guest.number ?? null,
+  );
 }
 
 /** Does one thing at a time, and says how it went. Returns whether it went well. */
-async function perform(what: string, work: () => Promise<string>): Promise<boolean> {
-  if (working) return false;
-  working = true;
-  show("busy", `${what} …`);
+async function perform(what: string, work: (progress: Progress) => Promise<string>): Promise<boolean> {
+  if (working !== null) {
+    status.note(`${what}: not now, first this ends: ${working}`, true);
+    return false;
+  }
+  working = what;
+  const focused = document.activeElement;
+  status.show("busy", `${what} …`);
   updateButtons();
   refresh();
   try {
-    const done = await work();
-    note(done);
-    show("ready", done);
+    const done = await work(status.progress);
+    status.note(done);
+    status.show("ready", done);
     return true;
   } catch (error) {
     const text = `${what}: ${describe(error)}`;
-    note(text, true);
-    show("failed", text);
+    status.note(text, true);
+    status.show("failed", text);
     return false;
   } finally {
-    working = false;
+    working = null;
     updateButtons();
     refresh();
+    // a button that cannot be pressed for a while loses the focus
+    if (document.activeElement === document.body && focused instanceof HTMLElement) focused.focus();
   }
 }
 
-function select(place: Place): void {
+function select(place: Place | null): void {
   shown = place;
-  for (const { terminal } of places) terminal.element.hidden = terminal !== place.terminal;
-  place.terminal.focus();
+  for (const { terminal } of places) terminal.element.hidden = terminal !== place?.terminal;
   updateButtons();
   refresh();
+  showTree();
 }
 
 const shownCards = (guest: PageGuest): readonly PageCard[] =>
@@ -144,54 +153,65 @@ const shownCards = (guest: PageGuest): readonly PageCard[] =>
 
 /** Shows everything of the guest that is shown, as it is now. */
 function refresh(): void {
-  if (shown === null) return;
-  const { guest, history } = shown;
-  charts.show(history, shownCards(guest));
-  cardTable.show(guest, shownCards(guest), !working);
+  const cards = shown === null ? [] : shownCards(shown.guest);
+  charts.show(shown?.history ?? new History(), cards);
+  cardTable.show(shown?.guest ?? null, cards, working === null);
+}
+
+function showTree(): void {
+  const text = shown?.guest.tree() ?? "";
+  if (tree.textContent !== text) tree.textContent = text;
 }
 
 function sample(): void {
   for (const { guest, history } of places) history.add(guest.readings());
   refresh();
   const { recorder } = world!;
-  recorded.textContent = recorder.recording
-    ? `${recorder.frames.toLocaleString("en-US")} frames${recorder.full ? ", as much as fits" : ""}`
-    : recorded.textContent;
+  if (!recorder.recording) return;
+  const full = recorder.full ? ", as much as fits" : "";
+  recorded.textContent = `${recorder.frames.toLocaleString("en-US")} frames${full}`;
+}
+
+/** Gives a guest its place in the page: that of the guest with its number, if there is one. */
+function settle(guest: PageGuest, saved: SavedGuest | null): void {
+  let place = places.find((candidate) => candidate.guest.number === guest.number);
+  if (place === undefined) {
+    place = { guest, terminal: new GuestTerminal(terminals), history: new History(), saved: null };
+    places.push(place);
+    places.sort((a, b) => a.guest.number - b.guest.number);
+  }
+  place.guest = guest;
+  place.history = new History();
+  place.terminal.connect(guest, saved?.screen);
+  select(place);
+  if (document.activeElement === document.body) place.terminal.focus();
 }
 
 async function addGuest(): Promise<string> {
   const guest = await world!.addGuest();
-  const tab = document.createElement("button");
-  tab.type = "button";
-  tab.setAttribute("role", "tab");
-  tab.textContent = `Guest ${guest.number}`;
-  tabs.append(tab);
-  const place: Place = {
-    guest,
-    tab,
-    terminal: new GuestTerminal(terminals, guest),
-    history: new History(),
-    saved: null,
-  };
-  tab.addEventListener("click", () => {
-    select(place);
-  });
-  places.push(place);
-  select(place);
+  settle(guest, null);
   const addresses = guest.cards.map((card) => card.guestAddress).join(", ");
   const how = guest.restored ? "from a saved state" : "booted";
   return `${guest.name} is there, ${how} in ${(guest.startMs / 1000).toFixed(1)} s: ${addresses}`;
 }
 
+async function removeGuest(guest: PageGuest): Promise<string> {
+  const place = shown!;
+  await world!.removeGuest(guest);
+  place.terminal.close();
+  places.splice(places.indexOf(place), 1);
+  select(places[0] ?? null);
+  return `${guest.name} is switched off`;
+}
+
 /** The guest that is shown pings all others, through each of its cards. */
-async function pingGuests(): Promise<string> {
-  const { guest } = shown!;
+async function pingGuests(guest: PageGuest): Promise<string> {
   const lines: string[] = [];
   for (const { guest: other } of places) {
     if (other === guest) continue;
     const times: string[] = [];
     for (const card of other.cards) {
-      const output = await guest.check(`ping -c 3 -W 10 ${card.guestAddress}`);
+      const output = await guest.check(`ping -c 3 -i 0.2 -W 10 ${card.guestAddress}`);
       const found = /(\d+)% packet loss[^]*?= [\d.]+\/([\d.]+)\//.exec(output);
       if (found === null || found[1] !== "0") throw new Error(`${card.guestAddress} lost pings:\n${output}`);
       times.push(`${card.name} ${found[2]} ms`);
@@ -204,13 +224,60 @@ async function pingGuests(): Promise<string> {
 async function save(guest: PageGuest): Promise<string> {
   const place = shown!;
   place.saved = await guest.save();
-  const size = (place.saved.bytes.length / (1 << 20)).toFixed(0);
-  return `${guest.name} is saved, ${size} MiB with everything on its bus`;
+  return `${guest.name} is saved, ${mebibytes(place.saved.machine.length)} with everything on its bus`;
 }
 
-async function restore(guest: PageGuest): Promise<string> {
-  await guest.restore(shown!.saved!);
+async function restore(): Promise<string> {
+  const { saved } = shown!;
+  const guest = await world!.goOn(saved!);
+  settle(guest, saved);
   return `${guest.name} is what it was when it was saved`;
+}
+
+async function downloadState(guest: PageGuest, progress: Progress): Promise<string> {
+  const saved = await guest.save();
+  const file = await packGuest(saved, world!.pieces.manifest, progress);
+  const time = new Date(saved.savedAt).toISOString().replace(/\.\d+/, "").replaceAll(/[-:]/g, "");
+  const name = `vbus-guest${guest.number}-${time}.state.gz`;
+  download(file, name);
+  return `${guest.name} is in ${name}, ${mebibytes(file.size)}: “Open state” has it go on from there, in any page like this one`;
+}
+
+/** What messages call a file: what is opened they have said by then. */
+const FILE = "it";
+
+async function open(bytes: ArrayBuffer, name: string): Promise<string> {
+  const { pieces } = world!;
+  const opened = readStateFile(bytes, FILE, pieces.manifest);
+  if (opened.kind === "guest") {
+    const { saved } = opened;
+    const guest = await world!.goOn(saved);
+    settle(guest, saved);
+    const when = new Date(saved.savedAt).toLocaleString([], { hour12: false });
+    return `${guest.name} goes on from ${name}, saved ${when}: there in ${(guest.startMs / 1000).toFixed(1)} s`;
+  }
+  const before = pieces.state;
+  pieces.useState(opened.state, FILE);
+  try {
+    return await addGuest();
+  } catch (error) {
+    pieces.useState(before, FILE);
+    throw error;
+  }
+}
+
+async function openFiles(files: readonly File[], progress: Progress): Promise<string> {
+  const [file, another] = files;
+  if (another !== undefined) throw new PageError("one file at a time, please");
+  return open(await unpack(file!, FILE, progress), file!.name);
+}
+
+/** An address that a link may hold: states are as trusted as programs, so they come from where the program came from. */
+async function openAddress(address: string, progress: Progress): Promise<string> {
+  const url = URL.canParse(address, document.baseURI) ? new URL(address, document.baseURI) : null;
+  if (url?.origin !== location.origin)
+    throw new PageError("it is on another server: put the file beside the page, or open it from your disk");
+  return open(await fetchFile(url, FILE, progress, "put the file beside the page"), address);
 }
 
 async function plugNic(guest: PageGuest): Promise<string> {
@@ -247,11 +314,11 @@ function toggleRecording(): void {
   if (recorder.recording) {
     const { frames } = recorder;
     capture = recorder.stop();
-    note(`recorded ${frames} frames`);
+    status.note(`recorded ${frames} frames`);
   } else {
     capture = null;
     recorder.start();
-    note("recording what crosses the cards");
+    status.note("recording what crosses the cards");
   }
   updateButtons();
 }
@@ -296,14 +363,24 @@ async function compare(): Promise<string> {
 }
 
 function listen(): void {
-  const guestAction = (name: string, work: (guest: PageGuest) => Promise<string>) => () =>
-    void perform(name, () => work(shown!.guest));
+  const guestAction = (name: string, work: (guest: PageGuest, progress: Progress) => Promise<string>) => () =>
+    void perform(name, (progress) => work(shown!.guest, progress));
   buttons.addGuest.addEventListener("click", () => void perform("starting a guest", addGuest));
+  buttons.removeGuest.addEventListener("click", guestAction("switching off", removeGuest));
   buttons.pingGuests.addEventListener("click", guestAction("ping", pingGuests));
   buttons.plugNic.addEventListener("click", guestAction("hot-plugging a card", plugNic));
   buttons.plugDisk.addEventListener("click", guestAction("hot-plugging a disk", plugDisk));
   buttons.save.addEventListener("click", guestAction("saving", save));
   buttons.restore.addEventListener("click", guestAction("restoring", restore));
+  buttons.downloadState.addEventListener("click", guestAction("saving to a file", downloadState));
+  listenForFiles(
+    {
+      button: buttons.openState,
+      chooser: element("state-file", HTMLInputElement),
+      target: element("drop-target", HTMLElement),
+    },
+    (files) => void perform(`opening ${files[0]!.name}`, (progress) => openFiles(files, progress)),
+  );
   buttons.record.addEventListener("click", toggleRecording);
   buttons.download.addEventListener("click", () => {
     if (world!.recorder.recording) toggleRecording();
@@ -316,53 +393,41 @@ function listen(): void {
   buttons.stopCompare.addEventListener("click", () => {
     comparison.stop();
   });
-  buttons.downloadState.addEventListener("click", () => {
-    download(new Blob([world!.pieces.state!]), "booted.state");
-  });
-  stateFile.addEventListener("change", () => {
-    const file = stateFile.files?.[0];
-    if (file === undefined) return;
-    void perform("reading the state", async () => {
-      await world!.pieces.useState(await file.arrayBuffer(), file.name);
-      return `guests start from ${file.name} from now on`;
-    });
-  });
   addEventListener("error", (event) => {
-    note(`error in the page: ${event.message}`, true);
+    status.note(`error in the page: ${event.message}`, true);
   });
   addEventListener("unhandledrejection", (event) => {
-    note(`error in the page: ${describe(event.reason)}`, true);
+    status.note(`error in the page: ${describe(event.reason)}`, true);
   });
 }
 
 async function start(): Promise<void> {
   const query = new URLSearchParams(location.search);
-  charts = new Charts(element("charts", HTMLElement));
-  cardTable = new CardTable(element("cards", HTMLTableElement), toggleLink);
   listen();
   try {
-    show("starting", "fetching the guest's files …");
-    const pieces = await GuestPieces.open();
-    const state = query.get("state");
-    if (state !== null) await pieces.fetchState(state);
-    if (query.has("boot")) pieces.boots = true;
+    status.show("starting", "fetching the guest's files …");
+    const pieces = await GuestPieces.open(status.progress);
+    pieces.boots = query.has("boot");
     world = await World.open(pieces, (message) => {
-      note(message, true);
+      status.note(message, true);
     });
   } catch (error) {
     // what is no PageError is a mistake of ours: where it happened helps whoever reports it
     if (!(error instanceof PageError)) console.error(error);
-    note(describe(error), true);
-    show("failed", describe(error));
+    status.note(describe(error), true);
+    status.show("failed", describe(error));
     return;
   }
   setInterval(sample, INTERVAL_MS);
-  setInterval(() => {
-    if (shown !== null) tree.textContent = shown.guest.tree();
-  }, TREE_MS);
+  setInterval(showTree, TREE_MS);
   const guests = Math.min(MOST_GUESTS, Math.max(1, Number(query.get("guests") ?? 1) || 1));
+  const state = query.get("state");
   for (let i = 0; i < guests; i++) {
-    if (!(await perform(`starting guest ${i + 1}`, addGuest))) return;
+    const started =
+      i === 0 && state !== null
+        ? perform(`opening ${state}`, (progress) => openAddress(state, progress))
+        : perform(`starting guest ${i + 1}`, addGuest);
+    if (!(await started)) return;
   }
 }
 

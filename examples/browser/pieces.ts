@@ -4,6 +4,8 @@
  */
 import type { GuestHardware, GuestImages } from "../linux/guest.js";
 import coreUrl from "v86/build/v86.wasm?url";
+import { counted, unpack, type Progress } from "./packing.js";
+import { PageError } from "./page-error.js";
 
 /** What `guest/guest.json` says. File names are relative to it. */
 export interface GuestManifest {
@@ -20,16 +22,16 @@ export interface GuestManifest {
   drivers: string[];
 }
 
-/** Something that the page needs is not there: the message says what, and what to do. */
-export class PageError extends Error {
-  override readonly name = "PageError";
-}
-
-/** v86's states begin with it. */
+/*
+ * A state of v86's begins with four little-endian words: this one, a version, the length of everything, and that of the
+ * description.
+ */
 const STATE_MAGIC = 0x86768676;
+const STATE_VERSION = 6;
+const STATE_HEADER = 16;
 const MANIFEST = new URL("guest/guest.json", document.baseURI);
 
-async function get(url: URL, what: string): Promise<Response> {
+async function get(url: URL, what: string, remedy = "npm run page puts it there"): Promise<Response> {
   let response;
   try {
     response = await fetch(url);
@@ -40,22 +42,53 @@ async function get(url: URL, what: string): Promise<Response> {
     );
   }
   if (!response.ok)
-    throw new PageError(
-      `${what} is not on the server (${response.status} for ${url.pathname}): npm run page puts it there`,
-    );
+    throw new PageError(`${what} is not on the server (${response.status} for ${url.pathname}): ${remedy}`);
   return response;
 }
 
-/** A buffer as it is, or what gzip packed into it. */
-async function unpacked(buffer: ArrayBuffer, what: string): Promise<ArrayBuffer> {
-  const [first, second] = new Uint8Array(buffer, 0, Math.min(2, buffer.byteLength));
-  if (first !== 0x1f || second !== 0x8b) return buffer;
+/**
+ * Fetches a file, packed or not, and unpacks it.
+ * @param what - what it is, for messages
+ * @param remedy - what to do when it is not there
+ * @throws PageError
+ */
+export async function fetchFile(
+  url: URL,
+  what: string,
+  progress?: Progress,
+  remedy?: string,
+): Promise<ArrayBuffer> {
+  const { headers, body } = await get(url, what, remedy);
+  if (body === null) return new ArrayBuffer(0);
+  const length = Number(headers.get("content-length"));
+  let file;
   try {
-    const stream = new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return await new Response(stream).arrayBuffer();
-  } catch {
-    throw new PageError(`${what} is damaged: it ends in the middle, or is no gzip file`);
+    file = await new Response(body.pipeThrough(counted(length > 0 ? length : null, progress))).blob();
+  } catch (error) {
+    throw new PageError(
+      `${what} did not come to its end (${error instanceof Error ? error.message : String(error)}): try again`,
+      { cause: error },
+    );
   }
+  return unpack(file, what);
+}
+
+/** Whether bytes begin like a state of v86's. */
+export function isBootedState(bytes: ArrayBuffer): boolean {
+  return bytes.byteLength >= STATE_HEADER && new DataView(bytes).getUint32(0, true) === STATE_MAGIC;
+}
+
+/** v86 itself looks at a state when the page cannot hear its complaints any more. @throws PageError */
+export function checkBootedState(state: ArrayBuffer, what: string): void {
+  if (!isBootedState(state)) throw new PageError(`${what} is no saved state of v86`);
+  const header = new DataView(state);
+  const [version, length] = [header.getUint32(4, true), header.getUint32(8, true)];
+  if (version !== STATE_VERSION)
+    throw new PageError(
+      `${what} has version ${version} of v86's format, and this v86 reads ${STATE_VERSION}: make it anew`,
+    );
+  if (length !== state.byteLength)
+    throw new PageError(`${what} is damaged: it has ${state.byteLength} bytes of ${length}`);
 }
 
 /** The files of one guest after another: each is fetched once, and each guest gets copies of its own. */
@@ -66,10 +99,13 @@ export class GuestPieces {
   /** True: the state that lies on the server is not used; the first guest boots. */
   boots = false;
 
-  private constructor(readonly manifest: GuestManifest) {}
+  private constructor(
+    readonly manifest: GuestManifest,
+    private readonly progress: Progress | undefined,
+  ) {}
 
-  /** Reads the manifest. @throws PageError */
-  static async open(): Promise<GuestPieces> {
+  /** Reads the manifest. @param progress - told how far the file is that is being fetched @throws PageError */
+  static async open(progress?: Progress): Promise<GuestPieces> {
     if (typeof WebAssembly !== "object")
       throw new PageError("this browser has no WebAssembly, or it is switched off: guests need it");
     const response = await get(MANIFEST, "the list of the guest's files");
@@ -79,24 +115,16 @@ export class GuestPieces {
     } catch {
       throw new PageError(`${MANIFEST.pathname} is no JSON: npm run page writes it anew`);
     }
-    return new GuestPieces(manifest);
+    return new GuestPieces(manifest, progress);
   }
 
-  /** Takes a state that somebody gave; guests start from it from now on. @throws PageError when it is none */
-  async useState(given: ArrayBuffer, what: string): Promise<void> {
-    const state = await unpacked(given, what);
-    if (state.byteLength < 16 || new DataView(state).getUint32(0, true) !== STATE_MAGIC)
-      throw new PageError(`${what} is no saved state of v86`);
+  /** Guests start from this state of a booted one from now on; null: from the server's. @throws PageError when it is none */
+  useState(state: ArrayBuffer | null, what: string): void {
+    if (state !== null) checkBootedState(state, what);
     this.#state = state;
   }
 
-  /** Fetches a state from an address, relative to the page's. @throws PageError */
-  async fetchState(address: string): Promise<void> {
-    const response = await get(new URL(address, document.baseURI), `the state ${address}`);
-    await this.useState(await response.arrayBuffer(), `the state ${address}`);
-  }
-
-  /** The state that guests start from; null when there is none yet. */
+  /** The state that guests start from; null when none was needed or given yet. */
   get state(): ArrayBuffer | null {
     return this.#state;
   }
@@ -104,23 +132,32 @@ export class GuestPieces {
   async #haveState(): Promise<ArrayBuffer | null> {
     const { state } = this.manifest;
     if (this.#state === null && state !== undefined && !this.boots)
-      await this.useState(await this.#fetch(state, "the saved state"), "the saved state");
+      this.useState(await this.#fetch(state, "the saved state"), "the saved state");
     return this.#state;
   }
 
-  /** Everything for a guest of its own. @throws PageError */
+  /** Everything for a guest of its own, which boots or starts from a booted one's state. @throws PageError */
   async images(): Promise<GuestImages> {
-    const { bios, vgaBios, kernel, initrd } = this.manifest;
+    const { kernel, initrd } = this.manifest;
     const state = await this.#haveState();
-    const [core, biosImage, vgaImage, kernelImage, initrdImage] = await Promise.all([
-      this.#compiled(),
-      this.#copy(bios, "the BIOS"),
-      vgaBios === undefined ? undefined : this.#copy(vgaBios, "the VGA BIOS"),
+    const [machine, kernelImage, initrdImage] = await Promise.all([
+      this.machine(),
       state === null ? this.#copy(kernel, "the guest's kernel") : null,
       state === null ? this.#copy(initrd, "the guest's initramfs") : null,
     ]);
     const from = state === null ? { kernel: kernelImage!, initrd: initrdImage! } : { state: state.slice(0) };
-    return { core, bios: biosImage, vgaBios: vgaImage, from };
+    return { ...machine, from };
+  }
+
+  /** A machine alone, for a guest that goes on. @throws PageError */
+  async machine(): Promise<GuestImages> {
+    const { bios, vgaBios } = this.manifest;
+    const [core, biosImage, vgaImage] = await Promise.all([
+      this.#compiled(),
+      this.#copy(bios, "the BIOS"),
+      vgaBios === undefined ? undefined : this.#copy(vgaBios, "the VGA BIOS"),
+    ]);
+    return { core, bios: biosImage, vgaBios: vgaImage, from: null };
   }
 
   async #copy(name: string, what: string): Promise<ArrayBuffer> {
@@ -130,9 +167,7 @@ export class GuestPieces {
   #fetch(name: string, what: string): Promise<ArrayBuffer> {
     let file = this.#files.get(name);
     if (file === undefined) {
-      file = get(new URL(name, MANIFEST), what)
-        .then((response) => response.arrayBuffer())
-        .then((buffer) => unpacked(buffer, what));
+      file = fetchFile(new URL(name, MANIFEST), what, this.progress);
       // what failed may succeed the next time
       file.catch(() => this.#files.delete(name));
       this.#files.set(name, file);

@@ -1,13 +1,16 @@
-/** The terminal: one xterm.js for each guest, on its second serial line. */
+/** The terminal: one xterm.js for each guest, on its second serial line. Shift+Tab leaves it; Tab belongs to the guest. */
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import type { PageGuest } from "./page-guest.js";
+import type { TerminalDisplay } from "./terminal-line.js";
 
 const SCROLLBACK = 2000;
 const SETTLE_MS = 300;
+/** Lines of text that a saved guest keeps. */
+const SAVED_LINES = 500;
 
 /** A guest's terminal in an element of its own, which may be hidden. */
-export class GuestTerminal {
+export class GuestTerminal implements TerminalDisplay {
   readonly element = document.createElement("div");
   readonly #terminal = new Terminal({
     scrollback: SCROLLBACK,
@@ -19,33 +22,62 @@ export class GuestTerminal {
   });
   readonly #fit = new FitAddon();
   readonly #observer: ResizeObserver;
+  #guest: PageGuest | null = null;
   #settling: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(
-    parent: HTMLElement,
-    private readonly guest: PageGuest,
-  ) {
+  constructor(parent: HTMLElement) {
     this.element.className = "guest-terminal";
     parent.append(this.element);
     this.#terminal.loadAddon(this.#fit);
     this.#terminal.open(this.element);
+    this.#terminal.attachCustomKeyEventHandler((event) => event.key !== "Tab" || !event.shiftKey);
     this.#terminal.onData((text) => {
-      guest.type(text);
+      this.#guest?.terminal.type(text);
     });
-    this.#terminal.onResize(({ cols, rows }) => {
+    this.#terminal.onResize(() => {
       clearTimeout(this.#settling);
       this.#settling = setTimeout(() => {
-        // a guest that was switched off has no terminal to resize
-        guest.resizeTerminal(cols, rows).catch(() => undefined);
+        this.#tellSize();
       }, SETTLE_MS);
     });
-    guest.terminal = (bytes) => {
-      this.#terminal.write(bytes);
-    };
     this.#observer = new ResizeObserver(() => {
       if (this.element.clientWidth > 0) this.#fit.fit();
     });
     this.#observer.observe(this.element);
+  }
+
+  /** Shows a guest from now on. @param text - what was on its terminal when it was saved */
+  connect(guest: PageGuest, text = ""): void {
+    if (this.#guest !== null) this.#guest.terminal.display = null;
+    this.#guest = guest;
+    this.#terminal.textarea?.setAttribute("aria-label", `Terminal of ${guest.name}`);
+    this.#terminal.reset();
+    this.#terminal.write(text.replaceAll("\n", "\r\n"));
+    guest.terminal.display = this;
+    this.#tellSize();
+  }
+
+  /** As `TerminalDisplay.write` says. */
+  write(bytes: Uint8Array): void {
+    this.#terminal.write(bytes);
+  }
+
+  /** As `TerminalDisplay.text` says. */
+  async text(): Promise<string> {
+    await new Promise<void>((done) => {
+      this.#terminal.write("", done);
+    });
+    const { active } = this.#terminal.buffer;
+    const last = active.baseY + active.cursorY;
+    let text = "";
+    for (let y = Math.max(0, last - SAVED_LINES); y <= last; y++) {
+      const line = active.getLine(y);
+      if (line === undefined) continue;
+      if (text !== "" && !line.isWrapped) text += "\n";
+      // the blank behind a prompt counts
+      text += y === last ? line.translateToString(false, 0, active.cursorX) : line.translateToString(true);
+    }
+    return text;
   }
 
   /** Puts the cursor here. */
@@ -56,9 +88,14 @@ export class GuestTerminal {
   /** Takes it off the page. */
   close(): void {
     clearTimeout(this.#settling);
-    this.guest.terminal = null;
+    if (this.#guest !== null) this.#guest.terminal.display = null;
     this.#observer.disconnect();
     this.#terminal.dispose();
     this.element.remove();
+  }
+  #tellSize(): void {
+    const { cols, rows } = this.#terminal;
+    // a guest that was switched off has no terminal to resize
+    this.#guest?.resizeTerminal(cols, rows).catch(() => undefined);
   }
 }

@@ -6,13 +6,14 @@
  *      └────┴────┴─────┴───────┴────┴────┴──── switch ──── stations 10.0.N.1, the same program for all cards
  */
 import { MemorySpace } from "vbus/memory";
-import { Switch } from "vbus/net";
+import { Switch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
 import { CARD_NAMES, peerAddresses, type CardAddresses, type CardName } from "../linux/cards.js";
 import { NetPeer } from "../../test/support/net-peer.js";
 import { PageGuest } from "./page-guest.js";
 import type { GuestPieces } from "./pieces.js";
 import { Recorder } from "./recorder.js";
+import type { SavedGuest } from "./saved-guest.js";
 import { MTU, SPARE_STATION } from "./spare-network.js";
 
 /** Guests in one page; each takes the memory of a machine, and they share one thread. */
@@ -28,7 +29,7 @@ export class World {
   readonly #peers = new Map<CardName, NetPeer>();
   readonly #spare: NetPeer;
   readonly #guests: PageGuest[] = [];
-  #numbers = 0;
+  #ports = 0;
 
   private constructor(
     readonly pieces: GuestPieces,
@@ -51,7 +52,7 @@ export class World {
     return new World(pieces, scheduler, await MemorySpace.host(), report);
   }
 
-  /** The guests, in the order in which they came. */
+  /** The guests, by their numbers. */
   get guests(): readonly PageGuest[] {
     return this.#guests;
   }
@@ -61,13 +62,59 @@ export class World {
     return this.#peers.get(name)!;
   }
 
+  /** A port of the switch for a card; cards of one name follow each other, and may be there at the same time for a moment. */
+  addPort(card: string): Port {
+    return this.net.addPort(`${card}-${++this.#ports}`);
+  }
+
   /** Starts another guest, with its cards up. @throws PageError, GuestError, RangeError when there are enough */
   async addGuest(): Promise<PageGuest> {
-    if (this.#guests.length >= MOST_GUESTS)
-      throw new RangeError(`a page has at most ${MOST_GUESTS} guests: they share one thread`);
-    const guest = await PageGuest.start(this, ++this.#numbers);
-    this.#guests.push(guest);
+    this.#requireRoom();
+    let number = 1;
+    while (this.#guests.some((guest) => guest.number === number)) number++;
+    const guest = await PageGuest.start(this, number);
+    this.#keep(guest);
     return guest;
+  }
+
+  /**
+   * A guest goes on from a moment at which it was saved, here or elsewhere, in a machine of its own. A guest with its number
+   * that is there stands still meanwhile: it is gone when the other one runs, and goes on when that does not get there.
+   * @throws PageError, GuestError, StateError; RangeError when there are enough
+   */
+  async goOn(saved: SavedGuest): Promise<PageGuest> {
+    const before = this.#guests.find((guest) => guest.number === saved.number);
+    if (before === undefined) this.#requireRoom();
+    await before?.pause();
+    let guest;
+    try {
+      guest = await PageGuest.start(this, saved.number, saved);
+    } catch (error) {
+      await before?.resume();
+      throw error;
+    }
+    if (before !== undefined) await this.removeGuest(before);
+    this.#keep(guest);
+    return guest;
+  }
+
+  /** Switches a guest off and forgets it. */
+  async removeGuest(guest: PageGuest): Promise<void> {
+    const index = this.#guests.indexOf(guest);
+    if (index >= 0) this.#guests.splice(index, 1);
+    await guest.close();
+  }
+
+  #keep(guest: PageGuest): void {
+    this.#guests.push(guest);
+    this.#guests.sort((a, b) => a.number - b.number);
+  }
+
+  #requireRoom(): void {
+    if (this.#guests.length >= MOST_GUESTS)
+      throw new RangeError(
+        `a page has at most ${MOST_GUESTS} guests, which share one thread: switch one off first`,
+      );
   }
 
   /** Switches everything off. */

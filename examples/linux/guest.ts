@@ -4,11 +4,13 @@
  */
 import { V86, type V86Options } from "v86";
 import { restoreMachine } from "vbus/emulators/v86";
-import { Console, type CommandResult } from "./console.js";
+import { Console, GuestError, type CommandResult } from "./console.js";
 
 const MIB = 1 << 20;
 const BOOT_MS = 240_000;
 const RESTORE_MS = 60_000;
+/** v86 throws where nobody can catch it when it cannot apply a state. */
+const LOAD_MS = 60_000;
 
 /**
  * The kernel's command line. nokaslr: nobody relocates a flat kernel. acpiphp.disable=1: v86 has no hot-plug ports, and
@@ -119,9 +121,9 @@ export async function startGuest(options: V86Options, steps: StartSteps): Promis
   const console = new Console({ send: (text) => emulator.serial0_send(text) });
   emulator.add_listener("serial0-output-byte", (byte) => console.receive(byte));
   await steps.prepare?.(emulator);
-  await ready;
-  steps.running?.();
   try {
+    await loaded(ready);
+    steps.running?.();
     if (steps.moved !== undefined) await restoreMachine(emulator, steps.moved);
     await emulator.run();
     if (options.initial_state === undefined && steps.moved === undefined) {
@@ -138,6 +140,21 @@ export async function startGuest(options: V86Options, steps: StartSteps): Promis
     throw error;
   }
   return { emulator, console };
+}
+
+async function loaded(ready: Promise<void>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_done, fail) => {
+    timer = setTimeout(() => {
+      const why = "is the state that it starts from one of such a machine?";
+      fail(new GuestError(`v86 did not come up within ${LOAD_MS / 1000} s: ${why}`));
+    }, LOAD_MS);
+  });
+  try {
+    await Promise.race([ready, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Ends an emulator. */

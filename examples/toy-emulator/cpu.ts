@@ -2,6 +2,7 @@ import { atomicResult, multiplyDivide } from "./arithmetic.js";
 import type { AddressSpace, Width } from "./address-space.js";
 import { ControlRegisters } from "./csr.js";
 import { RAM_BASE } from "./map.js";
+import type { StateReader, StateValue } from "vbus/state";
 
 /** Causes of exceptions (privileged architecture table 3.6). */
 const FETCH_MISALIGNED = 0;
@@ -100,6 +101,30 @@ export class Cpu {
     this.csr.reset();
     this.#pc = RAM_BASE | 0;
     this.#waiting = false;
+    this.#reserved = -1;
+    this.endSlice();
+  }
+
+  /** What it is, as plain data. A reservation is not kept: SC may fail at any time. */
+  save(): StateValue {
+    return {
+      x: [...this.x],
+      pc: this.#pc,
+      waiting: this.#waiting,
+      instructions: this.instructions,
+      csr: this.csr.save(),
+    };
+  }
+
+  /** It is what was saved. @throws StateError; then it is neither: reset it */
+  restore(state: StateReader): void {
+    const word = (at: StateReader): number => at.number(-(2 ** 31), 2 ** 31 - 1);
+    this.x.set(state.get("x").tuple(32).map(word));
+    this.x[0] = 0;
+    this.#pc = word(state.get("pc"));
+    this.#waiting = state.get("waiting").boolean();
+    this.#clock[0] = state.get("instructions").number(0, Number.MAX_SAFE_INTEGER);
+    this.csr.restore(state.get("csr"));
     this.#reserved = -1;
     this.endSlice();
   }

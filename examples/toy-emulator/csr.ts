@@ -2,6 +2,8 @@
  * Control and status registers of a hart that has machine mode only (RISC-V privileged architecture 1.12, chapters 2 and 3).
  */
 
+import type { StateReader, StateValue } from "vbus/state";
+
 /** mip, mie: software interrupt. */
 export const MSIP = 1 << 3;
 /** mip, mie: timer interrupt. */
@@ -29,6 +31,8 @@ export interface HartClocks {
   readonly ticks: number;
 }
 
+type Words = [number, number, number, number, number, number, number];
+
 /** The registers, traps, and what interrupts when. */
 export class ControlRegisters {
   #status = MSTATUS_MPP;
@@ -50,6 +54,34 @@ export class ControlRegisters {
     this.#status = MSTATUS_MPP;
     this.#enabled = this.#vector = this.#scratch = this.#epc = this.#cause = this.#value = 0;
     this.#cycleOffset = this.#instretOffset = 0;
+  }
+
+  /** The registers, as plain data. What devices hold up is theirs. */
+  save(): StateValue {
+    return {
+      words: [this.#status, this.#enabled, this.#vector, this.#scratch, this.#epc, this.#cause, this.#value],
+      offsets: [this.#cycleOffset, this.#instretOffset],
+    };
+  }
+
+  /** They are what was saved. @throws StateError */
+  restore(state: StateReader): void {
+    const words = state
+      .get("words")
+      .tuple(7)
+      .map((at) => at.number(-(2 ** 31), 2 ** 31 - 1)) as Words;
+    const most = Number.MAX_SAFE_INTEGER;
+    const offsets = state
+      .get("offsets")
+      .tuple(2)
+      .map((at) => at.number(-most, most)) as [number, number];
+    const [status, enabled, vector, scratch, epc, cause, value] = words;
+    this.#status = MSTATUS_MPP | (status & (MSTATUS_MIE | MSTATUS_MPIE));
+    this.#enabled = enabled & (MSIP | MTIP | MEIP);
+    this.#vector = vector & ~2;
+    [this.#scratch, this.#cause, this.#value] = [scratch, cause, value];
+    this.#epc = epc & ~3;
+    [this.#cycleOffset, this.#instretOffset] = offsets;
   }
 
   /** A device sets the level of an interrupt. */

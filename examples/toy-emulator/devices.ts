@@ -1,5 +1,6 @@
 import type { InterruptLine, RegisterBlock } from "vbus/emulators";
 import { VbusError } from "vbus";
+import type { StateReader, StateValue } from "vbus/state";
 import { CONSOLE_BASE, INTERRUPTS_BASE, POWER_BASE, TIMER_BASE } from "./map.js";
 
 /** Lines of the interrupt controller. Line 0 does not exist. */
@@ -40,6 +41,23 @@ export class InterruptController {
     };
   }
 
+  /** Levels and what is enabled, as plain data. */
+  save(): StateValue {
+    return { levels: this.#levels >>> 0, enabled: this.#enabled >>> 0 };
+  }
+
+  /** They are what was saved. @throws StateError for a line that is up, and nobody's */
+  restore(state: StateReader): void {
+    const levels = state.get("levels").number(0, 0xffffffff);
+    const enabled = state.get("enabled").number(0, 0xffffffff);
+    for (let line = 0; line < LINES; line++)
+      if (((levels >>> line) & 1) !== 0 && !this.#taken.has(line))
+        state.get("levels").fail(`line ${line} is up, and nobody has it`);
+    this.#levels = levels | 0;
+    this.#enabled = enabled & ~1;
+    this.#update();
+  }
+
   /** The machine was reset: nothing is enabled. Levels are the devices' own. */
   reset(): void {
     this.#enabled = 0;
@@ -72,7 +90,8 @@ export const TICKS_PER_MS = 1000;
 
 /** The timer: `mtime` counts up, and interrupts from `mtimecmp` on. */
 export class Timer {
-  readonly #start: number;
+  /** When it counted 0. */
+  #start: number;
   #compareLow = 0xffffffff;
   #compareHigh = 0xffffffff;
 
@@ -104,6 +123,23 @@ export class Timer {
   /** Raises its interrupt when the time has come: to be called now and then, time passes by itself. */
   update(): void {
     this.output(this.ticks >= this.#compare);
+  }
+
+  /** Its registers, as plain data. */
+  save(): StateValue {
+    return { ticks: this.ticks, compare: [this.#compareLow, this.#compareHigh] };
+  }
+
+  /** They are what was saved: time stood still meanwhile. @throws StateError */
+  restore(state: StateReader): void {
+    const ticks = state.get("ticks").number(0, Number.MAX_SAFE_INTEGER);
+    const [low, high] = state
+      .get("compare")
+      .tuple(2)
+      .map((at) => at.number(0, 0xffffffff)) as [number, number];
+    this.#start = this.now() - ticks / TICKS_PER_MS;
+    [this.#compareLow, this.#compareHigh] = [low, high];
+    this.update();
   }
 
   /** The machine was reset: it never interrupts. */
@@ -154,6 +190,16 @@ export class Console {
 
   /** @param output - gets each byte */
   constructor(private readonly output: (byte: number) => void) {}
+
+  /** What was typed and not read, as plain data. */
+  save(): StateValue {
+    return Uint8Array.from(this.#input);
+  }
+
+  /** It is what was saved. @throws StateError */
+  restore(state: StateReader): void {
+    this.#input.splice(0, Infinity, ...state.bytes(0, INPUT_MAX));
+  }
 
   /** Types. Returns how many bytes there was room for. */
   type(bytes: Uint8Array): number {

@@ -4,6 +4,7 @@
 
 const TYPE_IP = 0x0800;
 const TYPE_ARP = 0x0806;
+const TYPE_RARP = 0x8035;
 const TYPE_COMMAND = 0x88b5;
 const HEADER = 14;
 
@@ -96,6 +97,11 @@ export function isEchoReply(bytes: Uint8Array, request: Uint8Array): boolean {
     checksum(bytes.subarray(14, 34)) === 0 &&
     checksum(bytes.subarray(34)) === 0
   );
+}
+
+/** Whether a frame only says where a card is: what the host sends for one that was restored. */
+export function isAnnouncement(bytes: Uint8Array): boolean {
+  return typeOf(bytes) === TYPE_RARP;
 }
 
 /** A command; 60 bytes. */

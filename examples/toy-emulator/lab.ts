@@ -11,6 +11,8 @@ export const BUS_LINE = 9;
 export interface LabOptions {
   /** The guest's program. */
   readonly program: Uint8Array;
+  /** Bytes of its RAM; default 16 MiB. */
+  readonly ramSize?: number;
   /** Gets what the guest prints. */
   readonly print?: (byte: number) => void;
   /** Where the register page lies; default the first page that the guest looks at. */
@@ -39,7 +41,7 @@ export class Lab {
 
   /** Builds everything. */
   static async build(options: LabOptions): Promise<Lab> {
-    const { program, print, memoryAddress = ATTACH_BASE, onError } = options;
+    const { program, ramSize, print, memoryAddress = ATTACH_BASE, onError } = options;
     const scheduler = new EventLoopScheduler(onError);
     const net = new Switch({ scheduler, space: await MemorySpace.host() });
     const vbus = new Vbus({ scheduler });
@@ -50,7 +52,11 @@ export class Lab {
       made.admit(name);
       return made;
     };
-    const machine = new ToyMachine({ program, ...(print === undefined ? {} : { print }) });
+    const machine = new ToyMachine({
+      program,
+      ...(ramSize === undefined ? {} : { ramSize }),
+      ...(print === undefined ? {} : { print }),
+    });
     const attachment = attachVbusMmio(machine.host, {
       bus: bus("toy", "02:00:00:00:00:02"),
       scheduler,

@@ -1,5 +1,6 @@
 import type { EmulatorHooks } from "vbus/emulators";
 import { AddressSpace } from "./address-space.js";
+import { StateError, type StateReader, type StateValue } from "vbus/state";
 import { Cpu } from "./cpu.js";
 import { MEIP, MTIP } from "./csr.js";
 import { Console, InterruptController, powerRegister, Timer } from "./devices.js";
@@ -54,6 +55,7 @@ export class ToyMachine {
   #stopped = false;
   #resetting = false;
   #running = false;
+  #standstill = Promise.resolve();
   #wake: (() => void) | null = null;
 
   constructor(options: ToyMachineOptions) {
@@ -119,6 +121,10 @@ export class ToyMachine {
     if (this.#running) throw new Error("this machine is running already");
     this.#running = true;
     this.#stopped = false;
+    let standsStill = (): void => undefined;
+    this.#standstill = new Promise((resolve) => {
+      standsStill = resolve;
+    });
     const channel = new MessageChannel();
     try {
       while (!this.#over) {
@@ -130,6 +136,7 @@ export class ToyMachine {
     } finally {
       channel.port1.close();
       this.#running = false;
+      standsStill();
     }
     return this.#exitCode;
   }
@@ -148,13 +155,15 @@ export class ToyMachine {
 
   /** One slice of at most so many instructions, and what is to be done after it. */
   step(instructions: number): void {
+    if (this.#resetting) this.reset(); // somebody else than the guest wrote to the register
     this.#timer.update();
     this.cpu.run(instructions);
-    if (this.#resetting) this.#reset();
+    if (this.#resetting) this.reset();
     for (const hooks of this.#hooks) hooks.between();
   }
 
-  #reset(): void {
+  /** As at power-on, with all that is attached. Not from within an access: the guest has a register for that. */
+  reset(): void {
     this.#resetting = false;
     for (const hooks of this.#hooks) hooks.reset();
     this.interrupts.reset();
@@ -174,6 +183,44 @@ export class ToyMachine {
       const timeout = setTimeout(finish, Math.min(SLEEP_MS, this.#timer.remaining));
       this.#wake = finish;
     });
+  }
+
+  /** What is the machine's own of its state: RAM, hart, console, timer, interrupt controller. Not while it runs. */
+  save(): StateValue {
+    return {
+      ram: new Uint8Array(this.memory.buffer, this.ramAddress, this.ramSize),
+      cpu: this.cpu.save(),
+      timer: this.#timer.save(),
+      interrupts: this.interrupts.save(),
+      console: this.console.save(),
+    };
+  }
+
+  /** Refuses a state that cannot be this machine's, and changes nothing. @throws StateError */
+  check(state: StateReader): void {
+    const { length } = state.get("ram").borrow(2 ** 32);
+    if (length !== this.ramSize)
+      throw new StateError("mismatch", `the state has ${length} bytes of RAM, this machine ${this.ramSize}`);
+  }
+
+  /** It is what was saved, and not switched off. Not while it runs. @throws StateError; then it is neither: reset it */
+  restore(state: StateReader): void {
+    this.check(state);
+    this.#exitCode = null;
+    this.#resetting = false;
+    new Uint8Array(this.memory.buffer, this.ramAddress, this.ramSize).set(
+      state.get("ram").borrow(this.ramSize),
+    );
+    this.cpu.restore(state.get("cpu"));
+    this.#timer.restore(state.get("timer"));
+    this.interrupts.restore(state.get("interrupts"));
+    this.console.restore(state.get("console"));
+  }
+
+  /** Stops it, and waits until it stands still. */
+  async halt(): Promise<void> {
+    this.stop();
+    await this.#standstill;
   }
 
   /** Ends {@link ToyMachine.run} soon; it may be called again. */

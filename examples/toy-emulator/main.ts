@@ -1,9 +1,11 @@
 /** `npm run toy`: boots the toy machine, pings it, has it flood, switches it off. */
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { Lab } from "./lab.js";
 import { parseProgram } from "./program.js";
+import { restoreToy, saveToy } from "./saved.js";
+import { StateError } from "vbus/state";
 
 const HELP = `npm run toy -- [options]
 
@@ -14,6 +16,8 @@ address, pings it, has it send frames as fast as it can, checks every one of the
   --pings <n>    pings (default 100)
   --frames <n>   frames to send (default 5000)
   --size <n>     bytes of each, 60 to 1514 (default 1514)
+  --save <file>  after the pings, write the state of the machine and its bus to a file, and go on
+  --load <file>  begin with such a state instead of booting
   --build        compile the guest program (clang and lld) instead, and write it beside its sources
   --help         this text
 
@@ -25,13 +29,15 @@ interface Options {
   pings: number;
   frames: number;
   size: number;
+  save: string | undefined;
+  load: string | undefined;
 }
 
 function readOptions(args: string[]): Options | null {
   const text = { type: "string" } as const;
   const { values, positionals } = parseArgs({
     args,
-    options: { pings: text, frames: text, size: text, help: { type: "boolean" } },
+    options: { pings: text, frames: text, size: text, save: text, load: text, help: { type: "boolean" } },
     allowPositionals: true,
   });
   if (values.help === true) return null;
@@ -54,6 +60,8 @@ function readOptions(args: string[]): Options | null {
     pings: whole("pings", 100, 1, 1_000_000),
     frames: whole("frames", 5000, 1, 100_000_000),
     size: whole("size", 1514, 60, 1514),
+    save: values.save,
+    load: values.load,
   };
 }
 
@@ -70,7 +78,7 @@ function linePrinter(): (byte: number) => void {
   };
 }
 
-async function run({ image, pings, frames, size }: Options): Promise<number> {
+async function run({ image, pings, frames, size, save, load }: Options): Promise<number> {
   const errors: unknown[] = [];
   const lab = await Lab.build({
     program: parseProgram(await readFile(image, "utf8")),
@@ -79,13 +87,21 @@ async function run({ image, pings, frames, size }: Options): Promise<number> {
   });
   const { machine, peer, net, attachment } = lab;
   const began = performance.now();
-  const ended = machine.run();
+  if (load !== undefined) await restoreToy(machine, await readFile(load));
+  let ended = machine.run();
   const toy = await peer.find(Uint8Array.of(10, 0, 0, 2));
   process.stdout.write(`host | the machine answers after ${(performance.now() - began).toFixed(0)} ms\n`);
   const times: number[] = [];
   for (let i = 0; i < pings; i++) times.push(await peer.ping(toy, i));
   times.sort((a, b) => a - b);
   process.stdout.write(`host | ${pings} pings, median ${(times[pings >> 1] as number).toFixed(3)} ms\n`);
+  if (save !== undefined) {
+    await machine.halt();
+    const state = await saveToy(machine);
+    await writeFile(save, state);
+    process.stdout.write(`host | saved in ${save}, ${state.length} bytes\n`);
+    ended = machine.run();
+  }
   const before = machine.cpu.instructions;
   const flood = await peer.flood(toy, frames, size);
   const seconds = flood.ms / 1000;
@@ -112,7 +128,7 @@ try {
   if (options === null) process.stdout.write(HELP);
   else process.exitCode = await run(options);
 } catch (error) {
-  if (!(error instanceof TypeError)) throw error;
+  if (!(error instanceof TypeError || error instanceof StateError)) throw error;
   process.stderr.write(`vbus: ${error.message}\n`);
   process.exitCode = 2;
 }

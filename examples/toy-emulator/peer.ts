@@ -9,6 +9,7 @@ import {
   COMMAND_OFF,
   echoRequest,
   floodedSequence,
+  isAnnouncement,
   isEchoReply,
   type Station,
 } from "./frames.js";
@@ -30,6 +31,8 @@ export interface FloodResult {
 /** A guest written in TypeScript, with a venet of its own: what the toy machine talks to. */
 export class Peer implements Station {
   readonly ip = Uint8Array.of(10, 0, 0, 1);
+  /** Sequence number of the next frame of a flood. */
+  expected = 0;
 
   private constructor(private readonly nic: VenetNic) {}
 
@@ -93,19 +96,25 @@ export class Peer implements Station {
 
   /** Has the toy machine send frames, and checks each. @throws Error when one is missing, out of order or damaged */
   async flood(from: Station, count: number, size: number): Promise<FloodResult> {
-    const start = performance.now();
     await this.nic.send([command(from.mac, this.mac, COMMAND_FLOOD, count, size)]);
-    let frames = 0;
+    return this.followFlood(0, count, size);
+  }
+
+  /** Takes the rest of a flood, from a sequence number on, and checks each frame. @throws Error as {@link Peer.flood} */
+  async followFlood(first: number, count: number, size: number): Promise<FloodResult> {
+    const start = performance.now();
+    this.expected = first;
     await this.#until((frame) => {
+      if (isAnnouncement(frame)) return null;
       const sequence = floodedSequence(frame, size);
-      if (sequence !== frames)
+      if (sequence !== this.expected)
         throw new Error(
-          `frame ${frames} of the flood is ${sequence === null ? "not one of it" : `number ${sequence}`}`,
+          `frame ${this.expected} of the flood is ${sequence === null ? "not one of it" : `number ${sequence}`}`,
         );
-      frames++;
-      return frames === count ? true : null;
+      this.expected++;
+      return this.expected === count ? true : null;
     }, `end of the flood`);
-    return { frames, ms: performance.now() - start };
+    return { frames: this.expected - first, ms: performance.now() - start };
   }
 
   /** Switches the toy machine off. */

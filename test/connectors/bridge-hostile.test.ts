@@ -68,6 +68,38 @@ describe("a malformed event descriptor", () => {
     expect(host.eventQueueViolation).toBeNull();
   });
 
+  it("among good ones costs the events of its burst, all of which are counted", async () => {
+    await machine.boot(LP64);
+    machine.plug("echo1");
+    machine.plug("echo2");
+    const { guest, host } = machine;
+    guest.negotiate();
+    guest.makeEventQueue(4);
+    guest.setU64(guest.descriptor(1) + 16, 143);
+    guest.qreg();
+    host.flush(); // as carriers do that are about to run the guest
+    expect(host.eventQueueViolation).toBe("descriptor");
+    expect(machine.errors).toMatchObject([{ code: "EPROTO" }]);
+    expect(host.counters()).toMatchObject({ events: 0, discarded: 3 });
+    machine.scheduler.run();
+    expect(host.counters()).toMatchObject({ events: 0, discarded: 3 });
+  });
+
+  it("gives the cookie of the event back that it was for", async () => {
+    await machine.boot(LP64);
+    const { guest, host } = machine;
+    machine.bringUp(4);
+    const { handle } = guest.open(0, ECHO_VERSION);
+    guest.shm(handle, ECHO_SIGNALLED, guest.signalSegment(), 64, { offset: 0, cookie: COOKIE });
+    expect(machine.signals.size).toBe(1);
+    for (let i = 0; i < 4; i++) guest.setU64(guest.descriptor(i) + 16, 143);
+    guest.call(handle, ECHO_RELEASE, 0, 0);
+    machine.scheduler.run();
+    expect(host.eventQueueViolation).toBe("descriptor");
+    expect(host.counters().discarded).toBe(1);
+    expect(machine.signals.size).toBe(0);
+  });
+
   it("of a 32-bit guest is refused at QREG, when it is one of the first two", async () => {
     await machine.boot(ILP32);
     const { guest } = machine;

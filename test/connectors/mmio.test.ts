@@ -299,6 +299,20 @@ describe("the register page", () => {
   });
 });
 
+describe("a doorbell of a fastcall channel that nobody added", () => {
+  it("is ignored, and counted", async () => {
+    await machine.boot("page", LP64);
+    machine.bringUp();
+    const { ignored, fastcallDoorbells } = machine.page.counters();
+    machine.page.write(0x34, 4, 77);
+    expect(machine.page.counters()).toMatchObject({
+      ignored: ignored + 1,
+      fastcallDoorbells: fastcallDoorbells + 1,
+      fastcalls: 0,
+    });
+  });
+});
+
 describe("the hypercalls", () => {
   beforeEach(() => machine.boot("hypercalls", LP64));
 

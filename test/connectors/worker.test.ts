@@ -422,6 +422,31 @@ describe("watching a life", () => {
     }
   });
 
+  it("says so where a browser does not let it look", async () => {
+    vi.stubGlobal("navigator", {
+      locks: {
+        query: () => Promise.reject(new Error("not in this frame")),
+        request: () => Promise.resolve(),
+      },
+    });
+    try {
+      const errors: unknown[] = [];
+      const vigil = watchLife({
+        name: "a",
+        onDeath: () => errors.push("a death that nobody saw"),
+        onError: (error) => errors.push(error),
+      });
+      await until("the error", () => errors.length > 0);
+      const [error] = errors as [VbusError];
+      expect(error.message).toMatch(/EIO.*guestTimeoutMs/);
+      expect(error.cause).toEqual(new Error("not in this frame"));
+      expect(errors).toHaveLength(1);
+      vigil.stop();
+    } finally {
+      vi.unstubAllGlobals();
+    }
+  });
+
   it("works by exit in Node, and says so", async () => {
     const vigil = await holdLife("somebody");
     if (vigil.sign === "exit") {

@@ -1,30 +1,26 @@
-import type { VenetNic, VenetOptions } from "vbus/drivers/venet";
-import type { GuestMemoryOptions } from "vbus/memory";
+import type { VenetNic } from "vbus/drivers/venet";
 import { afterEach, describe, expect, it } from "vitest";
 import { superframes } from "../offload/captures.js";
 import { expectKernelFrames } from "./kernel-frames.js";
-import { EVENT_QUEUE, EVERYTHING, PAGE_QUEUE, pattern, South, tcp4 } from "./venet-south.js";
+import {
+  EVENT_QUEUE,
+  EVERYTHING,
+  leave,
+  openNic,
+  PAGE_QUEUE,
+  pattern,
+  tcp4,
+  type South,
+} from "./venet-south.js";
 
 let south: South;
 let nic: VenetNic;
 
-async function start(
-  options: VenetOptions = {},
-  granted = EVERYTHING,
-  memory: GuestMemoryOptions = {},
-): Promise<void> {
-  south = new South(granted, memory);
-  nic = await south.probe({ rxRing: 8, txRing: 8, ...options });
-  await nic.open();
-  south.log.length = 0;
+async function start(...args: Parameters<typeof openNic>): Promise<void> {
+  ({ south, nic } = await openNic(...args));
 }
 
-/** Everything comes back: RAM at once, the arena but for what a space keeps for good. */
-async function end(): Promise<void> {
-  await south.proxy.close();
-  expect(south.memory.ram.available).toBe(south.memory.ram.size);
-  expect(south.errors).toEqual([]);
-}
+const end = (): Promise<void> => leave(south);
 
 describe("large receive", () => {
   afterEach(end);

@@ -1,29 +1,16 @@
-import type { TransmitFrame, VenetNic, VenetOptions } from "vbus/drivers/venet";
+import type { TransmitFrame, VenetNic } from "vbus/drivers/venet";
 import type { VbusError } from "vbus/engine";
-import type { GuestMemoryOptions } from "vbus/memory";
 import { afterEach, describe, expect, it } from "vitest";
-import { EVENT_POOL, EVERYTHING, pattern, South, tcp4 } from "./venet-south.js";
+import { EVENT_POOL, EVERYTHING, leave, openNic, pattern, South, tcp4 } from "./venet-south.js";
 
 let south: South;
 let nic: VenetNic;
 
-async function start(
-  options: VenetOptions = {},
-  granted = EVERYTHING,
-  memory: GuestMemoryOptions = {},
-): Promise<void> {
-  south = new South(granted, memory);
-  nic = await south.probe({ rxRing: 8, txRing: 8, ...options });
-  await nic.open();
-  south.log.length = 0;
+async function start(...args: Parameters<typeof openNic>): Promise<void> {
+  ({ south, nic } = await openNic(...args));
 }
 
-/** Everything comes back: RAM at once, the arena but for what a space keeps for good. */
-async function end(): Promise<void> {
-  await south.proxy.close();
-  expect(south.memory.ram.available).toBe(south.memory.ram.size);
-  expect(south.errors).toEqual([]);
-}
+const end = (): Promise<void> => leave(south);
 
 const WITHOUT_POOL: [number, number][] = [
   [0, 0x0f],

@@ -1,6 +1,5 @@
 import type { VenetNic, VenetOptions } from "vbus/drivers/venet";
 import { VbusError } from "vbus/engine";
-import type { GuestMemoryOptions } from "vbus/memory";
 import { afterEach, describe, expect, it } from "vitest";
 import { superframes } from "../offload/captures.js";
 import {
@@ -8,7 +7,9 @@ import {
   EVENT_QUEUE,
   EVERYTHING,
   L4RO_POOL,
+  leave,
   noAnswer,
+  openNic,
   PAGE_QUEUE,
   pattern,
   PMTD_POOL,
@@ -20,23 +21,11 @@ import {
 let south: South;
 let nic: VenetNic;
 
-async function start(
-  options: VenetOptions = {},
-  granted = EVERYTHING,
-  memory: GuestMemoryOptions = {},
-): Promise<void> {
-  south = new South(granted, memory);
-  nic = await south.probe({ rxRing: 8, txRing: 8, ...options });
-  await nic.open();
-  south.log.length = 0;
+async function start(...args: Parameters<typeof openNic>): Promise<void> {
+  ({ south, nic } = await openNic(...args));
 }
 
-/** Everything comes back: RAM at once, the arena but for what a space keeps for good. */
-async function end(): Promise<void> {
-  await south.proxy.close();
-  expect(south.memory.ram.available).toBe(south.memory.ram.size);
-  expect(south.errors).toEqual([]);
-}
+const end = (): Promise<void> => leave(south);
 
 describe("the probe of a venet driver", () => {
   const PROBE_ALL = [

@@ -8,6 +8,7 @@ import { ProxyBus } from "vbus/drivers";
 import { VenetDriver, type TransmitFrame, type VenetNic, type VenetOptions } from "vbus/drivers/venet";
 import { allocateGuestMemory, GuestMemory, MemorySpace, type GuestMemoryOptions } from "vbus/memory";
 import { EventLoopScheduler } from "vbus/scheduler";
+import { expect } from "vitest";
 import { pause } from "../event-loop.js";
 
 /** Segment ids of this host. */
@@ -355,4 +356,24 @@ export function tcp4(length: number, seed = 1): TransmitFrame {
     checksum: { start: 34, offset: 16 },
     gso: { kind: "tcp4", size: 1448, headerLength: 66 },
   };
+}
+
+/** A host that grants so much, and a card that the driver found there and opened. */
+export async function openNic(
+  options: VenetOptions = {},
+  granted = EVERYTHING,
+  memory: GuestMemoryOptions = {},
+): Promise<{ south: South; nic: VenetNic }> {
+  const south = new South(granted, memory);
+  const nic = await south.probe({ rxRing: 8, txRing: 8, ...options });
+  await nic.open();
+  south.log.length = 0;
+  return { south, nic };
+}
+
+/** The guest leaves, and everything comes back: RAM at once, the arena but for what a space keeps for good. */
+export async function leave(south: South): Promise<void> {
+  await south.proxy.close();
+  expect(south.memory.ram.available).toBe(south.memory.ram.size);
+  expect(south.errors).toEqual([]);
 }

@@ -179,6 +179,41 @@ describe("what is attached to one host", () => {
     expect([host.privateBytes, host.lines.size, host.hooks]).toEqual([0, 0, null]);
   });
 
+  it("is told when its line throws after the slice, and all goes on", () => {
+    const host = new SimulatedHost({ interruptsInAccesses: false });
+    let ill = false;
+    host.openLine = () => ({
+      set: () => {
+        if (ill) throw new Error("no such pin");
+      },
+      close: () => {},
+    });
+    const told: unknown[] = [];
+    const device = attachVirtioMmio(host, {
+      device: entropy(),
+      scheduler,
+      memoryAddress: 0x4000_0000,
+      irq: 3,
+      onError: (error) => told.push(error),
+    });
+    const [block] = host.blocks as Set<RegisterBlock> & Iterable<RegisterBlock>;
+    const guest = driver(host, mmioDoor(host, block as RegisterBlock));
+    guest.bringUp();
+    host.instructions += 1_000_000;
+    host.idle = true;
+    host.between();
+    guest.exercise();
+    ill = true;
+    guest.door.acknowledge();
+    expect([device.counters().deferred, told]).toEqual([1, []]);
+    host.between();
+    expect(told).toMatchObject([{ code: "EIO", cause: new Error("no such pin") }]);
+    ill = false;
+    guest.exercise();
+    guest.forgetQueues();
+    device.close();
+  });
+
   it("says what to do where there is no PCI, and when the options cannot be", () => {
     const host: EmulatorHost = Object.assign(new SimulatedHost(), { addPciFunction: undefined });
     expect(() => attachVbusPci(host, { devices: [], slot: 1 })).toThrow(

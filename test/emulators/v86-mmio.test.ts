@@ -1,39 +1,22 @@
 /** The register page in v86, reached as its guest would by instructions. */
-import { createRequire } from "node:module";
-import { V86 } from "v86";
+import type { V86 } from "v86";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { Vbus, type Bus } from "vbus/bus";
+import type { Bus, Vbus } from "vbus/bus";
 import { virtioEntropy } from "vbus/devices/virtio-rng";
 import { attachVbus, attachVbusMmio, attachVirtioMmio, type V86VbusMmioHost } from "vbus/emulators/v86";
-import type { GuestMemoryInit } from "vbus/memory";
 import { EventLoopScheduler } from "vbus/scheduler";
-import { BareGuest, DEVADD, LP64 } from "../connectors/bare-guest.js";
-import { ECHO_REVERSE, ECHO_TYPE, ECHO_VERSION, echoClass } from "../connectors/echo.js";
+import { DEVADD, type BareGuest } from "../connectors/bare-guest.js";
+import { ECHO_REVERSE, ECHO_TYPE, ECHO_VERSION } from "../connectors/echo.js";
 import { PageDoor } from "../connectors/mmio-machine.js";
 import { generator, seedOr } from "../engine/seed.js";
+import { cpuOf, echoBus, GUEST_RAM, guestIn, Machines, type Cpu } from "./v86-machine.js";
 
-interface Cpu {
-  wasm_memory: WebAssembly.Memory;
-  mem8: { byteOffset: number };
-  mmap_read8(address: number): number;
-  mmap_write8(address: number, value: number): void;
-  mmap_write16(address: number, value: number): void;
-  mmap_read32(address: number): number;
-  mmap_write32(address: number, value: number): void;
-  mmap_write64(address: number, low: number, high: number): void;
-  run_hardware_timers(acpi: number, now: number): number;
-  device_raise_irq(irq: number): void;
-  device_lower_irq(irq: number): void;
-  reboot_internal(): void;
-}
-
-const { resolve } = createRequire(import.meta.url);
 const PAGE = 0xfea80000;
 const NEIGHBOUR = 0xfea81000;
 const IRQ = 5;
 const FREE_IRQ = 7;
-const GUEST_RAM = 0x200000;
 
+let machines: Machines;
 let made: V86;
 let cpu: Cpu;
 let scheduler: EventLoopScheduler;
@@ -47,26 +30,11 @@ beforeEach(async () => {
   errors = [];
   told = [];
   scheduler = new EventLoopScheduler((error) => errors.push(error));
-  vbus = new Vbus({ scheduler });
-  vbus.registerClass(echoClass);
-  bus = vbus.createBus("machine");
-  bus.admit("v86");
-  vbus.createDevice("echo0", "echo");
-  bus.connect("echo0");
-  made = new V86({
-    wasm_path: resolve("v86/build/v86.wasm"),
-    memory_size: 16 << 20,
-    vga_memory_size: 2 << 20,
-    acpi: true,
-    autostart: false,
-    disable_keyboard: true,
-    disable_mouse: true,
-    disable_speaker: true,
-  });
-  await new Promise<void>((done) => {
-    made.add_listener("emulator-ready", () => done());
-  });
-  cpu = (made as unknown as { v86: { cpu: Cpu } }).v86.cpu;
+  ({ vbus, bus } = echoBus(scheduler));
+  machines = new Machines();
+  made = machines.make();
+  await machines.ready(made);
+  cpu = cpuOf(made);
   for (const [name, word] of [
     ["device_raise_irq", "up"],
     ["device_lower_irq", "down"],
@@ -81,7 +49,7 @@ beforeEach(async () => {
 
 afterEach(async () => {
   vbus.close();
-  await made.destroy();
+  await machines.close();
   expect(errors).toEqual([]);
 });
 
@@ -94,18 +62,7 @@ const door = (address = PAGE): PageDoor =>
     },
   });
 
-function guestAt(address = PAGE): BareGuest {
-  const init: GuestMemoryInit = {
-    memory: cpu.wasm_memory,
-    layout: {
-      regions: [{ gpa: GUEST_RAM, length: 1 << 20, address: cpu.mem8.byteOffset + GUEST_RAM }],
-      guestArena: { address: 0, size: 0 },
-      hostArena: { address: 0, size: 0 },
-      link: { address: 0, size: 0 },
-    },
-  };
-  return new BareGuest(init, door(address), LP64);
-}
+const guestAt = (address = PAGE): BareGuest => guestIn(cpu, door(address));
 
 const attach = (memoryAddress = PAGE, irq = IRQ): Promise<V86VbusMmioHost> =>
   attachVbusMmio(made, { bus, scheduler, memoryAddress, irq, onError: (error) => errors.push(error) });

@@ -1,120 +1,18 @@
 /** Virtio functions in v86, without a guest: accesses as v86 makes them for its guest, by ports and memory. */
-import { createRequire } from "node:module";
-import { V86, type V86Options as EmulatorOptions } from "v86";
+import type { V86 } from "v86";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { virtioEntropy, type VirtioEntropy } from "vbus/devices/virtio-rng";
 import { attachVbus, attachVirtio, type V86VirtioHost, type V86VirtioOptions } from "vbus/emulators/v86";
 import { GuestMemory, MemorySpace } from "vbus/memory";
 import { EventLoopScheduler } from "vbus/scheduler";
 import { generator, seedOr } from "../engine/seed.js";
-import { capabilityOf, PciDoor, structuresOf, type PciAccess, type Width } from "../virtio/doors.js";
+import { capabilityOf, PciDoor, structuresOf } from "../virtio/doors.js";
 import { RegisterDriver, VERSION_1 } from "../virtio/driver.js";
+import { cpuOf, Machines, SlotAccess, type Cpu } from "./v86-machine.js";
 
-interface Ports {
-  port_write8(port: number, value: number): void;
-  port_write16(port: number, value: number): void;
-  port_write32(port: number, value: number): void;
-  port_read8(port: number): number;
-  port_read16(port: number): number;
-  port_read32(port: number): number;
-}
-
-/** What these tests touch of v86's machine. */
-interface Cpu {
-  wasm_memory: WebAssembly.Memory;
-  mem8: { byteOffset: number };
-  instruction_counter: { byteOffset: number };
-  io: Ports;
-  wm: { exports: { v86_malloc(size: number): number } };
-  mmap_write32(address: number, value: number): void;
-  mmap_write8(address: number, value: number): void;
-  mmap_read32(address: number): number;
-  mmap_read8(address: number): number;
-  read32s(address: number): number;
-  run_hardware_timers(acpi: number, now: number): number;
-  main_loop(): number;
-  reboot_internal(): void;
-  device_raise_irq(irq: number): void;
-  device_lower_irq(irq: number): void;
-  handle_irqs(): void;
-  devices: { pci: { device_spaces: (Int32Array | undefined)[]; raise_irq(devfn: number): void } };
-}
-
-const { resolve } = createRequire(import.meta.url);
-const cpuOf = (made: V86): Cpu => (made as unknown as { v86: { cpu: Cpu } }).v86.cpu;
-
-let emulators: Map<V86, Promise<void>>;
+let machines: Machines;
 let scheduler: EventLoopScheduler;
 let errors: unknown[];
-
-function emulator(options: Partial<EmulatorOptions> = {}): V86 {
-  const made = new V86({
-    wasm_path: resolve("v86/build/v86.wasm"),
-    memory_size: 16 << 20,
-    vga_memory_size: 2 << 20,
-    acpi: true,
-    autostart: false,
-    disable_keyboard: true,
-    disable_mouse: true,
-    disable_speaker: true,
-    ...options,
-  });
-  emulators.set(made, new Promise((done) => made.add_listener("emulator-ready", () => done())));
-  return made;
-}
-
-/** A function as a driver finds it: by its slot. */
-class SlotAccess implements PciAccess {
-  constructor(
-    private readonly cpu: Cpu,
-    private readonly slot: number,
-  ) {}
-
-  #select(offset: number): void {
-    this.cpu.io.port_write32(0xcf8, 0x80000000 | (this.slot << 11) | (offset & 0xfc) | 0);
-  }
-  configRead(offset: number, width: Width): number {
-    this.#select(offset);
-    return this.#in(0xcfc + (offset & 3), width);
-  }
-  configWrite(offset: number, width: Width, value: number): void {
-    this.#select(offset);
-    this.#out(0xcfc + (offset & 3), width, value);
-  }
-  bar(index: number): number {
-    return this.configRead(0x10 + 4 * index, 4) >>> 0;
-  }
-  barRead(index: number, offset: number, width: Width): number {
-    const bar = this.bar(index);
-    if ((bar & 1) === 1) return this.#in((bar & 0xfffc) + offset, width);
-    const at = ((bar & ~15) + offset) | 0;
-    if (width === 4) return this.cpu.mmap_read32(at) >>> 0;
-    let value = 0;
-    for (let i = 0; i < width; i++) value |= this.cpu.mmap_read8(at + i) << (8 * i);
-    return value;
-  }
-  barWrite(index: number, offset: number, width: Width, value: number): void {
-    const bar = this.bar(index);
-    if ((bar & 1) === 1) {
-      this.#out((bar & 0xfffc) + offset, width, value);
-      return;
-    }
-    const at = ((bar & ~15) + offset) | 0;
-    if (width === 4) this.cpu.mmap_write32(at, value | 0);
-    else for (let i = 0; i < width; i++) this.cpu.mmap_write8(at + i, (value >>> (8 * i)) & 0xff);
-  }
-  #in(port: number, width: Width): number {
-    const { io } = this.cpu;
-    if (width === 1) return io.port_read8(port) & 0xff;
-    return width === 2 ? io.port_read16(port) & 0xffff : io.port_read32(port) >>> 0;
-  }
-  #out(port: number, width: Width, value: number): void {
-    const { io } = this.cpu;
-    if (width === 1) io.port_write8(port, value & 0xff);
-    else if (width === 2) io.port_write16(port, value & 0xffff);
-    else io.port_write32(port, value | 0);
-  }
-}
 
 /** A driver in the machine, with RAM of its own from `gpa` on. */
 function driverOf(
@@ -156,18 +54,15 @@ async function attach(
 }
 
 beforeEach(() => {
-  emulators = new Map();
+  machines = new Machines();
   errors = [];
   scheduler = new EventLoopScheduler((error) => errors.push(error));
-  made = emulator();
+  made = machines.make();
 });
 
 afterEach(async () => {
   for (const host of hosts.splice(0)) host.close();
-  for (const [machine, exists] of emulators) {
-    await exists;
-    await machine.destroy();
-  }
+  await machines.close();
   expect(errors).toEqual([]);
 });
 
@@ -210,7 +105,7 @@ describe("attaching virtio devices to v86", () => {
   });
 
   it("has no MSI-X in a machine without a local APIC", async () => {
-    made = emulator({ acpi: false });
+    made = machines.make({ acpi: false });
     const { host } = await attach();
     const access = new SlotAccess(cpu, host.slot);
     expect(capabilityOf(access, 0x11)).toBe(0);

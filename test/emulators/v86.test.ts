@@ -1,66 +1,26 @@
 import fs from "node:fs";
 import { createRequire } from "node:module";
-import { V86, type V86Options as EmulatorOptions } from "v86";
+import type { V86 } from "v86";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { Vbus, type Bus } from "vbus/bus";
+import type { Bus, Vbus } from "vbus/bus";
 import { attachVbus, V86_VERSION, V86NetworkPort, type V86Host } from "vbus/emulators/v86";
-import { MemorySpace, type GuestMemoryInit } from "vbus/memory";
+import { MemorySpace } from "vbus/memory";
 import { HostFrames, type Batch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
-import { BareGuest, LP64, type BridgeDoor } from "../connectors/bare-guest.js";
+import type { BareGuest, BridgeDoor } from "../connectors/bare-guest.js";
 import { ECHO_REVERSE, ECHO_TYPE, ECHO_VERSION, echoClass } from "../connectors/echo.js";
-
-/** What these tests touch of v86's machine, as its guest would by instructions. */
-interface Cpu {
-  wasm_memory: WebAssembly.Memory;
-  mem8: { byteOffset: number };
-  io: {
-    port_write8(port: number, value: number): void;
-    port_write16(port: number, value: number): void;
-    port_write32(port: number, value: number): void;
-    port_read32(port: number): number;
-  };
-  mmap_write32(address: number, value: number): void;
-  mmap_read32(address: number): number;
-  run_hardware_timers(acpi: number, now: number): number;
-  main_loop(): number;
-  reboot_internal(): void;
-  jit_dirty_cache(start: number, end: number): void;
-  devices: { pci: { device_spaces: (Int32Array | undefined)[] } };
-}
+import { cpuOf, echoBus, guestIn, Machines, type Cpu } from "./v86-machine.js";
 
 const { resolve } = createRequire(import.meta.url);
 const BAR0 = 0xfea00000;
 const BAR1 = 0xd000;
 const ENOTCONN = -107;
 
-/** Machines of a test, and when each exists. */
-let emulators: Map<V86, Promise<void>>;
+let machines: Machines;
 let scheduler: EventLoopScheduler;
 let vbus: Vbus;
 let bus: Bus;
 let errors: unknown[];
-
-function emulator(options: Partial<EmulatorOptions> = {}): V86 {
-  const made = new V86({
-    wasm_path: resolve("v86/build/v86.wasm"),
-    memory_size: 16 << 20,
-    vga_memory_size: 2 << 20,
-    acpi: true,
-    autostart: false,
-    disable_keyboard: true,
-    disable_mouse: true,
-    disable_speaker: true,
-    ...options,
-  });
-  const exists = new Promise<void>((done) => {
-    made.add_listener("emulator-ready", () => done());
-  });
-  emulators.set(made, exists);
-  return made;
-}
-
-const ready = (made: V86): Promise<void> => emulators.get(made) as Promise<void>;
 
 /** What v86's back ends do when a frame comes in. */
 function say(made: V86, bytes: Uint8Array): void {
@@ -70,26 +30,16 @@ function say(made: V86, bytes: Uint8Array): void {
   );
 }
 
-const cpuOf = (made: V86): Cpu => (made as unknown as { v86: { cpu: Cpu } }).v86.cpu;
-
 beforeEach(() => {
-  emulators = new Map();
+  machines = new Machines();
   errors = [];
   scheduler = new EventLoopScheduler((error) => errors.push(error));
-  vbus = new Vbus({ scheduler });
-  vbus.registerClass(echoClass);
-  bus = vbus.createBus("machine");
-  bus.admit("v86");
-  vbus.createDevice("echo0", "echo");
-  bus.connect("echo0");
+  ({ vbus, bus } = echoBus(scheduler));
 });
 
 afterEach(async () => {
   vbus.close();
-  for (const [made, exists] of emulators) {
-    await exists;
-    await made.destroy();
-  }
+  await machines.close();
   expect(errors).toEqual([]);
 });
 
@@ -115,19 +65,6 @@ class MachineDoor implements BridgeDoor {
   shmSignal(handle: number): void {
     this.cpu.io.port_write32(this.bar1 + 8, handle);
   }
-}
-
-function guestIn(cpu: Cpu, door = new MachineDoor(cpu)): BareGuest {
-  const init: GuestMemoryInit = {
-    memory: cpu.wasm_memory,
-    layout: {
-      regions: [{ gpa: 0x200000, length: 1 << 20, address: cpu.mem8.byteOffset + 0x200000 }],
-      guestArena: { address: 0, size: 0 },
-      hostArena: { address: 0, size: 0 },
-      link: { address: 0, size: 0 },
-    },
-  };
-  return new BareGuest(init, door, LP64);
 }
 
 const turn = (): Promise<void> => new Promise((done) => setImmediate(done));
@@ -158,8 +95,8 @@ describe("attaching to v86", () => {
   });
 
   it("refuses a machine whose interrupt controller lies elsewhere, and leaves it alone", async () => {
-    const made = emulator();
-    await ready(made);
+    const made = machines.make();
+    await machines.ready(made);
     const cpu = cpuOf(made) as Cpu & { get_apic_addr: () => number };
     const address = cpu.get_apic_addr();
     cpu.get_apic_addr = () => address + 4;
@@ -170,8 +107,8 @@ describe("attaching to v86", () => {
   });
 
   it("refuses slots that are taken, and options that cannot be", async () => {
-    const made = emulator();
-    await expect(attachVbus(emulator(), { bus, scheduler, slot: 7 })).rejects.toMatchObject({
+    const made = machines.make();
+    await expect(attachVbus(machines.make(), { bus, scheduler, slot: 7 })).rejects.toMatchObject({
       code: "EBUSY",
     });
     expect(bus.clients).toHaveLength(0); // nothing is left behind
@@ -191,7 +128,7 @@ describe("attaching to v86", () => {
   });
 
   it("makes a bus of its own from devices", async () => {
-    const host = await attachVbus(emulator(), {
+    const host = await attachVbus(machines.make(), {
       devices: [
         { name: "first", class: echoClass },
         { name: "second", class: echoClass },
@@ -203,7 +140,7 @@ describe("attaching to v86", () => {
   });
 
   it("finds RAM where v86 put it, without the hole of VGA memory, and keeps its own state out of it", async () => {
-    const made = emulator();
+    const made = machines.make();
     const host = await attachVbus(made, { bus, scheduler });
     const ram = cpuOf(made).mem8.byteOffset;
     expect(host.memory.regions).toEqual([
@@ -224,13 +161,13 @@ describe("a guest of v86's", () => {
   let unhooked: Cpu["main_loop"];
 
   beforeEach(async () => {
-    made = emulator();
+    made = machines.make();
     made.add_listener("emulator-ready", () => {
       unhooked = cpuOf(made).main_loop;
     });
     host = await attachVbus(made, { bus, scheduler });
     cpu = cpuOf(made);
-    guest = guestIn(cpu);
+    guest = guestIn(cpu, new MachineDoor(cpu));
   });
   afterEach(() => {
     host.close();
@@ -253,7 +190,7 @@ describe("a guest of v86's", () => {
   it("is served after v86's memory grew, too", async () => {
     await bringUp(guest);
     cpu.wasm_memory.grow(3);
-    const again = guestIn(cpu);
+    const again = guestIn(cpu, new MachineDoor(cpu));
     await bringUp(again);
     expect(again.takeEvents().events).toHaveLength(1);
     const { handle } = again.open(again.takeEvents().events.length + 1, ECHO_VERSION);
@@ -379,7 +316,7 @@ describe("a guest of v86's", () => {
     const second = guestIn(cpu, new MachineDoor(cpu, BAR0 + 0x20000, BAR1 + 32));
     await bringUp(second);
     expect(second.takeEvents().events).toHaveLength(0);
-    const first = guestIn(cpu); // v86's memory grew
+    const first = guestIn(cpu, new MachineDoor(cpu)); // v86's memory grew
     await bringUp(first);
     expect(first.takeEvents().events).toHaveLength(1);
     host.close(); // below the other's hooks
@@ -426,8 +363,8 @@ describe("a port on v86's network", () => {
   describe("as a network card of the machine's", () => {
     let made: V86;
     beforeEach(async () => {
-      made = emulator();
-      await ready(made);
+      made = machines.make();
+      await machines.ready(made);
       port = new V86NetworkPort(made, { scheduler, space, as: "nic" });
       plug();
     });
@@ -524,8 +461,8 @@ describe("a port on v86's network", () => {
   });
 
   it("as a network card is served by v86's own back ends: its fetch network answers who it is", async () => {
-    const made = emulator({ net_device: { type: "none" as "virtio", relay_url: "fetch" } });
-    await ready(made);
+    const made = machines.make({ net_device: { type: "none" as "virtio", relay_url: "fetch" } });
+    await machines.ready(made);
     port = new V86NetworkPort(made, { scheduler, space, as: "nic" });
     plug();
     const request = new Uint8Array(60);
@@ -544,8 +481,8 @@ describe("a port on v86's network", () => {
   });
 
   it("as the network of v86's own card takes nothing before the guest has set that up: it would be lost", async () => {
-    const made = emulator({ net_device: { type: "virtio" } });
-    await ready(made);
+    const made = machines.make({ net_device: { type: "virtio" } });
+    await machines.ready(made);
     port = new V86NetworkPort(made, { scheduler, space, as: "network" });
     plug();
     const { batch } = HostFrames.of(space, [frame(1)]);

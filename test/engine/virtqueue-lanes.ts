@@ -1,12 +1,10 @@
 /** A virtqueue, each of its sides by the engine or by the reference model: what random runs compare. */
 import { DeviceVirtQueue, DriverVirtQueue, type VirtQueueFormat } from "vbus/engine";
 import { openGuest } from "./guest.js";
+import { PackedDevice, PackedDriver } from "./reference/virtqueue-packed.js";
+import { SplitDevice, SplitDriver } from "./reference/virtqueue-split.js";
 import {
   Memory,
-  PackedDevice,
-  PackedDriver,
-  SplitDevice,
-  SplitDriver,
   type Back,
   type Done,
   type Found,

@@ -1,7 +1,8 @@
 /** The page with Linux guests in a real browser: built, served by a plain static server, and looked at. */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, rmSync } from "node:fs";
+import { copyFileSync, mkdirSync, rmSync } from "node:fs";
 import path from "node:path";
+import { expect } from "vitest";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { BROWSER_PAGE_POLICY, buildBrowserPage } from "../../scripts/browser-page.mjs";
 import { servePages, type PageServer } from "../../scripts/pages.mjs";
@@ -11,13 +12,18 @@ import { tell } from "./fixture.js";
 /** Where screenshots are left for people. */
 export const SCREENSHOTS = path.resolve(".build/screenshots");
 const READY_MS = 180_000;
-/** A page cannot choose V8's compiler; optimising v86's code takes a busy machine many times as long as the guest. */
+/**
+ * Most tests are run with V8's fast compiler alone: a page cannot ask for it, and the optimising one takes several times the
+ * processor time of the guest, which a busy machine does not have (`docs/browser.md` has figures).
+ */
 const FLAGS = ["--js-flags=--liftoff-only"];
 
 /** The page's folder, its server and a browser. */
 export class PageBrowser {
   /** Errors that pages printed, and exceptions that nobody caught there. */
   readonly complaints: string[] = [];
+
+  #ordinary: Promise<Browser> | null = null;
 
   private constructor(
     private readonly browser: Browser,
@@ -40,9 +46,17 @@ export class PageBrowser {
     return new GuestPage(page);
   }
 
+  /** Opens the page in a browser without any flags for V8, as its visitors have it. */
+  async openOrdinary(query: string, options: BrowserContextOptions = {}): Promise<GuestPage> {
+    this.#ordinary ??= launchBrowser();
+    const page = await this.blank(options, await this.#ordinary);
+    await page.goto(this.server.url + query);
+    return new GuestPage(page);
+  }
+
   /** A page that is nowhere yet, for those who want to meddle with what it fetches; {@link PageBrowser.url} is where to go. */
-  async blank(options: BrowserContextOptions = {}): Promise<Page> {
-    const context = await this.browser.newContext(options);
+  async blank(options: BrowserContextOptions = {}, browser = this.browser): Promise<Page> {
+    const context = await browser.newContext(options);
     const page = await context.newPage();
     page.on("console", (message) => {
       if (message.type() === "error") this.complaints.push(message.text());
@@ -56,9 +70,16 @@ export class PageBrowser {
     return this.server.url;
   }
 
+  /** Puts a file beside the page. Returns its address, as the page's query may name it. */
+  put(file: string): string {
+    copyFileSync(file, path.join(this.folder, path.basename(file)));
+    return path.basename(file);
+  }
+
   /** Ends all of it. */
   async close(): Promise<void> {
     await this.browser.close();
+    await (await this.#ordinary)?.close();
     await this.server.close();
     rmSync(this.folder, { recursive: true, force: true });
   }
@@ -72,9 +93,35 @@ export class GuestPage {
   async ready(): Promise<string> {
     const ended = this.page.locator("html[data-state=ready], html[data-state=failed]");
     await ended.waitFor({ state: "attached", timeout: READY_MS });
-    const said = (await this.page.locator("#status").textContent()) ?? "";
-    if ((await ended.getAttribute("data-state")) === "failed") throw new Error(`the page says: ${said}`);
-    return said;
+    if ((await ended.getAttribute("data-state")) === "failed")
+      throw new Error(`the page says: ${(await this.page.locator("#failure").textContent()) ?? ""}`);
+    return (await this.page.locator("#status").textContent()) ?? "";
+  }
+
+  /** Waits until the page says that something went wrong, in these words. */
+  async complains(words: RegExp): Promise<void> {
+    await this.page.locator("#failure").filter({ hasText: words }).waitFor({ timeout: READY_MS });
+    expect(await this.page.locator("html").getAttribute("data-state")).toBe("failed");
+  }
+
+  /** Has the page open a file, as its dialog would. */
+  async choose(file: string): Promise<void> {
+    const chooser = this.page.waitForEvent("filechooser");
+    await this.page.locator("#open-state").click();
+    await (await chooser).setFiles(file);
+  }
+
+  /** Drops a file on the page. */
+  async drop(name: string, content: string): Promise<void> {
+    await this.page.evaluate(
+      ([name, content]) => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([content], name));
+        for (const type of ["dragenter", "dragover", "drop"])
+          document.body.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+      },
+      [name, content] as const,
+    );
   }
 
   /** Presses a button and waits for its outcome. */

@@ -94,6 +94,24 @@ export async function taggedTraffic(
   await machine.check(`vconfig rem ${name}.5`);
 }
 
+/** Verified streams and pings over IPv6; the guest is number 2 of network fd00:0:0:N, N being that of the card. */
+export async function sixTraffic(lab: Lab, name: CardName): Promise<void> {
+  const { machine } = lab;
+  const card = lab.card(name);
+  const address = `fd00:0:0:${name.slice(3)}::2/64`;
+  await machine.check(
+    `echo 0 >/proc/sys/net/ipv6/conf/${name}/disable_ipv6; ip -6 addr add ${address} dev ${name}`,
+  );
+  await until(
+    "duplicate address detection",
+    async () => !/tentative/.test(await machine.check(`ip -6 addr show ${name}`)),
+  );
+  const { command, judge } = both(card, 3 * MEGABYTE, 3 * MEGABYTE, true);
+  await judge(await machine.check(command, { timeoutMs: 120_000 }));
+  const output = await machine.check(`netprobe ping -h ${card.peerAddress6} -n 20 -z 1001`);
+  expect(probed(output, "pinged")).toMatchObject({ sent: 20, lost: 0, errors: 0 });
+}
+
 /** Datagrams of all sizes, odd ones too, both ways. */
 export async function datagramsOfAllSizes(lab: Lab, name: CardName): Promise<void> {
   const card = lab.card(name);

@@ -9,10 +9,11 @@ import {
   MEGABYTE,
   nextPort,
   SEED,
+  sixTraffic,
   taggedTraffic,
   traffic,
 } from "./traffic.js";
-import { expectNoErrors, expectNoLeak, linuxLab, probed, receiveDatagrams, tell, until } from "./fixture.js";
+import { expectNoErrors, expectNoLeak, linuxLab, receiveDatagrams, tell, until } from "./fixture.js";
 
 /** Extension word of a ring: lazily written indexes, accepted by south. */
 const GRANTED = (EXT_ACCEPTED | EXT_LAZY_INDEXES) >>> 0;
@@ -70,19 +71,7 @@ describe("venet beside virtio-net in a Linux guest", () => {
   });
 
   it("speaks IPv6", async () => {
-    const { machine } = lab();
-    await machine.check(
-      "echo 0 >/proc/sys/net/ipv6/conf/eth1/disable_ipv6; ip -6 addr add fd00:0:0:1::2/64 dev eth1",
-    );
-    const card = lab().card("eth1");
-    await until(
-      "duplicate address detection",
-      async () => !/tentative/.test(await machine.check("ip -6 addr show eth1")),
-    );
-    const { command, judge } = both(card, 3 * MEGABYTE, 3 * MEGABYTE, true);
-    await judge(await machine.check(command, { timeoutMs: 120_000 }));
-    const output = await machine.check(`netprobe ping -h ${card.peerAddress6} -n 20 -z 1001`);
-    expect(probed(output, "pinged")).toMatchObject({ sent: 20, lost: 0, errors: 0 });
+    await sixTraffic(lab(), "eth1");
   });
 
   it("speaks 802.1Q, streams and datagrams", async () => {

@@ -9,6 +9,7 @@ import {
   MEGABYTE,
   nextPort,
   SEED,
+  sixTraffic,
   taggedTraffic,
   traffic,
 } from "./traffic.js";
@@ -91,19 +92,7 @@ describe("our virtio-net beside v86's and venet in a Linux guest", () => {
   });
 
   it("speaks IPv6", async () => {
-    const { machine } = lab();
-    await machine.check(
-      "echo 0 >/proc/sys/net/ipv6/conf/eth2/disable_ipv6; ip -6 addr add fd00:0:0:2::2/64 dev eth2",
-    );
-    const eth2 = lab().card("eth2");
-    await until(
-      "duplicate address detection",
-      async () => !/tentative/.test(await machine.check("ip -6 addr show eth2")),
-    );
-    const { command, judge } = both(eth2, 3 * MEGABYTE, 3 * MEGABYTE, true);
-    await judge(await machine.check(command, { timeoutMs: 120_000 }));
-    const output = await machine.check(`netprobe ping -h ${eth2.peerAddress6} -n 20 -z 1001`);
-    expect(probed(output, "pinged")).toMatchObject({ sent: 20, lost: 0, errors: 0 });
+    await sixTraffic(lab(), "eth2");
   });
 
   it("speaks 802.1Q through the filter that the driver sets", async () => {

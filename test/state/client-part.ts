@@ -1,7 +1,14 @@
 /** A guest in TypeScript whose host half is saved and put back, while the guest itself notices nothing. */
 import type { Client } from "vbus/bus";
 import type { MemorySpace } from "vbus/memory";
-import { decodeState, encodeState, type Saveable, type StateReader, type StateValue } from "vbus/state";
+import {
+  decodeState,
+  encodeState,
+  type RestoreOptions,
+  type Saveable,
+  type StateReader,
+  type StateValue,
+} from "vbus/state";
 
 /** The sessions of a guest behind the local connector, whose cookies are numbers. */
 export class ClientPart implements Saveable {
@@ -32,12 +39,12 @@ export class ClientPart implements Saveable {
   clear(): void {
     this.client.reset();
   }
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     const cookies = state
       .get("cookies")
       .items(65536)
       .map((item) => item.number(0, 2 ** 32));
-    this.client.restore(state.get("client"), cookies.length, (number) => cookies[number]);
+    this.client.restore(state.get("client"), cookies.length, (number) => cookies[number], options);
   }
 }
 

@@ -1,83 +1,29 @@
 import { describe, expect, it } from "vitest";
 import type { Client } from "vbus/bus";
 import { MemoryBackend } from "vbus/devices/vblk";
+import { VblkDriver, type VblkDisk } from "vbus/drivers/vblk";
 import { VbusError } from "vbus/engine";
 import { MemorySpace } from "vbus/memory";
 import { Switch } from "vbus/net";
-import { StateReader, type StateValue } from "vbus/state";
+import { StateReader, type Saveable } from "vbus/state";
 import { turns } from "../event-loop.js";
 import { seedOr } from "../engine/seed.js";
 import { DiskMachine, expectBytes, pattern } from "../vblk/machine.js";
 import { readBytes, TestMachine as ConsoleMachine } from "../vconsole/machine.js";
 import { testFrame, TestMachine } from "../venet/machine.js";
 import { ClientPart, memoryImage } from "./client-part.js";
+import { FORMS, LineGuest } from "./line-guest.js";
+import { copy, dice, mutate } from "./tampering.js";
 
 const TRIES = 400;
 
-/** Numbers in [0, n) by a generator that anybody can repeat. */
-function dice(seed: number): (n: number) => number {
-  let state = seed >>> 0;
-  return (n) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * n);
-  };
-}
-
-type Tree = Exclude<StateValue, readonly StateValue[]> | Tree[] | { [name: string]: Tree };
-
-function copy(value: StateValue): Tree {
-  if (value instanceof Uint8Array) return value.slice();
-  if (Array.isArray(value)) return (value as readonly StateValue[]).map(copy);
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, copy(member)]));
-}
-
-const NUMBERS = [0, 1, -1, 2, 7, 255, 65535, 65536, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 53, 1e300, NaN, 0.5];
-
-/** Something else in the place of a value. */
-function spoil(value: Tree, roll: (n: number) => number): Tree {
-  if (value instanceof Uint8Array && roll(4) > 0) {
-    const bytes = value.slice();
-    for (let n = 1 + roll(3); n > 0 && bytes.length > 0; n--)
-      bytes[roll(bytes.length)] = roll(3) === 0 ? 255 : roll(256);
-    return roll(6) === 0 ? bytes.slice(0, roll(bytes.length + 1)) : bytes;
-  }
-  if (typeof value === "boolean" && roll(3) > 0) return !value;
-  if (typeof value === "number" && roll(3) > 0) return value + [1, -1, 64, 2 ** 31][roll(4)]!;
-  return [NUMBERS[roll(NUMBERS.length)]!, null, true, "text", [], {}, new Uint8Array(roll(9))][
-    roll(7)
-  ] as Tree;
-}
-
-/** Changes one place of a tree. */
-function mutate(root: Tree, roll: (n: number) => number): Tree {
-  let at = root;
-  for (;;) {
-    const container = at as Record<string, Tree>;
-    const names = Array.isArray(at) ? [...at.keys()].map(String) : Object.keys(at as object);
-    if (names.length === 0) return root;
-    const name = names[roll(names.length)]!;
-    const child = container[name] as Tree;
-    const inner = typeof child === "object" && child !== null && !(child instanceof Uint8Array);
-    if (inner && roll(8) > 0 && Object.keys(child).length > 0) {
-      at = child;
-      continue;
-    }
-    const action = roll(10);
-    if (action === 0 && Array.isArray(at)) at.push(copy(child));
-    else if (action === 1) Reflect.deleteProperty(container, name);
-    else container[name] = spoil(child, roll);
-    return root;
-  }
-}
-
 /** Restores spoiled states again and again; each is refused or taken, and the true one works afterwards. */
 async function torment(
+  part: Saveable,
   client: Client,
   host: MemorySpace,
   seed: number,
 ): Promise<{ refused: number; taken: number }> {
-  const part = new ClientPart(client);
   await part.settle();
   part.hold();
   const good = part.save();
@@ -92,7 +38,7 @@ async function torment(
       const free = host.arena.available;
       try {
         part.check(bad);
-        part.restore(bad);
+        part.restore(bad, {});
         outcome.taken++;
       } catch (error) {
         expect(error, `seed ${seed}, try ${n}: ${String(error)}`).toBeInstanceOf(VbusError);
@@ -110,7 +56,7 @@ async function torment(
     }
     part.clear();
     putBack();
-    part.restore(new StateReader(copy(good), "state"));
+    part.restore(new StateReader(copy(good), "state"), {});
   } finally {
     part.release();
   }
@@ -141,7 +87,7 @@ describe.each([1, 2, 3].map((n) => seedOr(20090400) + n))(
       await b.nic.open();
       await a.nic.send([testFrame(b.nic.mac, a.nic.mac, 100, 1)]);
       while ((await b.nic.receive()).length === 0);
-      const outcome = await torment(a.client, a.host, seed);
+      const outcome = await torment(new ClientPart(a.client), a.client, a.host, seed);
       expect(outcome.refused).toBeGreaterThan(TRIES / 4);
       expectGuilty(machine.errors);
       const own = (frame: Uint8Array): boolean => frame[12] === 0x88;
@@ -157,7 +103,7 @@ describe.each([1, 2, 3].map((n) => seedOr(20090400) + n))(
       const machine = new DiskMachine(new MemoryBackend(1 << 16));
       const guest = await machine.addGuest();
       await guest.disk.write(0, pattern(4096));
-      const outcome = await torment(guest.client, guest.host, seed);
+      const outcome = await torment(new ClientPart(guest.client), guest.client, guest.host, seed);
       expect(outcome.refused).toBeGreaterThan(TRIES / 4);
       expectGuilty(machine.errors);
       expectBytes(await guest.disk.read(0, 4096), pattern(4096));
@@ -172,12 +118,31 @@ describe.each([1, 2, 3].map((n) => seedOr(20090400) + n))(
       await guest.console.open();
       await guest.console.write(pattern(100));
       await readBytes(terminal, 100);
-      const outcome = await torment(guest.client, guest.host, seed);
+      const outcome = await torment(new ClientPart(guest.client), guest.client, guest.host, seed);
       expect(outcome.refused).toBeGreaterThan(TRIES / 4);
       expectGuilty(machine.errors);
       await terminal.write(pattern(50, 3));
       expect((await readBytes(guest.console, 50)).length).toBe(50);
       await guest.bus.close();
+      machine.vbus.close();
+    });
+
+    it.each(FORMS)("of %s are refused or taken, crash nothing, and hurt nobody", async (form) => {
+      const machine = new DiskMachine(new MemoryBackend(1 << 16));
+      machine.bus.admit("guest");
+      const found: VblkDisk[] = [];
+      const drivers = [new VblkDriver((disk) => found.push(disk))];
+      const report = (error: unknown): number => machine.errors.push(error);
+      const guest = await LineGuest.start(form, machine.bus, machine.scheduler, drivers, report);
+      while (found.length === 0) await turns(1);
+      const disk = found[0]!;
+      await disk.write(0, pattern(4096));
+      const [client] = machine.bus.clients;
+      const outcome = await guest.standingStill(() => torment(guest.part, client!, guest.host, seed));
+      expect(outcome.refused).toBeGreaterThan(TRIES / 4);
+      expectGuilty(machine.errors);
+      expectBytes(await disk.read(0, 4096), pattern(4096));
+      await guest.close();
       machine.vbus.close();
     });
   },

@@ -4,13 +4,12 @@ import { allocateGuestMemory } from "vbus/memory";
 import { afterAll, describe, expect, it } from "vitest";
 import { seedOr } from "../engine/seed.js";
 import type { HandoverReport, HandoverWork } from "../workers/handover.js";
+import { nextMessage } from "./next-message.js";
 
 const SEED = seedOr((Date.now() ^ (process.pid << 16)) >>> 0);
 const MILLISECONDS = 4_500;
 /** How much longer a busy machine may take for what a variant asks for. */
 const PATIENCE_MS = 100_000;
-/** Far beyond both; two threads that wait for each other for ever end here. */
-const LIMIT_MS = 150_000;
 
 type Variant = Pick<HandoverWork, "mode" | "lazy" | "recheck" | "count" | "handovers">;
 
@@ -20,27 +19,6 @@ const VARIANTS: Variant[] = [
   { mode: "burst", lazy: true, recheck: true, count: 64, handovers: 900_000 },
   { mode: "single", lazy: true, recheck: false, count: 7, handovers: 150_000 },
 ];
-
-function nextMessage(worker: Worker, what: string): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new Error(`${what} said nothing for ${LIMIT_MS} ms (seed ${SEED})`)),
-      LIMIT_MS,
-    );
-    const settle = (): void => {
-      clearTimeout(timer);
-      worker.removeAllListeners();
-    };
-    worker.once("message", (message: unknown) => {
-      settle();
-      resolve(message);
-    });
-    worker.once("error", (error: unknown) => {
-      settle();
-      reject(new Error(`${what} failed (seed ${SEED})`, { cause: error }));
-    });
-  });
-}
 
 async function handOver(variant: Variant, seed: number): Promise<[HandoverReport, HandoverReport]> {
   const init = allocateGuestMemory({ size: 1 << 20, shared: true });
@@ -61,10 +39,10 @@ async function handOver(variant: Variant, seed: number): Promise<[HandoverReport
   const north = start("north");
   const threads = [north];
   try {
-    expect(await nextMessage(north, "north")).toBe("created");
+    expect(await nextMessage(north, "north", SEED)).toBe("created");
     const south = start("south");
     threads.push(south);
-    const reports = await Promise.all([nextMessage(north, "north"), nextMessage(south, "south")]);
+    const reports = await Promise.all([nextMessage(north, "north", SEED), nextMessage(south, "south", SEED)]);
     return reports as [HandoverReport, HandoverReport];
   } finally {
     await Promise.all(threads.map((thread) => thread.terminate()));

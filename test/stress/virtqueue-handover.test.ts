@@ -5,13 +5,12 @@ import { allocateGuestMemory } from "vbus/memory";
 import { afterAll, describe, expect, it } from "vitest";
 import { seedOr } from "../engine/seed.js";
 import type { VirtQueueReport, VirtQueueWork } from "../workers/virtqueue-handover.js";
+import { nextMessage } from "./next-message.js";
 
 const SEED = seedOr((Date.now() ^ (process.pid << 16)) >>> 0);
 const MILLISECONDS = 3_000;
 /** How much longer a busy machine may take for what a variant asks for. */
 const PATIENCE_MS = 100_000;
-/** Far beyond both; two threads that wait for each other for ever end here. */
-const LIMIT_MS = 150_000;
 
 interface Variant {
   format: VirtQueueFormat;
@@ -29,27 +28,6 @@ const VARIANTS: Variant[] = [
   { format: "packed", size: 7, eventIndex: true, inOrder: false, indirect: false },
   { format: "packed", size: 5, eventIndex: true, inOrder: true, indirect: true },
 ];
-
-function nextMessage(worker: Worker, what: string): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new Error(`${what} said nothing for ${LIMIT_MS} ms (seed ${SEED})`)),
-      LIMIT_MS,
-    );
-    const settle = (): void => {
-      clearTimeout(timer);
-      worker.removeAllListeners();
-    };
-    worker.once("message", (message: unknown) => {
-      settle();
-      resolve(message);
-    });
-    worker.once("error", (error: unknown) => {
-      settle();
-      reject(new Error(`${what} failed (seed ${SEED})`, { cause: error }));
-    });
-  });
-}
 
 async function handOver(variant: Variant, seed: number): Promise<[VirtQueueReport, VirtQueueReport]> {
   const init = allocateGuestMemory({ size: 1 << 20, shared: true });
@@ -88,10 +66,13 @@ async function handOver(variant: Variant, seed: number): Promise<[VirtQueueRepor
   const north = start("driver");
   const threads = [north];
   try {
-    expect(await nextMessage(north, "driver")).toBe("created");
+    expect(await nextMessage(north, "driver", SEED)).toBe("created");
     const south = start("device");
     threads.push(south);
-    const reports = await Promise.all([nextMessage(north, "driver"), nextMessage(south, "device")]);
+    const reports = await Promise.all([
+      nextMessage(north, "driver", SEED),
+      nextMessage(south, "device", SEED),
+    ]);
     return reports as [VirtQueueReport, VirtQueueReport];
   } finally {
     await Promise.all(threads.map((thread) => thread.terminate()));

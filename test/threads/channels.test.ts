@@ -74,6 +74,23 @@ async function against(options: Partial<ChannelPortOptions> = {}) {
 
 const types = (said: readonly DataView[]): number[] => said.map((view) => view.getUint32(4, true) >>> 8);
 
+describe("a port over a MessagePort whose other end says nothing any more", () => {
+  it("ends, although whoever is told of the others throws", async () => {
+    const told: unknown[] = [];
+    const { port, say } = await against({
+      scheduler: new EventLoopScheduler((error) => told.push(error)),
+      onPeers: (sides) => {
+        if (sides === 0) throw new Error("the embedder is ill");
+      },
+    });
+    say(HELLO, [0, 64, 1 << 20, 0]);
+    await until(() => port.sides === 1);
+    port.close();
+    await port.closed;
+    expect(told).toEqual([new Error("the embedder is ill")]);
+  });
+});
+
 describe("a port over a MessagePort whose other end is hostile", () => {
   it("counts what is no message, and goes on", async () => {
     const { port, raw, say, said } = await against();
@@ -310,6 +327,22 @@ describe("several ports on one BroadcastChannel", () => {
     const got = c.frames.length;
     source.send(plain(5000));
     await until(() => c.frames.length === got + 1);
+    for (const port of ports) port.close();
+    await Promise.all(ports.map(({ closed }) => closed));
+  });
+
+  it("blame nobody when it was their own thread that did not get to run", async () => {
+    const { ports, collectors, space } = await join(2, { frames: 64, stallMs: 20 });
+    const [a, b] = collectors as [Collector, Collector];
+    const source = new Source(ports[0]!, space, a);
+    for (let round = 0; round < 5; round++) {
+      await turns(1); // timers come before messages
+      source.send(...range(0, 200).map((n) => plain(200 * round + n)));
+      const end = performance.now() + 60;
+      while (performance.now() < end);
+      await until(() => b.frames.length === 200 * (round + 1), "all frames");
+    }
+    expect(ports[0]!.counters().outgoingDrops).toEqual({});
     for (const port of ports) port.close();
     await Promise.all(ports.map(({ closed }) => closed));
   });

@@ -1,6 +1,8 @@
 /** What virtio-pci adds to the rules of virtio: capabilities, registers, interrupts (virtio 1.2: 4.1). */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { MsixTable, type MsiMessage } from "vbus/connectors/pci";
 import type { VirtioPci } from "vbus/connectors/virtio-pci";
+import { decodeState, encodeState, StateError, type StateReader, type StateValue } from "vbus/state";
 import { capabilityOf, PciDoor, structuresOf } from "./doors.js";
 import { RING_PACKED, VERSION_1, VirtioMachine, type MachineOptions } from "./machine.js";
 import { Recorder, RECORDER_TYPE } from "./recorder.js";
@@ -360,6 +362,42 @@ describe("a virtio function interrupts", () => {
     machine.line = true;
     machine.errors.length = 0;
     expect(door.acknowledge()).toBe(1);
+  });
+});
+
+describe("a saved MSI-X table", () => {
+  const table = (): { table: MsixTable; sent: MsiMessage[] } => {
+    const sent: MsiMessage[] = [];
+    return { table: new MsixTable(3, (message) => sent.push(message)), sent };
+  };
+  const reader = (state: StateValue): StateReader => decodeState(encodeState(state));
+
+  it("sends what was pending when the vector is unmasked", () => {
+    const { table: saved } = table();
+    saved.control(true, false);
+    saved.writeTable(16, 4, 0xfee00000);
+    saved.writeTable(24, 4, 0x41);
+    saved.notify(1);
+    const { table: restored, sent } = table();
+    restored.restore(reader(saved.save()), true, false);
+    expect(sent).toEqual([]);
+    restored.writeTable(28, 4, 0);
+    expect(sent).toEqual([{ address: 0xfee00000, data: 0x41 }]);
+  });
+
+  it("in which a vector is pending that does not exist is refused, and no access throws afterwards", () => {
+    const { table: restored, sent } = table();
+    const { table: entries } = table().table.save() as { table: Uint8Array };
+    for (const vector of [3, 7, 63]) {
+      const pending = new Uint8Array(8);
+      pending[vector >>> 3] = 1 << (vector & 7);
+      expect(() => {
+        restored.restore(reader({ table: entries, pending }), true, false);
+      }).toThrow(StateError);
+      restored.control(true, false);
+      for (let at = 0; at < 64 * 16; at += 4) restored.writeTable(at, 4, 0);
+    }
+    expect(sent).toEqual([]);
   });
 });
 

@@ -7,7 +7,6 @@ import {
   BURST_LENGTH,
   BURST_NOFLIP,
   BURST_TRANSLATE,
-  ENTRY_OFF_ADDRESS,
   ENTRY_OFF_LENGTH,
   ENTRY_SIZE,
   EP_OFF_COUNT,
@@ -18,7 +17,7 @@ import { popPeek, popRelease, pushCommit, pushReserve } from "../../../assembly/
 import { copyBytes } from "../../../assembly/copy";
 import { privateIndex, ringWakeupBegin, ringWakeupNext } from "../../../assembly/ring";
 import { ringPeek, ringPush, ringRelease, ringTake } from "../../../assembly/single";
-import { describe, poll, prepare, WHOLE_DESCRIPTOR } from "../sides";
+import { copyOut, describe, poll, prepare, reap, WHOLE_DESCRIPTOR } from "../sides";
 
 /** One side of an IOQ. */
 @unmanaged
@@ -60,11 +59,7 @@ export class IoqSide {
 
   reap(n: u32): i32 {
     if (n == 1) return ringTake(this.endpoint, IDX_VALID, this.table, BURST_NOFLIP | BURST_CLEAR_VALID);
-    const granted = popPeek(this.endpoint, IDX_VALID, this.table, n, 0);
-    if (granted <= 0) return granted;
-    const flags = BURST_NOFLIP | BURST_CLEAR_VALID;
-    const result = popRelease(this.endpoint, IDX_VALID, this.table, <u32>granted, flags);
-    return result < 0 ? result : granted;
+    return reap(this.endpoint, this.table, n);
   }
 
   serve(n: u32): i32 {
@@ -118,14 +113,7 @@ export class IoqSide {
   take(n: u32, sink: usize): i32 {
     const granted = popPeek(this.endpoint, IDX_INUSE, this.table, n, BURST_TRANSLATE);
     if (granted <= 0) return granted;
-    let entry = this.table;
-    let at = sink;
-    for (let i: i32 = 0; i < granted; i++) {
-      const length = load<u32>(entry, ENTRY_OFF_LENGTH);
-      copyBytes(at, load<u32>(entry, ENTRY_OFF_ADDRESS), length);
-      at += length;
-      entry += ENTRY_SIZE;
-    }
+    copyOut(this.table, granted, sink);
     return this.giveBack(granted);
   }
 

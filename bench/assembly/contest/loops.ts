@@ -25,7 +25,12 @@ export const LOOP_AGAIN: i32 = 1;
 /** … ring the doorbell, then call again. */
 export const LOOP_DOORBELL: i32 = 2;
 /** Failure of a loop, told apart from every errno of the engine. */
-const LOOP_STUCK: i32 = -1000;
+export const LOOP_STUCK: i32 = -1000;
+
+/** Why a burst did not go through whole: its errno, or that there was no room for it. */
+export function stuck(result: i32): i32 {
+  return result < 0 ? result : LOOP_STUCK;
+}
 
 /**
  * One thread: bursts of n on each of many rings in turn, both sides here: post, serve, reap. `norths` and `souths` are
@@ -44,13 +49,13 @@ export function roundsLoop<T>(
     const north = changetype<T>(<usize>load<u32>(norths + <usize>ring * 4));
     const south = changetype<T>(<usize>load<u32>(souths + <usize>ring * 4));
     const prepared = north.prepare(n);
-    if (prepared != <i32>n) return prepared < 0 ? prepared : LOOP_STUCK;
+    if (prepared != <i32>n) return stuck(prepared);
     const posted = north.publish(n);
-    if (posted != <i32>n) return posted < 0 ? posted : LOOP_STUCK;
+    if (posted != <i32>n) return stuck(posted);
     const served = south.serve(n);
-    if (served != <i32>n) return served < 0 ? served : LOOP_STUCK;
+    if (served != <i32>n) return stuck(served);
     const reaped = north.reap(n);
-    if (reaped != <i32>n) return reaped < 0 ? reaped : LOOP_STUCK;
+    if (reaped != <i32>n) return stuck(reaped);
     if (++ring == rings) ring = 0;
   }
   return <i32>ring;
@@ -68,9 +73,9 @@ export function streamLoop<T>(
 ): i32 {
   for (let round: u32 = 0; round < rounds; round++) {
     const fed = north.feed(n, source, length);
-    if (fed != <i32>n) return fed < 0 ? fed : LOOP_STUCK;
+    if (fed != <i32>n) return stuck(fed);
     const taken = south.take(n, sink);
-    if (taken != <i32>n) return taken < 0 ? taken : LOOP_STUCK;
+    if (taken != <i32>n) return stuck(taken);
   }
   return LOOP_DONE;
 }
@@ -144,23 +149,23 @@ export function tripLoop<T>(side: T, target: u32, polls: u32): i32 {
   let finished = side.finished;
   if (posted == 0) {
     const prepared = side.prepare(1);
-    if (prepared != 1) return prepared < 0 ? prepared : LOOP_STUCK;
+    if (prepared != 1) return stuck(prepared);
   }
   let outcome = LOOP_DONE;
   while (finished != target) {
     if (posted == finished) {
       const published = side.publish(1);
-      if (published != 1) return published < 0 ? published : LOOP_STUCK;
+      if (published != 1) return stuck(published);
       posted++;
       const prepared = side.prepare(1);
-      if (prepared != 1) return prepared < 0 ? prepared : LOOP_STUCK;
+      if (prepared != 1) return stuck(prepared);
     }
     if (side.waitReap(polls) == 0) {
       outcome = LOOP_AGAIN;
       break;
     }
     const reaped = side.reap(1);
-    if (reaped != 1) return reaped < 0 ? reaped : LOOP_STUCK;
+    if (reaped != 1) return stuck(reaped);
     finished++;
   }
   side.posted = posted;
@@ -178,7 +183,7 @@ export function answerLoop<T>(side: T, target: u32, polls: u32): i32 {
       break;
     }
     const served = side.serve(1);
-    if (served != 1) return served < 0 ? served : LOOP_STUCK;
+    if (served != 1) return stuck(served);
     finished++;
   }
   side.finished = finished;

@@ -4,7 +4,6 @@
  * device translates and bounds-checks every buffer. Payloads lie in buffers of the driver's that are used in turn.
  */
 import {
-  ENTRY_OFF_ADDRESS,
   ENTRY_OFF_COOKIE,
   ENTRY_OFF_FLAGS,
   ENTRY_OFF_FRAGMENTS,
@@ -46,6 +45,7 @@ import {
   virtqReap,
   virtqRelease,
 } from "../../../assembly/virtq-endpoint";
+import { copyOut } from "../sides";
 
 const BUFFER_SIZE: u64 = 2048;
 const FRAME_LENGTH: u32 = 1514;
@@ -176,14 +176,7 @@ export class VirtqueueSide {
   take(n: u32, sink: usize): i32 {
     const found = virtqPeek(this.vq, this.table, n, this.lists, 1);
     if (found <= 0) return found;
-    let entry = this.table;
-    let at = sink;
-    for (let i: i32 = 0; i < found; i++) {
-      const length = load<u32>(entry, ENTRY_OFF_LENGTH);
-      copyBytes(at, load<u32>(entry, ENTRY_OFF_ADDRESS), length);
-      at += length;
-      entry += ENTRY_SIZE;
-    }
+    copyOut(this.table, found, sink);
     return this.release(found);
   }
 

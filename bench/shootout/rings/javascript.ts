@@ -2,6 +2,7 @@
 import process from "node:process";
 import { MessageChannel } from "node:worker_threads";
 import { RingBuffer } from "ringbuf.js";
+import type { PairJob } from "../../harness/jobs.js";
 import { answerMessages, askByMessages } from "../../harness/message-halves.js";
 import { latencyExtras, type Contestant } from "../model.js";
 import {
@@ -13,7 +14,6 @@ import {
   type RingSetting,
   type Sampler,
 } from "./setting.js";
-import type { PairSample } from "../../harness/pair.js";
 
 const TRIPS = 2000;
 const MESSAGE_TRIPS = 150;
@@ -34,16 +34,21 @@ function cpuSince(then: NodeJS.CpuUsage): number {
 const storageFor = (size: number, bytes: number): SharedArrayBuffer =>
   RingBuffer.getStorageForCapacity((size * bytes) / 4, Uint32Array);
 
-function measured(
+/** Samples a job of the pair's: `items` descriptors, payloads or round trips. */
+function pairSampler(
   setting: RingSetting,
+  { pair }: RingContext,
+  job: PairJob,
   items: number,
-  sample: PairSample,
   signals: Measured["extras"] = {},
-): Measured {
-  const payload =
-    setting.work === "payload" ? payloadExtras(setting.length, items, sample.ns, sample.cpu) : {};
-  const latency = sample.latency === null ? {} : latencyExtras(sample.latency);
-  return { ns: sample.ns, probes: sample, extras: { ...payload, ...latency, ...signals } };
+): Sampler {
+  return async () => {
+    const sample = await pair.sample(job, items);
+    const payload =
+      setting.work === "payload" ? payloadExtras(setting.length, items, sample.ns, sample.cpu) : {};
+    const latency = sample.latency === null ? {} : latencyExtras(sample.latency);
+    return { ns: sample.ns, probes: sample, extras: { ...payload, ...latency, ...signals } };
+  };
 }
 
 function ringbufAlone(setting: RingSetting): Sampler {
@@ -73,38 +78,15 @@ function ringbufAlone(setting: RingSetting): Sampler {
 function ringbufPair(setting: RingSetting, context: RingContext): Sampler {
   const { burst, length, size } = setting;
   const words = RECORD_WORDS;
+  const target = itemsOf(setting, RINGBUF_SLOWNESS);
   if (setting.work === "payload") {
     const storage = storageFor(size, length);
-    const target = itemsOf(setting, RINGBUF_SLOWNESS);
-    return async () =>
-      measured(
-        setting,
-        target,
-        await context.pair.sample({ kind: "ringbuf", burst, target, length, storage }, target),
-      );
+    return pairSampler(setting, context, { kind: "ringbuf", burst, target, length, storage }, target);
   }
-  const requests = storageFor(size, RECORD_BYTES);
-  const completions = storageFor(size, RECORD_BYTES);
-  if (setting.work === "trips")
-    return async () =>
-      measured(
-        setting,
-        TRIPS,
-        await context.pair.sample(
-          { kind: "ringbuf-trips", trips: TRIPS, words, requests, completions },
-          TRIPS,
-        ),
-      );
-  const target = itemsOf(setting, RINGBUF_SLOWNESS);
-  return async () =>
-    measured(
-      setting,
-      target,
-      await context.pair.sample(
-        { kind: "ringbuf-requests", burst, target, words, requests, completions },
-        target,
-      ),
-    );
+  const rings = { requests: storageFor(size, RECORD_BYTES), completions: storageFor(size, RECORD_BYTES) };
+  return setting.work === "trips"
+    ? pairSampler(setting, context, { kind: "ringbuf-trips", trips: TRIPS, words, ...rings }, TRIPS)
+    : pairSampler(setting, context, { kind: "ringbuf-requests", burst, target, words, ...rings }, target);
 }
 
 /** ringbuf.js from npm. */
@@ -149,26 +131,15 @@ function messagesAlone(setting: RingSetting): Sampler {
 function messagesPair(setting: RingSetting, context: RingContext): Sampler {
   const { burst, length, size, work } = setting;
   const window = Math.max(1, size / burst);
-  if (work === "trips")
-    return async () =>
-      measured(
-        setting,
-        MESSAGE_TRIPS,
-        await context.pair.sample(
-          { kind: "message-trips", trips: MESSAGE_TRIPS, length: RECORD_BYTES },
-          MESSAGE_TRIPS,
-        ),
-      );
+  if (work === "trips") {
+    const job: PairJob = { kind: "message-trips", trips: MESSAGE_TRIPS, length: RECORD_BYTES };
+    return pairSampler(setting, context, job, MESSAGE_TRIPS);
+  }
   const target = MESSAGES * burst;
   const kind = work === "descriptors" ? "message-requests" : "messages";
   const bytes = work === "descriptors" ? RECORD_BYTES : length;
-  return async () =>
-    measured(
-      setting,
-      target,
-      await context.pair.sample({ kind, burst, target, length: bytes, window }, target),
-      messageSignals(burst),
-    );
+  const job: PairJob = { kind, burst, target, length: bytes, window };
+  return pairSampler(setting, context, job, target, messageSignals(burst));
 }
 
 /** A MessageChannel: each burst is one message, and each message wakes its receiver. */

@@ -12,8 +12,8 @@ import {
   VQ_RECORD_SIZE,
   VQ_STATE_SIZE,
 } from "vbus/engine";
-import { loopOf, type Contestants } from "../../harness/loops.js";
-import { segmentLength, STAGE } from "../../harness/stage.js";
+import { loopOf, type NamedLoops } from "../../harness/loops.js";
+import { segmentLength, STAGE, writeRegions } from "../../harness/stage.js";
 
 /**
  * The first pages are those of the harness (`harness/stage.ts`: probe, gate). Behind them each side has pages of its own, so
@@ -86,7 +86,7 @@ export class ContestStage {
 
   constructor(
     readonly memory: WebAssembly.Memory,
-    readonly contestants: Contestants,
+    readonly contestants: NamedLoops,
   ) {}
 
   /** Places that loops are called with. */
@@ -101,8 +101,9 @@ export class ContestStage {
     this.#ram = 0;
     const bytes = new Uint8Array(this.memory.buffer);
     for (const at of [PLACES.north, PLACES.south]) bytes.fill(0, at, at + PRIVATE_SIZE);
-    this.#writeRegions();
     const data = new DataView(this.memory.buffer);
+    const ram = { gpa: RAM_GPA, size: RAM_SIZE, address: PLACES.ram };
+    for (const at of [PLACES.northRegions, PLACES.southRegions]) writeRegions(data, at, ram);
     const laid: LaidOut = { norths: [], souths: [] };
     for (let ring = 0; ring < plan.rings; ring++) {
       const { north, south } = contestant.lay(this, plan);
@@ -112,17 +113,6 @@ export class ContestStage {
       laid.souths.push(south);
     }
     return laid;
-  }
-
-  #writeRegions(): void {
-    const data = new DataView(this.memory.buffer);
-    for (const at of [PLACES.northRegions, PLACES.southRegions]) {
-      data.setUint32(at, 1, true);
-      data.setUint32(at + 4, 0, true);
-      data.setBigUint64(at + 16, BigInt(RAM_GPA), true);
-      data.setUint32(at + 24, RAM_SIZE, true);
-      data.setUint32(at + 28, PLACES.ram, true);
-    }
   }
 
   /** Zeroed memory that one side keeps to itself. */

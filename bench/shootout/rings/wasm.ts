@@ -1,6 +1,6 @@
 /** Contestants in wasm: their samples with one thread and with two. */
 import process from "node:process";
-import type { ContestJob, LoopCall } from "../../harness/jobs.js";
+import type { LoopJob, LoopCall } from "../../harness/jobs.js";
 import { Doorbell } from "../../harness/doorbell.js";
 import { loopOf } from "../../harness/loops.js";
 import { latencyExtras, type Contestant, type Measures } from "../model.js";
@@ -118,12 +118,12 @@ function twoThreads(contestant: WasmContestant, setting: RingSetting, context: R
     const south = laid.souths[0] as number;
     const calls = callsOf(contestant.prefix, setting, stage, north, south, target);
     Doorbell.reset(pair.memory);
-    const job: ContestJob =
+    const job: LoopJob =
       work === "trips"
-        ? { kind: "contest-trips", ...calls, trips: target }
+        ? { kind: "loops-trips", ...calls, trips: target }
         : work === "woken"
-          ? { kind: "contest-woken", ...calls, polls }
-          : { kind: "contest", ...calls };
+          ? { kind: "loops-woken", ...calls, polls }
+          : { kind: "loops", ...calls };
     const sample = await pair.sample(job, target);
     const payload = plan.work === "payload" ? payloadExtras(length, target, sample.ns, sample.cpu) : {};
     return {

@@ -287,15 +287,11 @@ export class EventDelivery {
     this.#scheduled = true;
     this.options.scheduler.post(() => {
       this.#scheduled = false;
-      try {
-        this.flush();
-      } catch (error) {
-        this.#break(error);
-      }
+      this.flush();
     });
   }
 
-  /** Delivers what waits, as far as there is room. @throws VbusError EPROTO when the guest broke the queue */
+  /** Delivers what waits, as far as there is room; discards it when there is no queue, or the guest has broken it. */
   readonly flush = (): void => {
     const attached = this.#attached;
     if (this.#closed) return;
@@ -303,30 +299,51 @@ export class EventDelivery {
       this.#discard();
       return;
     }
+    try {
+      this.#deliver(attached);
+    } catch (error) {
+      this.#break(error);
+    }
+  };
+
+  /** @throws VbusError EPROTO when the guest broke the queue: the rest of the events is still the client's */
+  #deliver(attached: Attached): void {
     const { client } = this.options;
     const { queue, wakeups } = attached;
     let event = client.nextEvent();
     if (event === null && !this.#backlogged) return;
     let written = 0;
-    while (event !== null) {
-      // no more than one turn of the ring at a time: a guest that takes as fast as it is given gets the rest later
-      const granted =
-        written < queue.count
-          ? queue.reserve("inuse", this.#table, this.#table.capacity, BURST_TRANSLATE)
-          : 0;
-      if (granted === 0) {
-        client.returnEvent(event);
-        break;
+    /** Events written that the guest does not know of yet. */
+    let n = 0;
+    try {
+      while (event !== null) {
+        // no more than one turn of the ring at a time: a guest that takes as fast as it is given gets the rest later
+        const granted =
+          written < queue.count
+            ? queue.reserve("inuse", this.#table, this.#table.capacity, BURST_TRANSLATE)
+            : 0;
+        if (granted === 0) {
+          client.returnEvent(event);
+          break;
+        }
+        for (; n < granted && event !== null; n++, event = client.nextEvent())
+          this.#write(attached, n, event);
+        queue.commit("inuse", this.#table, n, 0);
+        written += n;
+        this.events += n;
+        n = 0;
       }
-      let n = 0;
-      for (; n < granted && event !== null; n++, event = client.nextEvent()) this.#write(attached, n, event);
-      queue.commit("inuse", this.#table, n, 0);
-      written += n;
+    } catch (error) {
+      this.discarded += n;
+      if (event !== null) {
+        this.discarded++;
+        this.#taken(event);
+      }
+      throw error;
     }
-    this.events += written;
     if (written > 0) wakeups.inject();
     this.#setBacklogged(attached, event !== null);
-  };
+  }
 
   #setBacklogged(attached: Attached, on: boolean): void {
     if (on) {

@@ -45,12 +45,12 @@ import { Gate } from "../../gate.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import type { RestoreOptions } from "../../state/saveable.js";
 import { COOKIES_MAX, CookieStore, type KeptCookie } from "./cookies.js";
 import { EventDelivery } from "./event-queue.js";
 import { layoutOf, type BridgeLayout } from "./layout.js";
+import { ParameterBlock } from "./parameter-block.js";
 
-/** Room for the largest block that is copied in. */
-const SCRATCH_SIZE = 64;
 /** Fastcall channels of one guest: one per possible CPU, and Linux never had more than this many. */
 const CHANNELS_MAX = 8192;
 
@@ -119,7 +119,7 @@ export class BridgeHost {
   #registered = false;
   #closed = false;
   #channels = new Map<number, Channel>();
-  readonly #scratch: number;
+  readonly #block: ParameterBlock;
   readonly #gate: Gate;
   #holds = false;
   readonly #cookies: CookieStore;
@@ -138,7 +138,7 @@ export class BridgeHost {
   constructor(private readonly options: BridgeHostOptions) {
     const { client, memory } = options;
     this.#gate = new Gate(options.scheduler);
-    this.#scratch = memory.allocate(SCRATCH_SIZE, 64);
+    this.#block = new ParameterBlock(memory);
     this.#cookies = new CookieStore(memory);
     try {
       this.#events = new EventDelivery({
@@ -157,7 +157,7 @@ export class BridgeHost {
         },
       });
     } catch (error) {
-      memory.free(this.#scratch);
+      this.#block.close();
       throw error;
     }
   }
@@ -213,17 +213,17 @@ export class BridgeHost {
     this.#counters.fastcalls++;
     const { low, high, size } = channel;
     const result = this.#guarded(() => {
-      if (!this.#fetch(low, high, size)) return -EFAULT;
+      if (!this.#block.fetch(low, high, size)) return -EFAULT;
       return this.#busCall(
-        this.#word(CALL_OFF_VECTOR),
-        this.#word(CALL_OFF_LEN),
-        this.#word(CALL_OFF_DATAP),
-        this.#word(CALL_OFF_DATAP + 4),
+        this.#block.word(CALL_OFF_VECTOR),
+        this.#block.word(CALL_OFF_LEN),
+        this.#block.word(CALL_OFF_DATAP),
+        this.#block.word(CALL_OFF_DATAP + 4),
       );
     });
     // translated again: the call may have moved regions
     const { memory } = this.options;
-    const address = this.#translate(low, high, size);
+    const address = this.#block.translate(low, high, size);
     if (address === 0) return false;
     memory.engine.data.setInt32(address + FASTCALL_OFF_RESULT, result, true);
     memory.noteWrite(low + high * 2 ** 32 + FASTCALL_OFF_RESULT, 4);
@@ -254,11 +254,7 @@ export class BridgeHost {
 
   /** Delivers waiting events now instead of in the scheduler's next task; for carriers that are about to run the guest. */
   flush(): void {
-    if (this.#gate.held) return;
-    this.#guarded(() => {
-      this.#events.flush();
-      return 0;
-    });
+    if (!this.#gate.held) this.#events.flush();
   }
 
   /**
@@ -324,9 +320,9 @@ export class BridgeHost {
   }
 
   /** As `Saveable.restore` says; the bridge was just reset. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     try {
-      this.#restore(state);
+      this.#restore(state, options);
     } catch (error) {
       this.reset();
       throw error;
@@ -334,7 +330,7 @@ export class BridgeHost {
     this.#events.schedule();
   }
 
-  #restore(state: StateReader): void {
+  #restore(state: StateReader, options: RestoreOptions): void {
     const cookies = state
       .get("cookies")
       .items(COOKIES_MAX)
@@ -353,7 +349,8 @@ export class BridgeHost {
       ];
       if ((size !== FASTCALL_SIZE && size !== FASTCALL_SIZE_ILP32) || this.#channels.has(id))
         item.fail("no such channel can be");
-      if (this.#translate(low, high, size) === 0) item.fail("the channel lies outside the guest's memory");
+      if (this.#block.translate(low, high, size) === 0)
+        item.fail("the channel lies outside the guest's memory");
       this.#channels.set(id, { low, high, size });
     }
     this.#negotiated = state.get("negotiated").boolean();
@@ -363,7 +360,7 @@ export class BridgeHost {
       this.#events.restore(events);
       this.#registered = true;
     }
-    this.#saved.restore(state.get("client"), cookies.length, (number) => cookies[number]);
+    this.#saved.restore(state.get("client"), cookies.length, (number) => cookies[number], options);
     for (const { signalHandle } of cookies)
       if (signalHandle !== null) this.options.onSignal?.(signalHandle, true);
   }
@@ -376,7 +373,7 @@ export class BridgeHost {
     this.#events.close();
     this.options.client.onEnd = null;
     this.options.client.disconnect();
-    this.options.memory.free(this.#scratch);
+    this.#block.close();
   }
 
   #guarded(work: () => number): number {
@@ -396,12 +393,12 @@ export class BridgeHost {
         return this.#register(length, low, high);
       case BRIDGE_SLOWCALL:
         if (length !== CALL_SIZE) return -EINVAL;
-        if (!this.#fetch(low, high, CALL_SIZE)) return -EFAULT;
+        if (!this.#block.fetch(low, high, CALL_SIZE)) return -EFAULT;
         return this.#busCall(
-          this.#word(CALL_OFF_VECTOR),
-          this.#word(CALL_OFF_LEN),
-          this.#word(CALL_OFF_DATAP),
-          this.#word(CALL_OFF_DATAP + 4),
+          this.#block.word(CALL_OFF_VECTOR),
+          this.#block.word(CALL_OFF_LEN),
+          this.#block.word(CALL_OFF_DATAP),
+          this.#block.word(CALL_OFF_DATAP + 4),
         );
       case BRIDGE_FASTCALL_ADD:
         return this.#addChannel(length, low, high);
@@ -412,14 +409,14 @@ export class BridgeHost {
 
   #negotiate(length: number, low: number, high: number): number {
     if (length !== NEGOTIATE_SIZE) return -EINVAL;
-    if (!this.#fetch(low, high, NEGOTIATE_SIZE)) return -EFAULT;
+    if (!this.#block.fetch(low, high, NEGOTIATE_SIZE)) return -EFAULT;
     // both are looked at before anything happens (defect P8)
-    if (this.#word(NEGOTIATE_OFF_MAGIC) !== BRIDGE_MAGIC) return -EINVAL;
-    if (this.#word(NEGOTIATE_OFF_VERSION) !== BRIDGE_VERSION) return -EINVAL;
+    if (this.#block.word(NEGOTIATE_OFF_MAGIC) !== BRIDGE_MAGIC) return -EINVAL;
+    if (this.#block.word(NEGOTIATE_OFF_VERSION) !== BRIDGE_VERSION) return -EINVAL;
     this.reset();
-    const address = this.#translate(low, high, NEGOTIATE_SIZE);
+    const address = this.#block.translate(low, high, NEGOTIATE_SIZE);
     if (address === 0) return -EFAULT;
-    this.#store64(address, low, high, NEGOTIATE_OFF_CAPABILITIES, 0);
+    this.#block.store64(address, low, high, NEGOTIATE_OFF_CAPABILITIES, 0);
     this.#negotiated = true;
     return BRIDGE_VERSION;
   }
@@ -427,13 +424,13 @@ export class BridgeHost {
   #register(length: number, low: number, high: number): number {
     const layout = layoutOf("busreg", length);
     if (layout === null) return -EINVAL;
-    if (!this.#fetch(low, high, length)) return -EFAULT;
-    if (this.#word(BUSREG_OFF_COUNT) !== 1 || this.#registered) return -EINVAL;
+    if (!this.#block.fetch(low, high, length)) return -EFAULT;
+    if (this.#block.word(BUSREG_OFF_COUNT) !== 1 || this.#registered) return -EINVAL;
     const { count, ring, data } = layout.busreg;
     const result = this.#events.attach({
-      count: this.#word(count),
-      ring: { low: this.#word(ring), high: this.#word(ring + 4) },
-      data: { low: this.#word(data), high: this.#word(data + 4) },
+      count: this.#block.word(count),
+      ring: { low: this.#block.word(ring), high: this.#block.word(ring + 4) },
+      data: { low: this.#block.word(data), high: this.#block.word(data + 4) },
       layout,
     });
     if (result < 0) return result;
@@ -445,14 +442,18 @@ export class BridgeHost {
 
   #addChannel(length: number, low: number, high: number): number {
     if (length !== CALL_SIZE) return -EINVAL;
-    if (!this.#fetch(low, high, CALL_SIZE)) return -EFAULT;
-    const id = this.#word(CALL_OFF_VECTOR);
-    const size = this.#word(CALL_OFF_LEN);
-    const channel = { low: this.#word(CALL_OFF_DATAP), high: this.#word(CALL_OFF_DATAP + 4), size };
+    if (!this.#block.fetch(low, high, CALL_SIZE)) return -EFAULT;
+    const id = this.#block.word(CALL_OFF_VECTOR);
+    const size = this.#block.word(CALL_OFF_LEN);
+    const channel = {
+      low: this.#block.word(CALL_OFF_DATAP),
+      high: this.#block.word(CALL_OFF_DATAP + 4),
+      size,
+    };
     if (size !== FASTCALL_SIZE && size !== FASTCALL_SIZE_ILP32) return -EINVAL;
     if (this.#channels.has(id)) return -EEXIST;
     if (this.#channels.size >= CHANNELS_MAX) return -ENOMEM;
-    if (this.#translate(channel.low, channel.high, size) === 0) return -EFAULT;
+    if (this.#block.translate(channel.low, channel.high, size) === 0) return -EFAULT;
     this.#channels.set(id, channel);
     return 0;
   }
@@ -464,8 +465,8 @@ export class BridgeHost {
         return length === DEVICEOPEN_SIZE ? this.#open(low, high) : -EINVAL;
       case HC_DEVCLOSE:
         if (length !== DEVICECLOSE_SIZE) return -EINVAL;
-        if (!this.#fetch(low, high, DEVICECLOSE_SIZE)) return -EFAULT;
-        return this.#word(4) !== 0 ? -ENOENT : this.options.client.close(this.#word(0));
+        if (!this.#block.fetch(low, high, DEVICECLOSE_SIZE)) return -EFAULT;
+        return this.#block.word(4) !== 0 ? -ENOENT : this.options.client.close(this.#block.word(0));
       case HC_DEVCALL: {
         const layout = layoutOf("call", length);
         return layout === null ? -EINVAL : this.#deviceCall(layout, low, high);
@@ -480,49 +481,52 @@ export class BridgeHost {
   }
 
   #open(low: number, high: number): number {
-    if (!this.#fetch(low, high, DEVICEOPEN_SIZE)) return -EFAULT;
+    if (!this.#block.fetch(low, high, DEVICEOPEN_SIZE)) return -EFAULT;
     const { client } = this.options;
-    const handle = client.open(this.#word(DEVICEOPEN_OFF_DEVID), this.#word(DEVICEOPEN_OFF_VERSION));
+    const handle = client.open(
+      this.#block.word(DEVICEOPEN_OFF_DEVID),
+      this.#block.word(DEVICEOPEN_OFF_VERSION),
+    );
     if (handle < 0) return handle;
     if (handle === 0) return -EIO; // 0 is "closed" to every guest: no bus gives it
-    const address = this.#translate(low, high, DEVICEOPEN_SIZE);
+    const address = this.#block.translate(low, high, DEVICEOPEN_SIZE);
     if (address === 0) {
       client.close(handle);
       return -EFAULT;
     }
-    this.#store64(address, low, high, DEVICEOPEN_OFF_HANDLE, handle);
+    this.#block.store64(address, low, high, DEVICEOPEN_OFF_HANDLE, handle);
     return 0;
   }
 
   #deviceCall(layout: BridgeLayout, low: number, high: number): number {
-    if (!this.#fetch(low, high, layout.call.size)) return -EFAULT;
-    if (this.#word(DEVICECALL_OFF_DEVH + 4) !== 0) return -ENOENT; // handles have 32 bits
-    const length = this.#word(DEVICECALL_OFF_LEN);
+    if (!this.#block.fetch(low, high, layout.call.size)) return -EFAULT;
+    if (this.#block.word(DEVICECALL_OFF_DEVH + 4) !== 0) return -ENOENT; // handles have 32 bits
+    const length = this.#block.word(DEVICECALL_OFF_LEN);
     return this.options.client.call(
-      this.#word(DEVICECALL_OFF_DEVH),
-      this.#word(DEVICECALL_OFF_FUNC),
-      length === 0 ? 0 : this.#gpa(layout.call.datap),
+      this.#block.word(DEVICECALL_OFF_DEVH),
+      this.#block.word(DEVICECALL_OFF_FUNC),
+      length === 0 ? 0 : this.#block.gpa(layout.call.datap),
       length,
-      this.#word(DEVICECALL_OFF_FLAGS),
+      this.#block.word(DEVICECALL_OFF_FLAGS),
     );
   }
 
   #share(layout: BridgeLayout, low: number, high: number): number {
     const { shm } = layout;
     const { client } = this.options;
-    if (!this.#fetch(low, high, shm.size)) return -EFAULT;
-    if (this.#word(DEVICESHM_OFF_DEVH + 4) !== 0) return -ENOENT;
-    const handle = this.#word(DEVICESHM_OFF_DEVH);
-    const id = this.#word(DEVICESHM_OFF_ID);
-    const gpa = this.#gpa(shm.datap);
-    const length = this.#word(DEVICESHM_OFF_LEN);
-    const flags = this.#word(DEVICESHM_OFF_FLAGS);
-    const offset = this.#word(shm.offset);
+    if (!this.#block.fetch(low, high, shm.size)) return -EFAULT;
+    if (this.#block.word(DEVICESHM_OFF_DEVH + 4) !== 0) return -ENOENT;
+    const handle = this.#block.word(DEVICESHM_OFF_DEVH);
+    const id = this.#block.word(DEVICESHM_OFF_ID);
+    const gpa = this.#block.gpa(shm.datap);
+    const length = this.#block.word(DEVICESHM_OFF_LEN);
+    const flags = this.#block.word(DEVICESHM_OFF_FLAGS);
+    const offset = this.#block.word(shm.offset);
     if (offset === NO_SIGNAL) {
       const result = client.shm(handle, id, gpa, length, null, flags);
       return result < 0 ? result : 0;
     }
-    const cookie = this.#cookies.keep(this.#scratch + shm.cookie);
+    const cookie = this.#cookies.keep(this.#block.address(shm.cookie));
     let result = -EIO;
     try {
       result = client.shm(handle, id, gpa, length, { offset, prio: 0, cookie }, flags);
@@ -561,34 +565,5 @@ export class BridgeHost {
 
   #report(error: unknown): void {
     this.options.onError?.(error);
-  }
-
-  #translate(low: number, high: number, length: number): number {
-    const { memory } = this.options;
-    return memory.engine.exports.translate(memory.regionTable, low, high, length) >>> 0;
-  }
-
-  /** Copies a guest block into the scratch space: it is never read again. double fetch: this is the only one */
-  #fetch(low: number, high: number, length: number): boolean {
-    const address = this.#translate(low, high, length);
-    if (address === 0) return false;
-    this.options.memory.bytes.copyWithin(this.#scratch, address, address + length);
-    return true;
-  }
-
-  #word(offset: number): number {
-    return this.options.memory.engine.data.getUint32(this.#scratch + offset, true);
-  }
-
-  /** A 64-bit address of the copied block. Inexact above 2^53, where no guest has memory: translation fails there. */
-  #gpa(offset: number): number {
-    return this.#word(offset) + this.#word(offset + 4) * 2 ** 32;
-  }
-
-  #store64(address: number, low: number, high: number, offset: number, value: number): void {
-    const { memory } = this.options;
-    memory.engine.data.setUint32(address + offset, value, true);
-    memory.engine.data.setUint32(address + offset + 4, 0, true);
-    memory.noteWrite(low + high * 2 ** 32 + offset, 8);
   }
 }

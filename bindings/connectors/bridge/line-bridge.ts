@@ -7,6 +7,7 @@ import {
   VBUS_STATE_REGISTERED,
 } from "../../../assembly/abi/vbus-mmio.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import type { RestoreOptions } from "../../state/saveable.js";
 import type { BridgeCounters, BridgeHost } from "./host.js";
 import { InterruptLine } from "../interrupt-line.js";
 import { openBridge, type BridgeAttachOptions } from "./open.js";
@@ -127,13 +128,12 @@ export class LineBridge {
   }
 
   /** As `Saveable.restore` says; the emulator's interrupt controller knows the level of the line. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     try {
       const status = state.get("status").number(0, VBUS_INTERRUPT_EVENTS);
-      const line = state.get("line").boolean();
-      this.bridge.restore(state.get("bridge"));
+      this.#line.restore(state.get("line"), status !== 0);
       this.#status = status;
-      this.#line.restore(line);
+      this.bridge.restore(state.get("bridge"), options);
     } catch (error) {
       this.reset();
       throw error;

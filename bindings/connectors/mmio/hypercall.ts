@@ -19,7 +19,7 @@ import {
 import { BRIDGE_VERSION } from "../../../assembly/abi/vbus.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
-import type { Saveable } from "../../state/saveable.js";
+import type { RestoreOptions, Saveable } from "../../state/saveable.js";
 import { LineBridge, type LineBridgeCounters, type LineBridgeOptions } from "../bridge/line-bridge.js";
 
 /** What a processor's CPUID instruction returns; unsigned. */
@@ -190,8 +190,8 @@ export class VbusHypercall implements Saveable {
   }
 
   /** As `Saveable.restore` says. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
-    this.line.restore(state);
+  restore(state: StateReader, options: RestoreOptions = {}): void {
+    this.line.restore(state, options);
   }
 
   /** What was counted so far. */

@@ -22,7 +22,7 @@ import {
 } from "../../../assembly/abi/vbus-mmio.js";
 import { BRIDGE_VERSION } from "../../../assembly/abi/vbus.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
-import type { Saveable } from "../../state/saveable.js";
+import type { RestoreOptions, Saveable } from "../../state/saveable.js";
 import { LineBridge, type LineBridgeCounters, type LineBridgeOptions } from "../bridge/line-bridge.js";
 
 /** Width of an access in bytes. */
@@ -32,7 +32,10 @@ export type MmioWidth = 1 | 2 | 4;
 export interface VbusMmioCounters extends LineBridgeCounters {
   /** Fastcall doorbells. */
   fastcallDoorbells: number;
-  /** Accesses that no register answers: of another width, at another offset, or in the wrong direction. */
+  /**
+   * Accesses that nothing answers: of another width, at another offset, in the wrong direction; doorbells of a queue or a
+   * fastcall channel that does not exist.
+   */
   ignored: number;
 }
 
@@ -115,8 +118,8 @@ export class VbusMmio implements Saveable {
           break;
         case VBUS_MMIO_OFF_FASTCALL:
           this.#counters.fastcallDoorbells++;
-          this.line.fastcall(word);
-          return;
+          if (this.line.fastcall(word)) return;
+          break;
         case VBUS_MMIO_OFF_SHMSIGNAL:
           this.line.onSignal(word);
           return;
@@ -176,12 +179,12 @@ export class VbusMmio implements Saveable {
   }
 
   /** As `Saveable.restore` says. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     const words = state
       .get("registers")
       .tuple(4)
       .map((at) => at.number(0, 0xffffffff)) as [number, number, number, number];
-    this.line.restore(state.get("line"));
+    this.line.restore(state.get("line"), options);
     [this.#datapLow, this.#datapHigh, this.#length] = words;
     this.#result = words[3] | 0;
   }

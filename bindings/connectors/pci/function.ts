@@ -10,7 +10,7 @@ import {
 } from "../../../assembly/abi/pci.js";
 import { BRIDGE_QREG, PORT_EVENTQ, PORT_FASTCALL, PORT_SHMSIGNAL } from "../../../assembly/abi/vbus.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
-import type { Saveable } from "../../state/saveable.js";
+import type { RestoreOptions, Saveable } from "../../state/saveable.js";
 import type { BridgeCounters, BridgeHost } from "../bridge/host.js";
 import { guardInterrupt, InterruptLine } from "../interrupt-line.js";
 import { openBridge, type BridgeAttachOptions } from "../bridge/open.js";
@@ -51,6 +51,11 @@ export interface PciBridgeCounters extends BridgeCounters {
   withheld: number;
   /** Times the guest acknowledged INTx by reading its status. */
   acknowledged: number;
+  /**
+   * Accesses to registers that nothing answers: of another width or at another offset; doorbells of a queue or a fastcall
+   * channel that does not exist.
+   */
+  ignored: number;
 }
 
 /**
@@ -76,7 +81,7 @@ export class PciBridge implements Saveable {
   /** An interrupt that was raised and not acknowledged (INTx), or that could not be sent yet (MSI). */
   #pending = false;
   readonly #line: InterruptLine;
-  #counters = { fastcallDoorbells: 0, messages: 0, withheld: 0, acknowledged: 0 };
+  #counters = { fastcallDoorbells: 0, messages: 0, withheld: 0, acknowledged: 0, ignored: 0 };
 
   /** @throws VbusError EPERM when the member was not admitted; ENOMEM; EINVAL for addresses that no BAR can hold */
   constructor(options: PciBridgeOptions) {
@@ -122,7 +127,10 @@ export class PciBridge implements Saveable {
    * anything else is 0 and does nothing. An acknowledge for guests that never read the INTx status.
    */
   bar0Read(offset: number, width: AccessWidth): number {
-    if (offset !== BAR0_OFF_VECTOR || width !== 4) return 0;
+    if (offset !== BAR0_OFF_VECTOR || width !== 4) {
+      this.#counters.ignored++;
+      return 0;
+    }
     this.#acknowledge();
     const view = this.#view;
     const vector = view.getUint32(BAR0_OFF_VECTOR, true);
@@ -143,6 +151,7 @@ export class PciBridge implements Saveable {
 
   /** A write to BAR 0, of any width: stored, in as far as it lies inside. */
   bar0Write(offset: number, width: AccessWidth, value: number): void {
+    if (offset < 0 || offset >= BAR0_SIZE) this.#counters.ignored++;
     for (let i = 0; i < width; i++) {
       const at = offset + i;
       if (at >= 0 && at < BAR0_SIZE) this.#registers[at] = value >>> (8 * i);
@@ -151,7 +160,10 @@ export class PciBridge implements Saveable {
 
   /** A read of BAR 1: 32 bits at +12 return and clear the INTx status and lower the line; anything else is 0. */
   bar1Read(offset: number, width: AccessWidth): number {
-    if (offset !== PORT_INTX_STATUS || width !== 4) return 0;
+    if (offset !== PORT_INTX_STATUS || width !== 4) {
+      this.#counters.ignored++;
+      return 0;
+    }
     this.bridge.listenToEventq(false); // it knows the register
     if (this.#messages || !this.#pending) return 0;
     this.#counters.acknowledged++;
@@ -161,22 +173,24 @@ export class PciBridge implements Saveable {
 
   /** A write to BAR 1: a doorbell, when it is 32 bits wide and at one of the doorbells' offsets. */
   bar1Write(offset: number, width: AccessWidth, value: number): void {
-    if (width !== 4) return;
     const argument = value >>> 0;
-    switch (offset) {
-      case PORT_EVENTQ:
-        if (argument !== 0) return; // only queue 0 exists
-        this.#acknowledge();
-        this.bridge.eventqDoorbell();
-        return;
-      case PORT_FASTCALL:
-        this.#counters.fastcallDoorbells++;
-        this.bridge.fastcall(argument);
-        return;
-      case PORT_SHMSIGNAL:
-        this.bridge.shmSignal(argument);
-        return;
+    if (width === 4) {
+      switch (offset) {
+        case PORT_EVENTQ:
+          if (argument !== 0) break; // only queue 0 exists
+          this.#acknowledge();
+          this.bridge.eventqDoorbell();
+          return;
+        case PORT_FASTCALL:
+          this.#counters.fastcallDoorbells++;
+          if (this.bridge.fastcall(argument)) return;
+          break;
+        case PORT_SHMSIGNAL:
+          this.bridge.shmSignal(argument);
+          return;
+      }
     }
+    this.#counters.ignored++;
   }
 
   /** The machine was reset: configuration space and bridge are what they were at the start. */
@@ -229,17 +243,15 @@ export class PciBridge implements Saveable {
   }
 
   /** As `Saveable.restore` says; the emulator's interrupt controller knows the level of the line. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     try {
-      const line = state.get("line").boolean();
-      const pending = state.get("pending").boolean();
       this.config.restore(state.get("config"));
       this.#registers.set(state.get("registers").bytes(BAR0_SIZE));
-      this.bridge.restore(state.get("bridge"));
       this.#messages = state.get("messages").boolean();
-      this.#pending = pending;
-      this.#line.restore(line);
-      this.config.setInterruptStatus(pending && !this.#messages);
+      this.#pending = state.get("pending").boolean();
+      this.config.setInterruptStatus(this.#raised);
+      this.#line.restore(state.get("line"), this.#lineWanted);
+      this.bridge.restore(state.get("bridge"), options);
     } catch (error) {
       this.machineReset();
       throw error;
@@ -301,10 +313,18 @@ export class PciBridge implements Saveable {
         interrupts.msi(message.address, message.data);
       }, onError);
     }
-    const raised = this.#pending && !this.#messages;
-    config.setInterruptStatus(raised);
-    // a function with MSI enabled must not use its line (PCI 3.0 section 6.8.1.3)
-    this.#line.asserted = raised && !config.intxDisabled && message === null;
+    config.setInterruptStatus(this.#raised);
+    this.#line.asserted = this.#lineWanted;
     return this.#line.asserted || !this.#pending;
+  }
+
+  /** An INTx interrupt is pending. */
+  get #raised(): boolean {
+    return this.#pending && !this.#messages;
+  }
+
+  /** Level that the line has to have. A function with MSI enabled must not use it (PCI 3.0 section 6.8.1.3). */
+  get #lineWanted(): boolean {
+    return this.#raised && !this.config.intxDisabled && this.config.msi === null;
   }
 }

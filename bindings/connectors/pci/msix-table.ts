@@ -67,7 +67,7 @@ export class MsixTable {
       this.#table[at] = byte;
     }
     const first = Math.max(0, Math.floor(offset / MSIX_ENTRY_SIZE));
-    const last = Math.floor((offset + width - 1) / MSIX_ENTRY_SIZE);
+    const last = Math.min(this.vectors - 1, Math.floor((offset + width - 1) / MSIX_ENTRY_SIZE));
     for (let vector = first; vector <= last; vector++) this.#flush(vector);
   }
 
@@ -105,7 +105,13 @@ export class MsixTable {
     const table = state.get("table").bytes(this.#table.length);
     this.#enabled = false;
     for (const [at, byte] of table.entries()) this.writeTable(at, 1, byte);
-    this.#pending.set(state.get("pending").bytes(this.#pending.length));
+    const pending = state.get("pending");
+    this.#pending.set(pending.bytes(this.#pending.length));
+    for (let vector = this.vectors; vector < 8 * this.#pending.length; vector++) {
+      if (!this.isPending(vector)) continue;
+      this.#pending.fill(0);
+      pending.fail(`there are ${this.vectors} vectors, and ${vector} is pending`);
+    }
     this.#enabled = enabled;
     this.#masked = masked;
   }

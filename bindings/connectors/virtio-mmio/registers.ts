@@ -32,7 +32,7 @@ import { VIRTIO_F_NOTIFICATION_DATA } from "../../../assembly/abi/virtio.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
-import type { Saveable } from "../../state/saveable.js";
+import type { RestoreOptions, Saveable } from "../../state/saveable.js";
 import { InterruptLine } from "../interrupt-line.js";
 import { VirtioDevice, type VirtioDeviceCounters } from "../../virtio/device.js";
 import { featureMask, type VirtioRingOptions } from "../../virtio/features.js";
@@ -269,9 +269,9 @@ export class VirtioMmio implements Saveable {
   }
 
   /** As `Saveable.restore` says; the emulator's interrupt controller knows the level of the line. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     try {
-      this.device.restore(state.get("device"));
+      this.device.restore(state.get("device"), options);
       const [offered, chosen, queue] = state
         .get("selected")
         .tuple(3)
@@ -280,7 +280,7 @@ export class VirtioMmio implements Saveable {
       this.#driverFeaturesSelect = chosen;
       this.#queueSelect = queue;
       this.#status = state.get("status").number(0, VIRTIO_ISR_QUEUE | VIRTIO_ISR_CONFIG);
-      this.#line.restore(state.get("line").boolean());
+      this.#line.restore(state.get("line"), this.#status !== 0);
     } catch (error) {
       this.machineReset();
       throw error;

@@ -19,7 +19,7 @@ import { VbusError } from "../../errors.js";
 import type { MemorySpace } from "../../memory/space.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
-import type { Saveable } from "../../state/saveable.js";
+import type { RestoreOptions, Saveable } from "../../state/saveable.js";
 import { VirtioDevice, type VirtioDeviceCounters } from "../../virtio/device.js";
 import type { VirtioRingOptions } from "../../virtio/features.js";
 import type { VirtioFace } from "../../virtio/types.js";
@@ -248,10 +248,10 @@ export class VirtioPci implements Saveable {
   }
 
   /** As `Saveable.restore` says; the emulator's interrupt controller knows the level of the line. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions = {}): void {
     try {
       this.config.restore(state.get("config"));
-      this.device.restore(state.get("device"));
+      this.device.restore(state.get("device"), options);
       this.#interrupts.restore(state.get("interrupts"));
       this.#common.restore(state.get("selected"));
     } catch (error) {

@@ -149,7 +149,7 @@ export class VirtioPciInterrupts {
     this.#configVector = this.#existing(state.get("configVector").number(0, 0xffff));
     for (const [i, vector] of vectors.entries()) this.mapQueue(i, vector.number(0, 0xffff));
     this.#isr = state.get("isr").number(0, VIRTIO_ISR_QUEUE | VIRTIO_ISR_CONFIG);
-    this.#line.restore(state.get("line").boolean());
+    this.#line.restore(state.get("line"), this.#lineWanted);
     const table = state.get("table").nullable((at) => at);
     if ((table === null) !== (this.table === null))
       throw new StateError(
@@ -178,10 +178,13 @@ export class VirtioPciInterrupts {
   }
 
   #updateLine(): void {
-    const { config } = this;
-    config.setInterruptStatus(this.#isr !== 0);
-    // a function with messages enabled must not use its line (PCI 3.0 section 6.8.3.3)
-    this.#line.asserted =
-      this.#isr !== 0 && !config.intxDisabled && !config.msixEnabled && config.msi === null;
+    this.config.setInterruptStatus(this.#isr !== 0);
+    this.#line.asserted = this.#lineWanted;
+  }
+
+  /** Level that the line has to have. A function with messages enabled must not use it (PCI 3.0 section 6.8.3.3). */
+  get #lineWanted(): boolean {
+    const { intxDisabled, msixEnabled, msi } = this.config;
+    return this.#isr !== 0 && !intxDisabled && !msixEnabled && msi === null;
   }
 }

@@ -88,6 +88,8 @@ export class WorkerHostConnector {
   /** Live signal handles by residue: usually one each. */
   #signals = new Map<number, Set<number>>();
   #cancelled = 0;
+  /** Doorbells of residues that no live signal has. */
+  #stray = 0;
   #guestSeen = false;
   #closed: Error | null = null;
 
@@ -155,7 +157,14 @@ export class WorkerHostConnector {
   /** What was counted so far. */
   counters(): WorkerHostCounters {
     const { served, sleeps } = this.#waiter;
-    return { ...this.bridge.counters(), doorbells: served, sleeps, cancelled: this.#cancelled };
+    const counters = this.bridge.counters();
+    return {
+      ...counters,
+      strayDoorbells: counters.strayDoorbells + this.#stray,
+      doorbells: served,
+      sleeps,
+      cancelled: this.#cancelled,
+    };
   }
 
   /**
@@ -196,7 +205,8 @@ export class WorkerHostConnector {
     else if (bell === BELL_EVENTQ) this.bridge.eventqDoorbell();
     else {
       const handles = this.#signals.get(bell - BELL_SIGNALS);
-      if (handles !== undefined) for (const handle of [...handles]) this.bridge.shmSignal(handle);
+      if (handles === undefined) this.#stray++;
+      else for (const handle of [...handles]) this.bridge.shmSignal(handle);
     }
   }
 

@@ -75,6 +75,11 @@ export interface WatchLifeOptions {
   readonly worker?: object;
   /** Told once. */
   readonly onDeath: (reason: Error) => void;
+  /**
+   * Told when the browser does not let this thread look at Web Locks (a frame without an origin of its own, for instance): the
+   * guest's death will not be noticed then. Default: the error is thrown where nobody catches it.
+   */
+  readonly onError?: (error: unknown) => void;
 }
 
 /**
@@ -83,7 +88,7 @@ export interface WatchLifeOptions {
  * @throws VbusError EOPNOTSUPP when this place offers neither: then give {@link attachWorkerGuest} a `guestTimeoutMs`
  */
 export function watchLife(options: WatchLifeOptions): Vigil {
-  const { name, worker, onDeath } = options;
+  const { name, worker, onDeath, onError } = options;
   if (worker !== undefined && isExiting(worker)) return watchWorker(worker, onDeath);
   const manager = locks();
   if (manager === null) {
@@ -93,9 +98,20 @@ export function watchLife(options: WatchLifeOptions): Vigil {
     );
   }
   const abort = new AbortController();
-  void watchLock(manager, name, abort.signal).then((died) => {
-    if (died) onDeath(new VbusError("ENOTCONN", `the guest's thread ended (its lock "${name}" is free)`));
-  });
+  void watchLock(manager, name, abort.signal).then(
+    (died) => {
+      if (died) onDeath(new VbusError("ENOTCONN", `the guest's thread ended (its lock "${name}" is free)`));
+    },
+    (cause: unknown) => {
+      const error = new VbusError(
+        "EIO",
+        `the lock "${name}" cannot be watched; give attachWorkerGuest() a guestTimeoutMs instead`,
+        { cause },
+      );
+      if (onError === undefined) throw error;
+      onError(error);
+    },
+  );
   return {
     stop: () => {
       abort.abort();

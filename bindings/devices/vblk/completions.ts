@@ -9,11 +9,10 @@ import {
 } from "../../../assembly/abi/vblk.js";
 import type { HostSignal } from "../../bus/types.js";
 import { RESERVE_BUFFERS, type Queue, type QueueCounters } from "../../engine/queue.js";
-import { BurstTable } from "../../engine/table.js";
-import { QueueWakeups } from "../../engine/wakeup.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import { VbusError } from "../../errors.js";
 import type { Scheduler } from "../../scheduler.js";
+import { ServedRing } from "../served-ring.js";
 
 /** Completions per burst. */
 const BURST = 64;
@@ -45,8 +44,7 @@ export interface CompletionOwner {
  * in the host; there is at most one for each request outstanding, and one resize event.
  */
 export class CompletionSide {
-  readonly #wakeups: QueueWakeups;
-  readonly #table: BurstTable;
+  readonly #ring: ServedRing;
   readonly #backlog: Completion[] = [];
   #scheduled = false;
   /** The ring had no room; the guest rings when it has. */
@@ -57,26 +55,21 @@ export class CompletionSide {
   constructor(
     /** Its ring, for those who look at it. */
     readonly queue: Queue,
-    private readonly signal: HostSignal,
+    signal: HostSignal,
     private readonly owner: CompletionOwner,
   ) {
-    this.#table = BurstTable.allocate(queue.space, BURST);
-    this.#wakeups = new QueueWakeups(queue, {
+    this.#ring = new ServedRing(queue, signal, {
       scheduler: owner.scheduler,
+      burst: BURST,
       recheck: RECHECK_INUSE_TAIL,
-      notifier: () => {
-        this.#wakeups.disable();
+      run: () => {
         this.#full = false;
         this.#flush();
       },
-      ring: () => {
-        signal.notify();
-      },
-      onBroken: (error) => {
+      failed: (error) => {
         this.#fail(error);
       },
     });
-    signal.onDoorbell = this.#wakeups.wakeup;
   }
 
   /** Delivers a completion soon, together with others of the same moment. */
@@ -113,25 +106,25 @@ export class CompletionSide {
 
   #deliver(): void {
     const { queue } = this;
-    const table = this.#table;
+    const table = this.#ring.table;
     const backlog = this.#backlog;
     while (backlog.length > 0) {
       const n = queue.reserve("inuse", table, Math.min(BURST, backlog.length), RESERVE_BUFFERS);
       if (n === 0) {
         this.#full = true;
         this.owner.congested();
-        this.#wakeups.enable(); // looks at the ring again
+        this.#ring.wakeups.enable(); // looks at the ring again
         return;
       }
       for (let i = 0; i < n; i++) this.#write(i, backlog[i] as Completion);
       const doorbell = queue.commit("inuse", null, n, BURST_SIGNAL);
       for (const completion of backlog.splice(0, n)) this.owner.delivered(completion);
-      this.#wakeups.ringIf(doorbell);
+      this.#ring.wakeups.ringIf(doorbell);
     }
   }
 
   #write(i: number, { tag, status, value }: Completion): void {
-    const table = this.#table;
+    const table = this.#ring.table;
     const { space } = this.queue;
     if (table.length(i) < VBLK_COMPLETION_SIZE) {
       this.queue.violate("descriptor");
@@ -154,8 +147,7 @@ export class CompletionSide {
     if (this.#failed) return;
     this.#failed = true;
     this.#backlog.length = 0;
-    this.#wakeups.close();
-    this.signal.release();
+    this.#ring.abandon();
     this.owner.failed("completion", error);
   }
 
@@ -177,8 +169,7 @@ export class CompletionSide {
     const items = state.get("backlog").items(VBLK_MAX_DEPTH + 1);
     this.#failed = state.get("failed").boolean();
     if (this.#failed) {
-      this.#wakeups.close();
-      this.signal.release();
+      this.#ring.abandon();
       if (items.length > 0) state.fail("completions for a ring that is broken");
     }
     for (const item of items) {
@@ -209,10 +200,6 @@ export class CompletionSide {
   /** Ends it; what was not delivered is forgotten. */
   close(): void {
     this.#closed = true;
-    this.#wakeups.close();
-    this.signal.onDoorbell = null;
-    this.queue.close();
-    this.#table.close();
-    this.signal.release();
+    this.#ring.close();
   }
 }

@@ -18,6 +18,7 @@ import type {
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import { wholeNumber } from "../attributes.js";
 import { restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
@@ -80,7 +81,7 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
         {
           get: () => String(this.medium.size),
           set: (text) => {
-            this.#resize(whole(text, 0, Number.MAX_SAFE_INTEGER));
+            this.#resize(wholeNumber(text, 0, Number.MAX_SAFE_INTEGER));
           },
         },
       ],
@@ -89,7 +90,7 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
         {
           get: () => (this.readOnly ? "1" : "0"),
           set: (text) => {
-            this.#setReadOnly(whole(text, 0, 1) === 1);
+            this.#setReadOnly(wholeNumber(text, 0, 1) === 1);
           },
         },
       ],
@@ -108,7 +109,7 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
         {
           get: () => String(this.queueDepth),
           set: (text) => {
-            const depth = whole(text, 1, VBLK_MAX_DEPTH);
+            const depth = wholeNumber(text, 1, VBLK_MAX_DEPTH);
             this.#requireClosed("queue_depth");
             this.queueDepth = depth;
             this.medium.operations.limit = depth;
@@ -120,7 +121,7 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
         {
           get: () => String(this.maxQueues),
           set: (text) => {
-            const queues = whole(text, 1, VBLK_MAX_QUEUES);
+            const queues = wholeNumber(text, 1, VBLK_MAX_QUEUES);
             this.#requireClosed("max_queues");
             this.maxQueues = queues;
           },
@@ -226,12 +227,4 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
         this.context.report(`${this.context.name}: ${this.backend.description} could not be closed`, error);
     });
   }
-}
-
-/** A whole number in a range. @throws VbusError EINVAL */
-function whole(text: string, min: number, max: number): number {
-  const value = /^\d{1,16}$/.test(text) ? Number(text) : NaN;
-  if (!(value >= min && value <= max))
-    throw new VbusError("EINVAL", `"${text}": write a whole number from ${min} to ${max}`);
-  return value;
 }

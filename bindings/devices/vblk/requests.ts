@@ -6,11 +6,10 @@ import {
 } from "../../../assembly/abi/vblk.js";
 import type { HostSignal } from "../../bus/types.js";
 import type { Queue, QueueCounters } from "../../engine/queue.js";
-import { BurstTable } from "../../engine/table.js";
-import { QueueWakeups } from "../../engine/wakeup.js";
 import type { StateValue } from "../../state/reader.js";
 import { VbusError } from "../../errors.js";
 import type { Scheduler } from "../../scheduler.js";
+import { ServedRing } from "../served-ring.js";
 
 /** Requests per burst. */
 const BURST = 32;
@@ -34,8 +33,7 @@ export interface RequestOwner {
  * was copied, long before the request completes; what bounds the number of requests are their tags.
  */
 export class RequestSide {
-  readonly #wakeups: QueueWakeups;
-  readonly #table: BurstTable;
+  readonly #ring: ServedRing;
   readonly #record = new Uint8Array(VBLK_REQUEST_MAX_SIZE);
   readonly #view = new DataView(this.#record.buffer);
   #running = false;
@@ -46,25 +44,20 @@ export class RequestSide {
   constructor(
     /** Its ring, for those who look at it. */
     readonly queue: Queue,
-    private readonly signal: HostSignal,
+    signal: HostSignal,
     private readonly owner: RequestOwner,
   ) {
-    this.#table = BurstTable.allocate(queue.space, BURST);
-    this.#wakeups = new QueueWakeups(queue, {
+    this.#ring = new ServedRing(queue, signal, {
       scheduler: owner.scheduler,
+      burst: BURST,
       recheck: RECHECK_INUSE_HEAD,
-      notifier: () => {
-        this.#wakeups.disable();
+      run: () => {
         this.#drain();
       },
-      ring: () => {
-        signal.notify();
-      },
-      onBroken: (error) => {
+      failed: (error) => {
         this.#fail(error);
       },
     });
-    signal.onDoorbell = this.#wakeups.wakeup;
   }
 
   /** Looks at the ring, then waits for doorbells. */
@@ -78,7 +71,7 @@ export class RequestSide {
   stop(): void {
     if (!this.#running) return;
     this.#running = false;
-    this.#wakeups.disable();
+    this.#ring.wakeups.disable();
   }
 
   #schedule(): void {
@@ -105,16 +98,16 @@ export class RequestSide {
   #drainBursts(): void {
     const { queue } = this;
     for (let burst = 0; burst < BURSTS_PER_RUN; burst++) {
-      const n = queue.peek("inuse", this.#table, BURST, BURST_TRANSLATE);
+      const n = queue.peek("inuse", this.#ring.table, BURST, BURST_TRANSLATE);
       if (n === 0) {
-        this.#wakeups.enable(); // looks at the ring again and schedules when something came in between
+        this.#ring.wakeups.enable(); // looks at the ring again and schedules when something came in between
         return;
       }
       for (let i = 0; i < n; i++) {
         this.#take(i);
         if (!this.#isRunning()) return; // the session ended inside a back end
       }
-      this.#wakeups.ringIf(queue.release("inuse", null, n, BURST_SIGNAL));
+      this.#ring.wakeups.ringIf(queue.release("inuse", null, n, BURST_SIGNAL));
     }
     this.#schedule();
   }
@@ -124,7 +117,7 @@ export class RequestSide {
   }
 
   #take(i: number): void {
-    const table = this.#table;
+    const table = this.#ring.table;
     const address = table.bufferAddress(i);
     const size = Math.min(table.length(i), VBLK_REQUEST_MAX_SIZE);
     if (address === 0)
@@ -149,8 +142,7 @@ export class RequestSide {
     if (this.#failed) return;
     this.#failed = true;
     this.#running = false;
-    this.#wakeups.close();
-    this.signal.release();
+    this.#ring.abandon();
     this.owner.failed("request", error);
   }
 
@@ -163,8 +155,7 @@ export class RequestSide {
   restore(failed: boolean): void {
     this.#failed = failed;
     if (!failed) return;
-    this.#wakeups.close();
-    this.signal.release();
+    this.#ring.abandon();
   }
 
   /** What was counted on the ring, by south. */
@@ -175,10 +166,6 @@ export class RequestSide {
   /** Ends it. */
   close(): void {
     this.#running = false;
-    this.#wakeups.close();
-    this.signal.onDoorbell = null;
-    this.queue.close();
-    this.#table.close();
-    this.signal.release();
+    this.#ring.close();
   }
 }

@@ -11,12 +11,13 @@ import type {
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import { flagAttribute, numberAttribute } from "../attributes.js";
 import { restoreAttributes, saveAttributes } from "../saved.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { VconsoleConnection, type VconsoleEnvironment } from "./connection.js";
 import type { ConsoleStatistics } from "./statistics.js";
-import type { Terminal } from "./terminal.js";
+import { BACKLOG_MAX, SIZE_MAX, type Terminal } from "./terminal.js";
 
 /** How a console class is set up. */
 export interface VconsoleClassOptions {
@@ -57,38 +58,43 @@ class VconsoleDevice implements Device, DeviceInterface, VconsoleEnvironment {
     this.attributes = new Map<string, Attribute>([
       [
         "cols",
-        number(
+        numberAttribute(
           () => terminal.cols,
           (cols) => {
             terminal.resize(cols, terminal.rows);
           },
+          0,
+          SIZE_MAX,
         ),
       ],
       [
         "rows",
-        number(
+        numberAttribute(
           () => terminal.rows,
           (rows) => {
             terminal.resize(terminal.cols, rows);
           },
+          0,
+          SIZE_MAX,
         ),
       ],
       [
         "backlog",
-        number(
+        numberAttribute(
           () => terminal.backlog,
           (bytes) => {
             terminal.backlog = bytes;
           },
+          1,
+          BACKLOG_MAX,
         ),
       ],
       [
         "open",
-        number(
-          () => (terminal.isOpen ? 1 : 0),
-          (value) => {
-            if (value > 1) throw new VbusError("EINVAL", `${value}: write 1 to open, 0 to hang up`);
-            if (value === 1) terminal.open();
+        flagAttribute(
+          () => terminal.isOpen,
+          (open) => {
+            if (open) terminal.open();
             else void terminal.hangup();
           },
         ),
@@ -151,15 +157,4 @@ class VconsoleDevice implements Device, DeviceInterface, VconsoleEnvironment {
   release(): void {
     this.terminal.disown();
   }
-}
-
-/** An attribute that is a whole number, whose range the setter knows. */
-function number(get: () => number, set: (value: number) => void): Attribute {
-  return {
-    get: () => String(get()),
-    set: (text) => {
-      if (!/^\d{1,10}$/.test(text)) throw new VbusError("EINVAL", `"${text}": write a whole number`);
-      set(Number(text));
-    },
-  };
 }

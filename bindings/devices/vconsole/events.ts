@@ -14,10 +14,9 @@ import {
 } from "../../../assembly/abi/vconsole.js";
 import type { HostSignal } from "../../bus/types.js";
 import { RESERVE_BUFFERS, type Queue, type QueueCounters } from "../../engine/queue.js";
-import { BurstTable } from "../../engine/table.js";
-import { QueueWakeups } from "../../engine/wakeup.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import { ServedRing } from "../served-ring.js";
 import type { RingEnvironment } from "./transmit.js";
 
 /** Marks of the RX stream. */
@@ -42,8 +41,7 @@ export interface EventFacts {
  * size as one flag, so that nothing piles up behind a guest that takes no events.
  */
 export class EventSide {
-  readonly #wakeups: QueueWakeups;
-  readonly #table: BurstTable;
+  readonly #ring: ServedRing;
   readonly #record = new Uint8Array(VCONSOLE_EVENT_SIZE);
   readonly #view = new DataView(this.#record.buffer);
   #marks: number[] = [];
@@ -52,24 +50,19 @@ export class EventSide {
   constructor(
     /** Its ring, for those who look at it. */
     readonly queue: Queue,
-    private readonly signal: HostSignal,
+    signal: HostSignal,
     environment: RingEnvironment,
     private readonly facts: () => EventFacts,
   ) {
-    this.#table = BurstTable.allocate(queue.space, 1);
-    this.#wakeups = new QueueWakeups(queue, {
+    this.#ring = new ServedRing(queue, signal, {
       scheduler: environment.scheduler,
+      burst: 1,
       recheck: RECHECK_INUSE_TAIL,
-      notifier: () => {
-        this.#wakeups.disable();
+      run: () => {
         environment.run();
       },
-      ring: () => {
-        signal.notify();
-      },
-      onBroken: environment.failed,
+      failed: environment.failed,
     });
-    signal.onDoorbell = this.#wakeups.wakeup;
   }
 
   /** A mark of the RX stream, such as `VCONSOLE_EVENT_OPENED`: at the position where the stream is when it goes out. */
@@ -103,9 +96,9 @@ export class EventSide {
 
   #write(id: number): boolean {
     const { queue } = this;
-    const table = this.#table;
+    const table = this.#ring.table;
     if (queue.reserve("inuse", table, 1, RESERVE_BUFFERS) === 0) {
-      this.#wakeups.enable();
+      this.#ring.wakeups.enable();
       return false;
     }
     if (table.length(0) < VCONSOLE_EVENT_SIZE) {
@@ -127,7 +120,7 @@ export class EventSide {
     queue.space.bytes.set(this.#record, table.bufferAddress(0));
     queue.space.noteWrite(table.gpa(0), VCONSOLE_EVENT_SIZE);
     table.setLength(0, VCONSOLE_EVENT_SIZE);
-    this.#wakeups.ringIf(queue.commit("inuse", table, 1, BURST_LENGTH | BURST_SIGNAL));
+    this.#ring.wakeups.ringIf(queue.commit("inuse", table, 1, BURST_LENGTH | BURST_SIGNAL));
     return true;
   }
 
@@ -155,16 +148,12 @@ export class EventSide {
   stop(): void {
     this.#marks = [];
     this.#resized = false;
-    this.#wakeups.disable();
+    this.#ring.wakeups.disable();
   }
 
   /** Ends it. */
   close(): void {
-    this.#wakeups.disable();
-    this.#wakeups.close();
-    this.signal.onDoorbell = null;
-    this.queue.close();
-    this.#table.close();
-    this.signal.release();
+    this.#ring.wakeups.disable();
+    this.#ring.close();
   }
 }

@@ -1,10 +1,9 @@
 import { BURST_LENGTH, BURST_SIGNAL, RECHECK_INUSE_TAIL } from "../../../assembly/abi/arena.js";
 import type { HostSignal } from "../../bus/types.js";
 import { RESERVE_BUFFERS, type Queue, type QueueCounters } from "../../engine/queue.js";
-import { BurstTable } from "../../engine/table.js";
-import { QueueWakeups } from "../../engine/wakeup.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import { ServedRing } from "../served-ring.js";
 import type { RingEnvironment } from "./transmit.js";
 
 /** Descriptors per burst. */
@@ -12,30 +11,24 @@ const BURST = 16;
 
 /** South of the RX ring: puts bytes for the guest into the buffers that it posted (`docs/abi/vconsole.md` section 4). */
 export class ReceiveSide {
-  readonly #wakeups: QueueWakeups;
-  readonly #table: BurstTable;
+  readonly #ring: ServedRing;
   #position = 0;
 
   constructor(
     /** Its ring, for those who look at it. */
     readonly queue: Queue,
-    private readonly signal: HostSignal,
+    signal: HostSignal,
     environment: RingEnvironment,
   ) {
-    this.#table = BurstTable.allocate(queue.space, BURST);
-    this.#wakeups = new QueueWakeups(queue, {
+    this.#ring = new ServedRing(queue, signal, {
       scheduler: environment.scheduler,
+      burst: BURST,
       recheck: RECHECK_INUSE_TAIL,
-      notifier: () => {
-        this.#wakeups.disable();
+      run: () => {
         environment.run();
       },
-      ring: () => {
-        signal.notify();
-      },
-      onBroken: environment.failed,
+      failed: environment.failed,
     });
-    signal.onDoorbell = this.#wakeups.wakeup;
   }
 
   /** Bytes put into the ring in this session. */
@@ -49,12 +42,12 @@ export class ReceiveSide {
    */
   send(total: number, take: (target: Uint8Array) => number): number {
     const { queue } = this;
-    const table = this.#table;
+    const table = this.#ring.table;
     let sent = 0;
     while (sent < total) {
       const room = queue.reserve("inuse", table, BURST, RESERVE_BUFFERS);
       if (room === 0) {
-        this.#wakeups.enable();
+        this.#ring.wakeups.enable();
         break;
       }
       let filled = 0;
@@ -69,7 +62,7 @@ export class ReceiveSide {
         sent += n;
         this.#position += n;
       }
-      this.#wakeups.ringIf(queue.commit("inuse", table, filled, BURST_LENGTH | BURST_SIGNAL));
+      this.#ring.wakeups.ringIf(queue.commit("inuse", table, filled, BURST_LENGTH | BURST_SIGNAL));
     }
     return sent;
   }
@@ -96,16 +89,12 @@ export class ReceiveSide {
 
   /** Nothing waits any more. */
   stop(): void {
-    this.#wakeups.disable();
+    this.#ring.wakeups.disable();
   }
 
   /** Ends it. */
   close(): void {
-    this.#wakeups.disable();
-    this.#wakeups.close();
-    this.signal.onDoorbell = null;
-    this.queue.close();
-    this.#table.close();
-    this.signal.release();
+    this.#ring.wakeups.disable();
+    this.#ring.close();
   }
 }

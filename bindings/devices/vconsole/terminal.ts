@@ -46,7 +46,9 @@ interface Writer {
 }
 
 /** Largest {@link Terminal.backlog}. */
-const BACKLOG_MAX = 16 << 20;
+export const BACKLOG_MAX = 16 << 20;
+/** Most lines, or characters per line. */
+export const SIZE_MAX = 0xffff;
 const BACKLOG_DEFAULT = 65536;
 /** Most bytes of one direction that a saved state can hold: a chunk that was begun is taken whole. */
 const INPUT_MAX = BACKLOG_MAX + (1 << 20);
@@ -481,7 +483,7 @@ function readBreaks(state: StateReader, length: number): number[] {
 
 function checkSize(cols: number, rows: number): void {
   for (const n of [cols, rows]) {
-    if (!Number.isInteger(n) || n < 0 || n > 0xffff)
+    if (!Number.isInteger(n) || n < 0 || n > SIZE_MAX)
       throw new VbusError("EINVAL", `a window of ${cols} x ${rows}; use whole numbers from 0 to 65535`);
   }
 }

@@ -2,11 +2,10 @@ import { BURST_SIGNAL, BURST_TRANSLATE, RECHECK_INUSE_HEAD } from "../../../asse
 import { VCONSOLE_CHUNK_MAX } from "../../../assembly/abi/vconsole.js";
 import type { HostSignal } from "../../bus/types.js";
 import type { Queue, QueueCounters } from "../../engine/queue.js";
-import { BurstTable } from "../../engine/table.js";
-import { QueueWakeups } from "../../engine/wakeup.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import type { Scheduler } from "../../scheduler.js";
+import { ServedRing } from "../served-ring.js";
 
 /** Descriptors per burst. */
 const BURST = 16;
@@ -28,30 +27,24 @@ export type Verdict = "deliver" | "discard" | "stop";
 
 /** South of the TX ring: takes what the guest sends (`docs/abi/vconsole.md` section 4). */
 export class TransmitSide {
-  readonly #wakeups: QueueWakeups;
-  readonly #table: BurstTable;
+  readonly #ring: ServedRing;
   #consumed = 0;
 
   constructor(
     /** Its ring, for those who look at it. */
     readonly queue: Queue,
-    private readonly signal: HostSignal,
+    signal: HostSignal,
     environment: RingEnvironment,
   ) {
-    this.#table = BurstTable.allocate(queue.space, BURST);
-    this.#wakeups = new QueueWakeups(queue, {
+    this.#ring = new ServedRing(queue, signal, {
       scheduler: environment.scheduler,
+      burst: BURST,
       recheck: RECHECK_INUSE_HEAD,
-      notifier: () => {
-        this.#wakeups.disable();
+      run: () => {
         environment.run();
       },
-      ring: () => {
-        signal.notify();
-      },
-      onBroken: environment.failed,
+      failed: environment.failed,
     });
-    signal.onDoorbell = this.#wakeups.wakeup;
   }
 
   /** Number of the descriptor behind the last that lies in the ring now, counted from 0. @throws VbusError EPROTO */
@@ -70,12 +63,12 @@ export class TransmitSide {
    */
   drain(judge: (number: number) => Verdict, take: (bytes: Uint8Array, verdict: Verdict) => void): boolean {
     const { queue } = this;
-    const table = this.#table;
+    const table = this.#ring.table;
     for (let burst = 0; burst < BURSTS_PER_RUN; burst++) {
       const n = queue.peek("inuse", table, BURST, BURST_TRANSLATE);
       if (n === 0) {
         judge(this.#consumed); // for what is due behind the last descriptor
-        this.#wakeups.enable(); // looks at the ring again and schedules when something came in between
+        this.#ring.wakeups.enable(); // looks at the ring again and schedules when something came in between
         return false;
       }
       let taken = 0;
@@ -85,14 +78,14 @@ export class TransmitSide {
         take(this.#bytes(taken), verdict);
       }
       this.#consumed += taken;
-      if (taken > 0) this.#wakeups.ringIf(queue.release("inuse", null, taken, BURST_SIGNAL));
+      if (taken > 0) this.#ring.wakeups.ringIf(queue.release("inuse", null, taken, BURST_SIGNAL));
       if (taken < n) return false;
     }
     return true;
   }
 
   #bytes(i: number): Uint8Array {
-    const table = this.#table;
+    const table = this.#ring.table;
     const length = table.length(i);
     if (length > VCONSOLE_CHUNK_MAX) {
       this.queue.violate("descriptor");
@@ -125,16 +118,12 @@ export class TransmitSide {
 
   /** Nothing is taken any more, whoever rings. */
   stop(): void {
-    this.#wakeups.disable();
+    this.#ring.wakeups.disable();
   }
 
   /** Ends it. */
   close(): void {
-    this.#wakeups.disable();
-    this.#wakeups.close();
-    this.signal.onDoorbell = null;
-    this.queue.close();
-    this.#table.close();
-    this.signal.release();
+    this.#ring.wakeups.disable();
+    this.#ring.close();
   }
 }

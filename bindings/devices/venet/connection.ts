@@ -69,6 +69,8 @@ export interface VenetEnvironment extends VenetDataEnvironment {
   readonly compactDescriptors: boolean;
   /** What may be granted. */
   readonly policy: CapabilityPolicy;
+  /** The session goes on, which may be one that was restored. */
+  resumed(): void;
   /** The session ended. */
   closed(): void;
   /** {@inheritDoc NicEnvironment.failed} */
@@ -436,6 +438,7 @@ export class VenetConnection implements Connection, PortPeer {
   resume(): void {
     if (!this.#held) return;
     this.#held = false;
+    this.environment.resumed();
     this.#events?.resume();
     if (!this.#linkUp) return;
     this.#rx?.side.resume();

@@ -17,7 +17,8 @@ import type {
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
-import { restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
+import { flagAttribute, numberAttribute } from "../attributes.js";
+import { isKept, restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
 import type { RestoreOptions } from "../../state/saveable.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
@@ -52,6 +53,8 @@ const SAVED = [
   "coalesce",
   "enabled",
 ];
+/** Characters of an address. */
+const ADDRESS_MAX = 17;
 /** Type of the interface that drivers match. */
 const INTERFACE_TYPE = "virtual-ethernet";
 
@@ -73,11 +76,15 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
   txMitigation = VENET_TXMITIGATION_DEFAULT;
   lazyIndexes = false;
   compactDescriptors = false;
-  carrier = true;
   coalesce = true;
   bufferWaitMs = PAGE_WAIT_MS;
   readonly policy = { offloads: true, txCompletionEvents: false };
   #mac = randomMac();
+  #carrier = true;
+  /** The state that is being restored is of a card with another address. */
+  #renewed = false;
+  /** So its guest knows another one. */
+  #stale = false;
   #connection: VenetConnection | null = null;
   readonly #seat: BusSeat;
 
@@ -98,7 +105,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "mtu",
-        number(
+        numberAttribute(
           () => this.mtu,
           (value) => {
             this.mtu = value;
@@ -109,7 +116,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "enabled",
-        flag(
+        flagAttribute(
           () => this.port !== null,
           (on) => {
             this.#enable(on);
@@ -119,7 +126,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ["ifname", { get: () => this.port?.name ?? "<disabled>" }],
       [
         "txmitigation",
-        number(
+        numberAttribute(
           () => this.txMitigation,
           (value) => {
             this.txMitigation = value;
@@ -130,7 +137,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "compact_descriptors",
-        flag(
+        flagAttribute(
           () => this.compactDescriptors,
           (on) => {
             this.compactDescriptors = on;
@@ -139,7 +146,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "lazy_indexes",
-        flag(
+        flagAttribute(
           () => this.lazyIndexes,
           (on) => {
             this.lazyIndexes = on;
@@ -157,7 +164,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "offloads",
-        flag(
+        flagAttribute(
           () => this.policy.offloads,
           (on) => {
             this.policy.offloads = on;
@@ -166,7 +173,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "txc",
-        flag(
+        flagAttribute(
           () => this.policy.txCompletionEvents,
           (on) => {
             this.policy.txCompletionEvents = on;
@@ -175,7 +182,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "page_wait_ms",
-        number(
+        numberAttribute(
           () => this.bufferWaitMs,
           (value) => {
             this.bufferWaitMs = value;
@@ -186,7 +193,7 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
       ],
       [
         "coalesce",
-        flag(
+        flagAttribute(
           () => this.coalesce,
           (on) => {
             this.coalesce = on;
@@ -220,15 +227,21 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
     this.#mac = mac;
   }
 
+  /** What was set, but for a guest that knows another address: the card that was saved may be on this very network. */
+  get carrier(): boolean {
+    return this.#carrier && !this.#stale;
+  }
+
   #setCarrier(value: string): void {
     if (value !== "up" && value !== "down") throw new VbusError("EINVAL", `"${value}": write up or down`);
     const up = value === "up";
-    if (up === this.carrier) return;
-    this.carrier = up;
+    if (up === this.#carrier) return;
+    this.#carrier = up;
+    if (this.#stale) return;
     try {
       this.#connection?.carrierChanged(up);
     } catch (error) {
-      this.carrier = false; // a port that refuses the NIC is none
+      this.#carrier = false; // a port that refuses the NIC is none
       throw error;
     }
   }
@@ -267,29 +280,43 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
     if (version !== VENET_VERSION)
       throw new VbusError("EINVAL", `venet has version ${VENET_VERSION}, not ${version}`);
     if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
+    this.#renewed = this.#stale = false;
     return (this.#connection = new VenetConnection(memory, this));
   }
 
   restoreSession(memory: MemorySpace, state: StateReader, signals: RestoredSignals): Connection {
     if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
+    this.#stale = this.#renewed;
+    this.#renewed = false;
     return (this.#connection = VenetConnection.restore(memory, this, state, signals));
+  }
+
+  resumed(): void {
+    // a guest that knows another address gets the card anew, when it has let go of it
+    if (this.#stale) this.#seat.withdraw();
   }
 
   closed(): void {
     this.#connection = null;
+    this.#stale = false;
+    this.#seat.publishAgain((message, error) => {
+      this.context.report(message, error);
+    });
   }
 
   save(): StateValue {
     return {
       attributes: saveAttributes(this.attributes, SAVED),
-      carrier: this.carrier,
+      carrier: this.#carrier,
       statistics: saveCounters(this.statistics),
     };
   }
 
-  restore(state: StateReader, { macs }: RestoreOptions): void {
-    const kept = macs === "renew" ? SAVED.filter((name) => name !== "client_mac") : SAVED;
-    restoreAttributes(this.attributes, state.get("attributes"), kept);
+  restore(state: StateReader, options: RestoreOptions): void {
+    const attributes = state.get("attributes");
+    const kept = SAVED.filter((name) => isKept(name, options));
+    restoreAttributes(this.attributes, attributes, kept);
+    this.#renewed = parseMac(attributes.get("client_mac").text(ADDRESS_MAX)) !== this.#mac;
     this.#setCarrier(state.get("carrier").boolean() ? "up" : "down");
     restoreCounters(this.statistics, state.get("statistics"));
     this.statistics.tx.held = 0; // what a session holds it brings along
@@ -313,29 +340,4 @@ function randomMac(): number {
   const bytes = crypto.getRandomValues(new Uint8Array(6));
   bytes[0] = ((bytes[0] as number) & 0xfc) | 2;
   return bytes.reduce((mac, byte) => mac * 256 + byte, 0);
-}
-
-/** An attribute that is a whole number in a range. */
-function number(get: () => number, set: (value: number) => void, min: number, max: number): Attribute {
-  return {
-    get: () => String(get()),
-    set: (text) => {
-      const value = /^\d{1,10}$/.test(text) ? Number(text) : NaN;
-      if (!(value >= min && value <= max))
-        throw new VbusError("EINVAL", `"${text}": write a whole number from ${min} to ${max}`);
-      set(value);
-    },
-  };
-}
-
-/** An attribute that is 0 or 1. */
-function flag(get: () => boolean, set: (on: boolean) => void): Attribute {
-  return number(
-    () => (get() ? 1 : 0),
-    (value) => {
-      set(value === 1);
-    },
-    0,
-    1,
-  );
 }

@@ -12,12 +12,11 @@ import {
 } from "../../../assembly/abi/venet.js";
 import type { HostSignal } from "../../bus/types.js";
 import type { Queue, QueueCounters } from "../../engine/queue.js";
-import { BurstTable } from "../../engine/table.js";
 import type { DescriptorPool } from "../../engine/vsg.js";
-import { QueueWakeups } from "../../engine/wakeup.js";
 import { VbusError } from "../../errors.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import { ServedRing } from "../served-ring.js";
 
 /** A completion event waits for each cookie that the ring had no room for; then the sender has to wait. */
 const BACKLOG_MAX = 2048;
@@ -39,8 +38,7 @@ export interface EventEnvironment {
  * (defect V7). Of several link states that wait only the last is told.
  */
 export class EventSide {
-  readonly #wakeups: QueueWakeups;
-  readonly #table: BurstTable;
+  readonly #ring: ServedRing;
   #linkState: boolean | null = null;
   #completions: Uint8Array<ArrayBuffer>[] = [];
   #failed = false;
@@ -49,26 +47,21 @@ export class EventSide {
   constructor(
     /** Its ring, for those who look at it. */
     readonly queue: Queue,
-    private readonly signal: HostSignal,
+    signal: HostSignal,
     private readonly pool: DescriptorPool,
     private readonly environment: EventEnvironment,
   ) {
-    this.#table = BurstTable.allocate(queue.space, 1);
-    this.#wakeups = new QueueWakeups(queue, {
+    this.#ring = new ServedRing(queue, signal, {
       scheduler: environment.scheduler,
+      burst: 1,
       recheck: RECHECK_INUSE_TAIL,
-      notifier: () => {
-        this.#wakeups.disable();
+      run: () => {
         this.flush();
       },
-      ring: () => {
-        signal.notify();
-      },
-      onBroken: (error) => {
+      failed: (error) => {
         this.#fail(error);
       },
     });
-    signal.onDoorbell = this.#wakeups.wakeup;
   }
 
   /** True while no more completions may be added: the guest does not drain its events. */
@@ -95,7 +88,7 @@ export class EventSide {
   /** Tells what waits. */
   resume(): void {
     this.#held = false;
-    this.#wakeups.schedule(); // a doorbell may have been on its way
+    this.#ring.wakeups.schedule(); // a doorbell may have been on its way
     this.flush();
   }
 
@@ -135,7 +128,7 @@ export class EventSide {
           event[VENET_LINKSTATE_OFF_STATE] = state;
         });
         if (!done) {
-          this.#wakeups.enable();
+          this.#ring.wakeups.enable();
           return;
         }
         this.#linkState = null;
@@ -152,8 +145,8 @@ export class EventSide {
       this.#completions.splice(0, sent);
       this.environment.told(written + sent);
       if (waited && this.#completions.length < BACKLOG_MAX) this.environment.eventsDrained();
-      if (this.#completions.length > 0) this.#wakeups.enable();
-      if (written + sent > 0) this.#wakeups.ringIf(this.queue.commit("inuse", null, 0, BURST_SIGNAL));
+      if (this.#completions.length > 0) this.#ring.wakeups.enable();
+      if (written + sent > 0) this.#ring.wakeups.ringIf(this.queue.commit("inuse", null, 0, BURST_SIGNAL));
     } catch (error) {
       this.#fail(error);
     }
@@ -162,8 +155,8 @@ export class EventSide {
   /** Writes one event. False: no descriptor. @throws VbusError EPROTO when the descriptor is none of this queue's */
   #write(id: number, size: number, fill: (event: Uint8Array) => void): boolean {
     const { queue, pool } = this;
-    if (queue.reserve("inuse", this.#table, 1) === 0) return false;
-    const offset = this.#table.gpa(0);
+    if (queue.reserve("inuse", this.#ring.table, 1) === 0) return false;
+    const offset = this.#ring.table.gpa(0);
     if (offset > pool.length - VENET_EVENT_SIZE) {
       queue.violate("descriptor");
       throw new VbusError("EPROTO", "an event descriptor points outside the event pool");
@@ -201,10 +194,6 @@ export class EventSide {
   /** Ends it; what waits is forgotten with the session. */
   close(): void {
     this.#forget();
-    this.#wakeups.close();
-    this.signal.onDoorbell = null;
-    this.queue.close();
-    this.#table.close();
-    this.signal.release();
+    this.#ring.close();
   }
 }

@@ -9,14 +9,14 @@ import {
 } from "../../../assembly/abi/venet.js";
 import type { HostSignal } from "../../bus/types.js";
 import { RESERVE_BUFFERS, type Queue } from "../../engine/queue.js";
-import { BurstTable } from "../../engine/table.js";
+import type { BurstTable } from "../../engine/table.js";
 import { moveFrames, type Moved } from "../../engine/transfer.js";
 import { VsgWriter, type DescriptorPool } from "../../engine/vsg.js";
-import { QueueWakeups } from "../../engine/wakeup.js";
 import { VbusError } from "../../errors.js";
 import type { Batch } from "../../net/batch.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { StateValue } from "../../state/reader.js";
+import { ServedRing } from "../served-ring.js";
 
 /** Most pages that one frame takes: the rest of a VSG's pieces. */
 const PAGES_MAX = VSG_IOVS_MAX - 1;
@@ -27,15 +27,14 @@ const PAGES_SEEN = 256;
 
 /** The page queue (`docs/abi/venet.md` section 7): pages that the guest gives away for what does not fit a posted buffer. */
 export class PageQueue {
-  readonly #table: BurstTable;
-  readonly #wakeups: QueueWakeups;
+  readonly #ring: ServedRing;
   readonly #tellBroken: (error: unknown) => void;
   #broken = false;
 
   constructor(
     /** Its ring, for those who look at it. */
     readonly queue: Queue,
-    private readonly signal: HostSignal,
+    signal: HostSignal,
     scheduler: Scheduler,
     onPages: () => void,
     onBroken: (error: unknown) => void,
@@ -45,26 +44,19 @@ export class PageQueue {
       this.#broken = true;
       onBroken(error);
     };
-    this.#table = BurstTable.allocate(queue.space, PAGES_SEEN);
-    this.#wakeups = new QueueWakeups(queue, {
+    this.#ring = new ServedRing(queue, signal, {
       scheduler,
+      burst: PAGES_SEEN,
       // pages that lie there already were too few; only new ones are worth a wake-up
       recheck: RECHECK_NONE,
-      notifier: () => {
-        this.#wakeups.disable();
-        onPages();
-      },
-      ring: () => {
-        signal.notify();
-      },
-      onBroken: this.#tellBroken,
+      run: onPages,
+      failed: this.#tellBroken,
     });
-    signal.onDoorbell = this.#wakeups.wakeup;
   }
 
   /** The pages of the last {@link PageQueue.peek}. */
   get table(): BurstTable {
-    return this.#table;
+    return this.#ring.table;
   }
 
   /**
@@ -74,7 +66,7 @@ export class PageQueue {
   peek(max: number): number {
     if (this.queue.broken !== null) return 0;
     try {
-      return this.queue.peek("inuse", this.#table, max, RESERVE_BUFFERS);
+      return this.queue.peek("inuse", this.#ring.table, max, RESERVE_BUFFERS);
     } catch (error) {
       this.#tellBroken(error);
       return 0;
@@ -93,21 +85,17 @@ export class PageQueue {
 
   /** It was restored: looks for a doorbell that was on its way. */
   resume(): void {
-    this.#wakeups.schedule();
+    this.#ring.wakeups.schedule();
   }
 
   /** Asks to be told when the guest gives pages. */
   wait(): void {
-    if (this.queue.broken === null) this.#wakeups.enable();
+    if (this.queue.broken === null) this.#ring.wakeups.enable();
   }
 
   /** Ends it. */
   close(): void {
-    this.#wakeups.close();
-    this.signal.onDoorbell = null;
-    this.queue.close();
-    this.#table.close();
-    this.signal.release();
+    this.#ring.close();
   }
 }
 

@@ -1,11 +1,10 @@
 import { BURST_LENGTH, BURST_SIGNAL, FRAME_GSO, RECHECK_INUSE_TAIL } from "../../../assembly/abi/arena.js";
 import type { HostSignal } from "../../bus/types.js";
 import { RESERVE_BUFFERS, type Queue, type QueueCounters } from "../../engine/queue.js";
-import { BurstTable } from "../../engine/table.js";
 import { moveFrames } from "../../engine/transfer.js";
-import { QueueWakeups } from "../../engine/wakeup.js";
 import type { Batch } from "../../net/batch.js";
 import type { StateValue } from "../../state/reader.js";
+import { ServedRing } from "../served-ring.js";
 import type { Filled, FrameSink } from "../ethernet/sink.js";
 import type { VenetDataEnvironment } from "./environment.js";
 import type { L4roBuffers } from "./l4ro.js";
@@ -25,8 +24,7 @@ const LINEAR: ReceiveMode = { l4ro: null, offloads: 0 };
 
 /** South of the RX ring: the buffers that the guest posted (`docs/abi/venet.md` sections 6, 7, 8 and 11). */
 export class ReceiveRing implements FrameSink {
-  readonly #wakeups: QueueWakeups;
-  readonly #table: BurstTable;
+  readonly #ring: ServedRing;
   readonly #filled: Filled = {
     taken: 0,
     filled: 0,
@@ -43,25 +41,20 @@ export class ReceiveRing implements FrameSink {
   constructor(
     /** Its ring, for those who look at it. */
     readonly queue: Queue,
-    private readonly signal: HostSignal,
+    signal: HostSignal,
     private readonly environment: VenetDataEnvironment,
   ) {
-    this.#table = BurstTable.allocate(queue.space, BURST);
-    this.#wakeups = new QueueWakeups(queue, {
+    this.#ring = new ServedRing(queue, signal, {
       scheduler: environment.scheduler,
+      burst: BURST,
       recheck: RECHECK_INUSE_TAIL,
-      notifier: () => {
-        this.#wakeups.disable();
+      run: () => {
         this.#ready();
       },
-      ring: () => {
-        signal.notify();
-      },
-      onBroken: (error) => {
+      failed: (error) => {
         this.#fail(error);
       },
     });
-    signal.onDoorbell = this.#wakeups.wakeup;
   }
 
   /** {@inheritDoc FrameSink.listen} */
@@ -99,14 +92,16 @@ export class ReceiveRing implements FrameSink {
   reserve(_batch: Batch, from: number, to: number): number {
     const max = Math.min(BURST, to - from);
     const { l4ro } = this.#mode;
-    return l4ro === null ? this.queue.reserve("inuse", this.#table, max, RESERVE_BUFFERS) : l4ro.reserve(max);
+    return l4ro === null
+      ? this.queue.reserve("inuse", this.#ring.table, max, RESERVE_BUFFERS)
+      : l4ro.reserve(max);
   }
 
   /** {@inheritDoc FrameSink.fill} */
   fill(batch: Batch, from: number, to: number, room: number): Readonly<Filled> {
     const { l4ro } = this.#mode;
     const result = this.#filled;
-    let table = this.#table;
+    let table = this.#ring.table;
     if (l4ro === null) {
       const { taken, filled, staged } = moveFrames(batch.table, from, to, table, 0, room);
       result.taken = taken;
@@ -125,7 +120,7 @@ export class ReceiveRing implements FrameSink {
     const { filled } = result;
     if (filled > 0) {
       const signal = l4ro === null ? BURST_LENGTH | BURST_SIGNAL : BURST_SIGNAL;
-      this.#wakeups.ringIf(this.queue.commit("inuse", l4ro === null ? table : null, filled, signal));
+      this.#ring.wakeups.ringIf(this.queue.commit("inuse", l4ro === null ? table : null, filled, signal));
     }
     result.bytes = 0;
     result.superframes = 0;
@@ -138,12 +133,12 @@ export class ReceiveRing implements FrameSink {
 
   /** {@inheritDoc FrameSink.enable} */
   enable(): void {
-    this.#wakeups.enable();
+    this.#ring.wakeups.enable();
   }
 
   /** {@inheritDoc FrameSink.disable} */
   disable(): void {
-    this.#wakeups.disable();
+    this.#ring.wakeups.disable();
   }
 
   /**
@@ -154,7 +149,7 @@ export class ReceiveRing implements FrameSink {
   recheck(congested: boolean): void {
     if (this.queue.broken !== null) return;
     try {
-      if (congested || this.queue.countOf("inuse") > 0) this.#wakeups.inject();
+      if (congested || this.queue.countOf("inuse") > 0) this.#ring.wakeups.inject();
     } catch (error) {
       this.#fail(error);
     }
@@ -168,11 +163,11 @@ export class ReceiveRing implements FrameSink {
     let flushed = 0;
     try {
       while (flushed < this.queue.count) {
-        const n = this.queue.reserve("inuse", this.#table, Math.min(BURST, this.queue.count - flushed));
+        const n = this.queue.reserve("inuse", this.#ring.table, Math.min(BURST, this.queue.count - flushed));
         if (n === 0) break;
         if (this.#mode.l4ro === null) {
-          for (let i = 0; i < n; i++) this.#table.setLength(i, 0);
-          this.queue.commit("inuse", this.#table, n, BURST_LENGTH);
+          for (let i = 0; i < n; i++) this.#ring.table.setLength(i, 0);
+          this.queue.commit("inuse", this.#ring.table, n, BURST_LENGTH);
         } else {
           // an untouched slot has length 0; the descriptor's own length says the slot size, and must stay
           this.queue.commit("inuse", null, n, 0);
@@ -200,12 +195,8 @@ export class ReceiveRing implements FrameSink {
 
   /** {@inheritDoc FrameSink.close} */
   close(): void {
-    this.#wakeups.close();
-    this.signal.onDoorbell = null;
     this.#mode.l4ro?.close();
     this.#mode = LINEAR;
-    this.queue.close();
-    this.#table.close();
-    this.signal.release();
+    this.#ring.close();
   }
 }

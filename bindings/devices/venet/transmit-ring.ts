@@ -7,13 +7,12 @@ import {
 } from "../../../assembly/abi/arena.js";
 import type { HostSignal } from "../../bus/types.js";
 import { PEEK_FRAMES, type Queue, type QueueCounters } from "../../engine/queue.js";
-import { BurstTable } from "../../engine/table.js";
 import { VsgReader, type DescriptorPool } from "../../engine/vsg.js";
-import { QueueWakeups } from "../../engine/wakeup.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { Batch } from "../../net/batch.js";
 import type { StateValue } from "../../state/reader.js";
 import type { FrameSource } from "../ethernet/source.js";
+import { ServedRing } from "../served-ring.js";
 import type { EventSide } from "./events.js";
 import type { VenetDataEnvironment } from "./environment.js";
 
@@ -36,7 +35,7 @@ const LINEAR: TransmitMode = { scatterGather: false, pool: null, kinds: 0, compl
 
 /** South of the TX ring: what the guest sends, as a source of frames (`docs/abi/venet.md` section 11). */
 export class TransmitRing implements FrameSource {
-  readonly #wakeups: QueueWakeups;
+  readonly #ring: ServedRing;
   readonly #linear: Batch;
   #reader: VsgReader | null = null;
   #scattered: Batch | null = null;
@@ -48,25 +47,21 @@ export class TransmitRing implements FrameSource {
   constructor(
     /** Its ring, for those who look at it. */
     readonly queue: Queue,
-    private readonly signal: HostSignal,
+    signal: HostSignal,
     private readonly environment: VenetDataEnvironment,
   ) {
-    this.#linear = new Batch(BurstTable.allocate(queue.space, BURST));
-    this.#wakeups = new QueueWakeups(queue, {
+    this.#ring = new ServedRing(queue, signal, {
       scheduler: environment.scheduler,
+      burst: BURST,
       recheck: RECHECK_INUSE_HEAD,
-      notifier: () => {
-        this.#wakeups.disable();
+      run: () => {
         this.#drain();
       },
-      ring: () => {
-        signal.notify();
-      },
-      onBroken: (error) => {
+      failed: (error) => {
         this.#fail(error);
       },
     });
-    signal.onDoorbell = this.#wakeups.wakeup;
+    this.#linear = new Batch(this.#ring.table);
   }
 
   /** {@inheritDoc FrameSource.listen} */
@@ -132,10 +127,10 @@ export class TransmitRing implements FrameSource {
     if (due) this.#unsignalled = 0;
     if (n > 0) {
       const signal = due && completions === null ? BURST_SIGNAL : 0;
-      this.#wakeups.ringIf(this.queue.release("inuse", null, n, signal)); // strictly before its completions are told
+      this.#ring.wakeups.ringIf(this.queue.release("inuse", null, n, signal)); // strictly before its completions are told
       if (completions !== null) this.#tell(completions, n);
     } else if (due && completions === null) {
-      this.#wakeups.ringIf(this.queue.release("inuse", null, 0, BURST_SIGNAL));
+      this.#ring.wakeups.ringIf(this.queue.release("inuse", null, 0, BURST_SIGNAL));
     }
     if (due) completions?.flush();
   }
@@ -153,12 +148,12 @@ export class TransmitRing implements FrameSource {
 
   /** {@inheritDoc FrameSource.enable} */
   enable(): void {
-    this.#wakeups.enable();
+    this.#ring.wakeups.enable();
   }
 
   /** {@inheritDoc FrameSource.disable} */
   disable(): void {
-    this.#wakeups.disable();
+    this.#ring.wakeups.disable();
   }
 
   /** {@inheritDoc FrameSource.left} */
@@ -183,11 +178,7 @@ export class TransmitRing implements FrameSource {
 
   /** {@inheritDoc FrameSource.close} */
   close(): void {
-    this.#wakeups.close();
-    this.signal.onDoorbell = null;
     this.#reader?.close();
-    this.queue.close();
-    this.#linear.table.close();
-    this.signal.release();
+    this.#ring.close();
   }
 }

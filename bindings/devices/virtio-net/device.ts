@@ -20,6 +20,7 @@ import { VbusError } from "../../errors.js";
 import { formatMac, isGroupMac, parseMac } from "../../net/batch.js";
 import type { Port } from "../../net/port.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import type { RestoreOptions } from "../../state/saveable.js";
 import { restoreCounters, saveCounters } from "../saved.js";
 import type { VirtioFace, VirtioSession, VirtioSessionContext } from "../../virtio/types.js";
 import { featuresFit, hasFeature, netFeatures } from "./features.js";
@@ -84,6 +85,7 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
   #mtu = MTU_DEFAULT;
   #speed: number;
   #carrier = true;
+  #renewed = false;
   #announce = false;
   #session: VirtioNetSession | null = null;
   #closed = false;
@@ -148,9 +150,16 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
   }
 
   /** Takes it over. @internal @throws StateError */
-  restoreSession(state: StateReader): void {
+  restoreSession(state: StateReader, { macs }: RestoreOptions): void {
     this.#announce = state.get("announce").boolean();
-    this.#mac = state.get("mac").number(1, 2 ** 48 - 2);
+    const mac = state.get("mac").number(1, 2 ** 48 - 2);
+    if (isGroupMac(mac)) state.get("mac").fail("the address of a station is wanted");
+    if (macs !== "renew") this.#mac = mac;
+    else if (mac !== this.#mac) {
+      // the guest has read that address long ago, and the card that was saved may be on this very network
+      this.#renewed = true;
+      this.#session?.linkChanged();
+    }
     const held = this.statistics.tx.held; // what the session brought along
     restoreCounters(this.statistics, state.get("statistics"));
     this.statistics.tx.held = held;
@@ -160,6 +169,7 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
   ended(session: VirtioNetSession): void {
     if (this.#session === session) this.#session = null;
     this.#announce = false;
+    this.#renewed = false;
   }
 
   /** The driver has announced itself. @internal */
@@ -174,9 +184,19 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
     return this.#session !== null;
   }
 
-  /** True while the card has a carrier and a place in the network. */
+  /** As `VirtioFace.renewed` says. */
+  get renewed(): boolean {
+    return this.#renewed;
+  }
+
+  /** Frames may pass, as far as the card is concerned. @internal */
+  get connected(): boolean {
+    return this.#carrier && !this.#renewed;
+  }
+
+  /** True while the card has a carrier and a place in the network, and its driver knows its address. */
   get linkUp(): boolean {
-    return this.#carrier && this.#port !== null;
+    return this.connected && this.#port !== null;
   }
 
   /** Where frames go; null: nowhere. Changing it closes nothing: the old port is yours again. @throws what the new port throws that refuses the card; then there is none */

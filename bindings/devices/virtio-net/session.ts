@@ -12,6 +12,7 @@ import { VbusError } from "../../errors.js";
 import type { Batch } from "../../net/batch.js";
 import { type PortPeer } from "../../net/port.js";
 import { bitsValue, type StateReader, type StateValue } from "../../state/reader.js";
+import type { RestoreOptions } from "../../state/saveable.js";
 import type { VirtioQueue, VirtioSession, VirtioSessionContext } from "../../virtio/types.js";
 import type { NicEnvironment } from "../ethernet/environment.js";
 import { announcement } from "../ethernet/announcement.js";
@@ -34,7 +35,7 @@ import { FlowSteering } from "./steering.js";
 import { TransmitQueue } from "./transmit-queue.js";
 
 /** What a session needs of its card. */
-export interface CardEnvironment extends Omit<NicEnvironment, "scheduler" | "failed"> {
+export interface CardEnvironment extends Omit<NicEnvironment, "scheduler" | "carrier" | "failed"> {
   /** Name for messages. */
   readonly name: string;
   /** What was counted, over all sessions and queues. */
@@ -43,6 +44,10 @@ export interface CardEnvironment extends Omit<NicEnvironment, "scheduler" | "fai
   readonly macNumber: number;
   /** Pairs of queues that the card has. */
   readonly pairs: number;
+  /** Frames may pass, as far as the card is concerned. */
+  readonly connected: boolean;
+  /** Asks the driver to announce itself. */
+  announce(): void;
   /** The driver has announced itself. */
   announced(): void;
   /** The session ended. */
@@ -50,7 +55,7 @@ export interface CardEnvironment extends Omit<NicEnvironment, "scheduler" | "fai
   /** What the card remembers for its session, as plain data. */
   saveSession(): StateValue;
   /** Takes it over. @throws StateError */
-  restoreSession(state: StateReader): void;
+  restoreSession(state: StateReader, options: RestoreOptions): void;
 }
 
 interface TransmitPair {
@@ -110,7 +115,7 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
         const queue = context.queue(index);
         if (queue !== null) this.#setUp(queue);
       }
-      if (card.carrier) this.#attach();
+      if (card.connected) this.#attach();
     } catch (error) {
       this.#close();
       throw error;
@@ -268,10 +273,10 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     for (let k = 0; k < this.#used; k++) this.#transmit[(this.#turn + k) % this.#used]?.side.resume();
   }
 
-  /** The administrator took the carrier away or gave it back, or the card's port changed. @throws what the port throws */
+  /** The card is connected now, or no more, or has another port. @throws what the port throws */
   linkChanged(): void {
     if (this.#stopped) return;
-    if (this.card.carrier) this.#attach();
+    if (this.card.connected) this.#attach();
     else this.#detach();
     this.writable(); // frames that nobody took, or that wait for a port that is out of reach now
   }
@@ -393,7 +398,7 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
   }
 
   /** As `VirtioSession.restore` says. @throws StateError; VbusError ENOMEM */
-  restore(state: StateReader): void {
+  restore(state: StateReader, options: RestoreOptions): void {
     this.filter.restore(state.get("filter"));
     if (!this.setGuestOffloads(state.get("offloads").bits()))
       state.fail("the driver may not take such frames");
@@ -415,7 +420,7 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
         pair.side.restore(saved.get("side"));
       }
     }
-    this.card.restoreSession(state.get("card"));
+    this.card.restoreSession(state.get("card"), options);
   }
 
   /** As `VirtioSession.resumed` says. */
@@ -423,7 +428,10 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
     if (restored) {
       for (const pair of this.#receive) pair?.side.resume();
       this.writable();
-      if (this.#attached) this.#transmit[0]?.side.send(announcement(macBytes(this.filter.mac)));
+      if (this.#attached) {
+        this.#transmit[0]?.side.send(announcement(macBytes(this.filter.mac)));
+        this.card.announce(); // with the addresses that only the driver knows
+      }
     }
     if (this.#refused) this.card.port?.ready();
     this.#refused = false;
@@ -483,7 +491,7 @@ class SessionEnvironment implements NicEnvironment {
   }
 
   get carrier(): boolean {
-    return this.card.carrier;
+    return this.card.connected;
   }
 
   get mtu(): number {

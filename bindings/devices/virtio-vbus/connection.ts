@@ -18,6 +18,7 @@ import { VirtioDevice, type VirtioDeviceCounters } from "../../virtio/device.js"
 import { featureMask, type VirtioRingOptions } from "../../virtio/features.js";
 import type { VirtioQueueArea } from "../../virtio/queue.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
+import type { RestoreOptions } from "../../state/saveable.js";
 import type { VirtioFace } from "../../virtio/types.js";
 import { callOf, type CallTarget } from "./calls.js";
 
@@ -31,6 +32,8 @@ export interface VirtioVbusEnvironment {
   readonly scheduler: Scheduler;
   /** Something went wrong that hurts this device alone. */
   failed(error: unknown): void;
+  /** The session goes on, which may be one that was restored. */
+  resumed(): void;
   /** The guest closed the device. */
   closed(): void;
 }
@@ -168,6 +171,7 @@ export class VirtioVbusConnection implements Connection, CallTarget {
   /** {@inheritDoc Connection.resume} */
   resume(): void {
     this.device.release();
+    this.environment.resumed();
     for (const signal of this.#signals.values()) signal.schedule(); // a doorbell may have been on its way
   }
 
@@ -189,6 +193,7 @@ export class VirtioVbusConnection implements Connection, CallTarget {
     environment: VirtioVbusEnvironment,
     state: StateReader,
     signals: RestoredSignals,
+    options: RestoreOptions,
   ): VirtioVbusConnection {
     const connection = new VirtioVbusConnection(memory, environment);
     connection.device.hold();
@@ -205,7 +210,10 @@ export class VirtioVbusConnection implements Connection, CallTarget {
           connection.#listen(segment, place, signal);
         });
       }
-      connection.device.restore(state.get("device"));
+      connection.device.restore(state.get("device"), options);
+      for (const { index, enabled } of connection.device.queues)
+        if (enabled && !connection.#signals.has(index))
+          state.fail(`queue ${index} was enabled without a signal`);
     } catch (error) {
       connection.close();
       throw error;

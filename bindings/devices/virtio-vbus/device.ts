@@ -11,7 +11,8 @@ import type {
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
-import { restoreAttributes, saveAttributes } from "../saved.js";
+import type { RestoreOptions } from "../../state/saveable.js";
+import { isKept, restoreAttributes, saveAttributes } from "../saved.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { checkFace } from "../../virtio/device.js";
 import type { VirtioRingOptions } from "../../virtio/features.js";
@@ -107,8 +108,16 @@ class BusDevice implements Device, DeviceInterface, VirtioVbusEnvironment {
     return (this.#connection = new VirtioVbusConnection(memory, this));
   }
 
+  resumed(): void {
+    // a driver that knows another address gets the device anew, when it has let go of it
+    if (this.face.renewed === true) this.#seat.withdraw();
+  }
+
   closed(): void {
     this.#connection = null;
+    this.#seat.publishAgain((message, error) => {
+      this.context.report(message, error);
+    });
   }
 
   /** Attributes of the device's own; the rest shows sessions. */
@@ -122,13 +131,19 @@ class BusDevice implements Device, DeviceInterface, VirtioVbusEnvironment {
     return { attributes: saveAttributes(this.attributes, this.#saved) };
   }
 
-  restore(state: StateReader): void {
-    restoreAttributes(this.attributes, state.get("attributes"), this.#saved);
+  restore(state: StateReader, options: RestoreOptions): void {
+    const kept = this.#saved.filter((name) => isKept(name, options));
+    restoreAttributes(this.attributes, state.get("attributes"), kept);
   }
 
-  restoreSession(memory: MemorySpace, state: StateReader, signals: RestoredSignals): Connection {
+  restoreSession(
+    memory: MemorySpace,
+    state: StateReader,
+    signals: RestoredSignals,
+    options: RestoreOptions,
+  ): Connection {
     if (this.#connection !== null) throw new VbusError("EBUSY", `${this.context.name} is open already`);
-    return (this.#connection = VirtioVbusConnection.restore(memory, this, state, signals));
+    return (this.#connection = VirtioVbusConnection.restore(memory, this, state, signals, options));
   }
 
   failed(error: unknown): void {

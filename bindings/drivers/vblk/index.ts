@@ -4,6 +4,7 @@
  */
 import type { Driver, ProxyDevice } from "../proxy.js";
 import { VblkDisk, type VblkOptions } from "./disk.js";
+import { handOver } from "../hand-over.js";
 
 export { VblkDisk, type DiskStatistics, type VblkOptions, type WriteOptions } from "./disk.js";
 export type { GuestPiece, RequestStatistics } from "./requests.js";
@@ -23,14 +24,7 @@ export class VblkDriver implements Driver<VblkDisk> {
 
   /** As `Driver.probe` says. */
   async probe(device: ProxyDevice): Promise<VblkDisk> {
-    const disk = await VblkDisk.probe(device, this.options);
-    try {
-      this.onDisk(disk);
-    } catch (error) {
-      await disk.close();
-      throw error;
-    }
-    return disk;
+    return handOver(await VblkDisk.probe(device, this.options), this.onDisk);
   }
 
   /** As `Driver.remove` says. */

@@ -5,6 +5,7 @@
 import type { Driver, ProxyDevice } from "../proxy.js";
 import { VirtualConsole } from "./console.js";
 import type { VconsoleOptions } from "./options.js";
+import { handOver } from "../hand-over.js";
 
 export { VirtualConsole } from "./console.js";
 export type { VconsoleOptions, VirtualConsoleStatistics } from "./options.js";
@@ -25,14 +26,7 @@ export class VconsoleDriver implements Driver<VirtualConsole> {
 
   /** As `Driver.probe` says. */
   async probe(device: ProxyDevice): Promise<VirtualConsole> {
-    const console = await VirtualConsole.probe(device, this.options);
-    try {
-      this.onConsole(console);
-    } catch (error) {
-      await console.close();
-      throw error;
-    }
-    return console;
+    return handOver(await VirtualConsole.probe(device, this.options), this.onConsole);
   }
 
   /** As `Driver.remove` says. */

@@ -5,6 +5,7 @@
 import type { Driver, ProxyDevice } from "../proxy.js";
 import { VenetNic } from "./nic.js";
 import type { VenetOptions } from "./options.js";
+import { handOver } from "../hand-over.js";
 
 export { VenetNic, type NicStatistics } from "./nic.js";
 export type { VenetOptions } from "./options.js";
@@ -36,14 +37,7 @@ export class VenetDriver implements Driver<VenetNic> {
 
   /** As `Driver.probe` says. */
   async probe(device: ProxyDevice): Promise<VenetNic> {
-    const nic = await VenetNic.probe(device, this.options);
-    try {
-      this.onNic(nic);
-    } catch (error) {
-      await nic.close();
-      throw error;
-    }
-    return nic;
+    return handOver(await VenetNic.probe(device, this.options), this.onNic);
   }
 
   /** As `Driver.remove` says. */

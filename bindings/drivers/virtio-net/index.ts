@@ -6,6 +6,7 @@ import { VIRTIO_ID_NET } from "../../../assembly/abi/virtio-status.js";
 import type { VirtioDriver, VirtioDriverTransport } from "../virtio/transport.js";
 import { VirtioNic } from "./nic.js";
 import type { VirtioNicOptions } from "./options.js";
+import { handOver } from "../hand-over.js";
 
 export { VirtioNic, type VirtioNicStatistics } from "./nic.js";
 export type { ResolvedVirtioNicOptions, VirtioNicOptions, VirtioOffloadOptions } from "./options.js";
@@ -28,14 +29,7 @@ export class VirtioNetDriver implements VirtioDriver<VirtioNic> {
 
   /** As `VirtioDriver.probe` says. */
   async probe(transport: VirtioDriverTransport): Promise<VirtioNic> {
-    const nic = await VirtioNic.probe(transport, this.options);
-    try {
-      this.onNic(nic);
-    } catch (error) {
-      await nic.close();
-      throw error;
-    }
-    return nic;
+    return handOver(await VirtioNic.probe(transport, this.options), this.onNic);
   }
 
   /** As `VirtioDriver.remove` says. */

@@ -15,6 +15,12 @@ export interface SaveMachineOptions {
    * and their devices must be there, as they were, when they are restored. A bus that was made for `devices` is always saved.
    */
   readonly vbus?: Vbus;
+  /**
+   * Awaited while everything stands still, with what was written to disks flushed: when files behind disks are copied, or, when
+   * a machine is restored, put back. Networks wait meanwhile, and give up after a while: be quick. What it throws ends the
+   * saving or restoring, and the machine goes on.
+   */
+  readonly atStandstill?: () => void | Promise<void>;
 }
 
 /** How a machine is restored. */
@@ -61,6 +67,7 @@ export async function saveMachine(
   try {
     const quiesced = await quiesce(partsOf(machine, options));
     try {
+      await options.atStandstill?.();
       machine.written();
       const { raised } = host.internals.pci;
       return quiesced.save({ emulator: new Uint8Array(v86.save()), raised });
@@ -95,6 +102,7 @@ export async function restoreMachine(
   try {
     await restoreState(partsOf(machine, options), bytes, {
       ...(options.macs === undefined ? {} : { macs: options.macs }),
+      ...(options.atStandstill === undefined ? {} : { atStandstill: options.atStandstill }),
       check: (extra) => {
         readExtra(extra);
       },

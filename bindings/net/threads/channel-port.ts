@@ -3,10 +3,10 @@ import type { Scheduler, Timer } from "../../scheduler.js";
 import type { Batch } from "../batch.js";
 import { Egress } from "../egress.js";
 import { FRAME_LENGTH_MAX, FrameStore } from "../frame-store.js";
-import { HostFrames } from "../host-frames.js";
 import { emptyOffloadCounters, type OffloadCounters } from "../offload.js";
 import { checkAttach, OFFLOAD_ALL, type DropReason, type Port, type PortPeer } from "../port.js";
 import type { FrameBalance } from "../tally.js";
+import { ChannelInbox, type HeldSender } from "./channel-inbox.js";
 import {
   FrameReader,
   MESSAGE_BYE,
@@ -21,10 +21,14 @@ import {
   type MessageHead,
 } from "./channel-wire.js";
 import { ThreadPortTally, type ThreadPortCounters } from "./counters.js";
-import { frameFault } from "./fault.js";
 import { sequenceDistance, SendWindow, type WindowPeer } from "./send-window.js";
 
 const HEADER_LENGTH = 14;
+/**
+ * Looks at those who are waited for, until one that took nothing has stalled. Time is counted in looks, between which messages
+ * are taken: a thread that did not get to run, or was suspended, blames nobody.
+ */
+const STALL_LOOKS = 4;
 /** Messages handed on per run before other work of the thread gets its turn. */
 const MESSAGES_PER_RUN = 16;
 const ANSWER = 1;
@@ -76,16 +80,13 @@ export interface ChannelKind {
 }
 
 /** One of the others, as a sender. */
-interface Sender {
+interface Sender extends HeldSender {
   /** Sequence number of its next frame. */
   expected: number;
   /** What it was told last. */
   told: number;
   /** Bytes of messages that were taken since. */
   untold: number;
-  /** Bytes of its messages that are held here. */
-  held: number;
-  heldFrames: number;
 }
 
 /** One of the others. */
@@ -97,13 +98,6 @@ interface Other extends Sender {
   farewell: boolean;
   /** It said for the last time what it has taken. */
   settled: boolean;
-}
-
-interface HeldMessage {
-  readonly from: Other;
-  readonly reader: FrameReader;
-  /** Sequence number after its last frame. */
-  readonly end: number;
 }
 
 /**
@@ -129,14 +123,9 @@ export abstract class ChannelPort implements Port {
   readonly #finished: OffloadCounters = emptyOffloadCounters();
   readonly #window: SendWindow;
   readonly #others = new Map<number, Other>();
-  readonly #inbox: HeldMessage[] = [];
+  readonly #inbox: ChannelInbox<Other>;
   readonly #store: FrameStore;
   readonly #egress: Egress;
-  readonly #frames: HostFrames;
-  /** Why frame i of {@link ChannelPort.#frames} must not go on. */
-  readonly #faults: (DropReason | null)[] = [];
-  /** Frames of the current message that were handed on. */
-  #handed = 0;
   #missing = 0;
   #pushedBack = false;
   #draining = false;
@@ -145,6 +134,8 @@ export abstract class ChannelPort implements Port {
   #over = false;
   #linger: Timer | null = null;
   #stallTimer: Timer | null = null;
+  /** How often it was looked whether somebody stalled. */
+  #looks = 0;
   #resolveClosed: () => void = () => undefined;
 
   /** @internal Use `MessagePortPort` or `BroadcastChannelPort`. */
@@ -163,7 +154,7 @@ export abstract class ChannelPort implements Port {
     this.#window = new SendWindow(this.#limits);
     this.#store = new FrameStore(space);
     this.#egress = new Egress(this.#store, scheduler, this.#tally.in, offloads, this.#limits, this.#finished);
-    this.#frames = new HostFrames(space, MESSAGE_FRAMES_MAX, MESSAGE_BYTES + 2 * FRAME_LENGTH_MAX);
+    this.#inbox = new ChannelInbox(space, this.#egress, this.#tally.in);
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
@@ -223,7 +214,7 @@ export abstract class ChannelPort implements Port {
       this.#tally.violations++;
       return;
     }
-    const window = this.#window.add(sender, { frames: b, bytes: c }, this.#scheduler.now());
+    const window = this.#window.add(sender, { frames: b, bytes: c }, this.#looks);
     this.#others.set(sender, {
       window,
       expected: d,
@@ -257,18 +248,16 @@ export abstract class ChannelPort implements Port {
         other.held + reader.size <= this.#limits.bytes);
     const refusal = this.#closing ? "closed" : fits ? null : "queue-full";
     if (refusal === null) {
-      other.held += reader.size;
-      other.heldFrames += reader.count;
-      this.#inbox.push({ from: other, reader, end });
+      this.#inbox.add({ from: other, reader, end });
       this.#schedule();
       return;
     }
     this.#tally.in.drop(refusal, reader.count);
-    if (!this.#inbox.some(({ from }) => from === other)) this.#take(other, end);
+    if (!this.#inbox.holds(other)) this.#take(other, end);
   }
 
   #receiveTaken(other: Other, head: MessageHead): void {
-    if (!this.#window.acknowledge(other.window, head.a, this.#scheduler.now())) {
+    if (!this.#window.acknowledge(other.window, head.a, this.#looks)) {
       this.#tally.violations++;
       return;
     }
@@ -319,8 +308,8 @@ export abstract class ChannelPort implements Port {
     this.#losing(reason, () => {
       this.#window.remove(other.window);
     });
-    this.#options.onPeers?.(this.#others.size);
     if (this.#closing && this.#others.size === 0) this.#finish();
+    this.#options.onPeers?.(this.#others.size);
   }
 
   #carrierGone(): void {
@@ -349,7 +338,7 @@ export abstract class ChannelPort implements Port {
     const due = sequenceDistance(other.told, end);
     const { frames, bytes } = this.#limits;
     if (due === 0 || other.said) return;
-    if (due < frames / 4 && other.untold < bytes / 4 && this.#inbox.length > 0) return;
+    if (due < frames / 4 && other.untold < bytes / 4 && !this.#inbox.empty) return;
     other.told = end;
     other.untold = 0;
     this.#post(MESSAGE_TAKEN, other.window.id, end);
@@ -400,7 +389,7 @@ export abstract class ChannelPort implements Port {
       }
       const head = { type: MESSAGE_FRAMES, sender: this.#id, receiver: ALL, c: 0, d: 0 };
       const message = writeFrames({ ...head, a: this.#window.next, b: end - at }, batch, at, end);
-      this.#window.sent(end - at, message.byteLength, this.#scheduler.now());
+      this.#window.sent(end - at, message.byteLength, this.#looks);
       this.#tally.sent += end - at;
       this.#carrier.post(message);
       at = end;
@@ -420,15 +409,16 @@ export abstract class ChannelPort implements Port {
   #watchStalls(): void {
     const { stallMs, forgetMs } = this.#kind;
     if (stallMs === Infinity || this.#stallTimer !== null) return;
-    this.#stallTimer = this.#scheduler.after(stallMs, () => {
+    this.#stallTimer = this.#scheduler.after(stallMs / STALL_LOOKS, () => {
       this.#stallTimer = null;
       if (this.#over) return;
-      const now = this.#scheduler.now();
+      const looks = ++this.#looks;
       this.#losing("stalled", () => {
-        this.#window.stall(now - stallMs);
+        this.#window.stall(looks - STALL_LOOKS);
       });
+      const forgotten = looks - (forgetMs / stallMs) * STALL_LOOKS;
       for (const other of [...this.#others.values()]) {
-        if (other.window.stalled && now - other.window.progressAt > forgetMs) this.#forget(other, "stalled");
+        if (other.window.stalled && other.window.progressAt < forgotten) this.#forget(other, "stalled");
       }
       this.#wake();
       if (this.#pushedBack || this.#anyStalled) this.#watchStalls();
@@ -457,8 +447,7 @@ export abstract class ChannelPort implements Port {
     try {
       for (let i = 0; i < MESSAGES_PER_RUN; i++) {
         if (this.#egress.waiting > 0) this.#egress.drain();
-        const [message] = this.#inbox;
-        if (message === undefined || this.#isClosing() || !this.#handOn(message)) return;
+        if (this.#isClosing() || !this.#handOn()) return;
       }
     } finally {
       this.#draining = false;
@@ -467,66 +456,21 @@ export abstract class ChannelPort implements Port {
     this.#schedule();
   }
 
-  #isClosing(): boolean {
-    return this.#closing;
-  }
+  readonly #isClosing = (): boolean => this.#closing;
 
   /** Hands the first message on, as far as the peer takes it. True when it is done with. */
-  #handOn(message: HeldMessage): boolean {
-    const { reader, from, end } = message;
-    const { batch } = this.#frames;
-    while (this.#handed < batch.count || reader.left > 0) {
-      if (this.#handed === batch.count) this.#unpack(reader);
-      this.#handed += this.#pass(batch, this.#handed, batch.count);
-      if (this.#handed < batch.count) return false; // the peer calls ready()
-    }
-    this.#inbox.shift();
-    from.held -= reader.size;
-    from.heldFrames -= reader.count;
+  #handOn(): boolean {
+    const message = this.#inbox.handOn(this.#isClosing);
+    if (message === null) return false;
+    const { from, reader, end } = message;
     from.untold += reader.size;
-    this.#take(from, this.#inbox.some((other) => other.from === from) ? end : from.expected);
+    this.#take(from, this.#inbox.holds(from) ? end : from.expected);
     return true;
-  }
-
-  /** Copies the next frames of a message to our memory, as many as fit, and looks at them. */
-  #unpack(reader: FrameReader): void {
-    this.#frames.clear();
-    this.#handed = 0;
-    const { batch } = this.#frames;
-    while (reader.left > 0 && this.#frames.fits(reader.length)) {
-      const { bytes, offload } = reader.read();
-      const i = batch.count;
-      this.#frames.add(bytes, offload ?? {});
-      this.#faults[i] = offload === null ? "bad-offload" : frameFault(batch, i);
-    }
-  }
-
-  /** Hands frames [from, to) to the peer. Returns how many are done with. */
-  #pass(batch: Batch, from: number, to: number): number {
-    let done = from;
-    while (done < to && !this.#closing) {
-      let end = done;
-      while (end < to && this.#faults[end] === null) end++;
-      if (end === done) {
-        this.#tally.in.drop(this.#faults[done] as DropReason, 1);
-        done++;
-      } else if (this.#egress.peer === null) {
-        this.#tally.in.drop("no-link", end - done);
-        done = end;
-      } else {
-        const n = this.#egress.offer(batch, done, end);
-        done += n;
-        if (done < end && (this.#egress.peer as PortPeer | null) !== null) break;
-      }
-    }
-    return done - from;
   }
 
   /** Frames that came and wait for the peer. */
   get #waiting(): number {
-    let n = this.#egress.waiting + this.#frames.batch.count - this.#handed;
-    for (const { reader } of this.#inbox) n += reader.left;
-    return n;
+    return this.#egress.waiting + this.#inbox.waiting;
   }
 
   /* ---- the port -------------------------------------------------------------------------------- */
@@ -595,12 +539,7 @@ export abstract class ChannelPort implements Port {
   }
 
   #beginEnd(): void {
-    const rest = this.#frames.batch.count - this.#handed;
-    let held = rest;
-    for (const { reader } of this.#inbox) held += reader.left;
-    this.#inbox.length = 0;
-    this.#frames.clear();
-    this.#handed = 0;
+    const held = this.#inbox.clear();
     this.#tally.in.drop("closed", held);
     this.#egress.close("closed");
     for (const other of this.#others.values()) {
@@ -620,7 +559,7 @@ export abstract class ChannelPort implements Port {
     this.#over = true;
     this.#linger?.cancel();
     this.#stallTimer?.cancel();
-    this.#frames.close();
+    this.#inbox.close();
     this.#store.close();
     this.#post(MESSAGE_BYE, ALL, LAST);
     this.#carrier.close();

@@ -19,7 +19,7 @@ export interface WindowPeer {
   acknowledgedBytes: number;
   /** What it is willing to have under way. */
   limits: WindowLimits;
-  /** When it took something, or had nothing to take. */
+  /** When it took something, or had nothing to take, by the clock of whoever uses the window. */
   progressAt: number;
   /** It made no progress for too long: nobody waits for it. */
   stalled: boolean;

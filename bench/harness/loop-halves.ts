@@ -1,33 +1,30 @@
-/** What each thread of a pair does when a wasm contestant of the shoot-out runs. */
+/** What each thread of a pair does when it drives a loop in wasm. */
 import type { Doorbell } from "./doorbell.js";
-import type { ContestJob, LoopCall, PairAnswer } from "./jobs.js";
+import type { LoopCall, LoopJob, PairAnswer } from "./jobs.js";
 import { timeTrips } from "./latency.js";
-import { loopOf, type Contestants } from "./loops.js";
+import { loopOf, type NamedLoops } from "./loops.js";
 import { drive, POLLS } from "./meeting.js";
 
 /** One thread. */
-export interface ContestSide {
+export interface LoopSide {
+  /** 0 north, 1 south. */
   side: 0 | 1;
-  contestants: Contestants;
+  loops: NamedLoops;
   bell: Doorbell;
 }
 
 const BUDGET = 64;
 
 /** Runs this thread's half. */
-export function runContestHalf(
-  { side, contestants, bell }: ContestSide,
-  job: ContestJob & { kind: "contest" | "contest-trips" | "contest-woken" },
-  answer: PairAnswer,
-): void {
+export function runLoopHalf({ side, loops, bell }: LoopSide, job: LoopJob, answer: PairAnswer): void {
   const { name, args }: LoopCall = side === 0 ? job.north : job.south;
-  const loop = loopOf(contestants, name);
+  const loop = loopOf(loops, name);
   const [at = 0] = args;
   switch (job.kind) {
-    case "contest":
+    case "loops":
       drive(name, () => loop(...args, POLLS));
       break;
-    case "contest-trips": {
+    case "loops-trips": {
       const begin = performance.now();
       drive(name, () => loop(at, job.trips, POLLS));
       answer.ns = (performance.now() - begin) * 1e6;
@@ -40,7 +37,7 @@ export function runContestHalf(
       }
       break;
     }
-    case "contest-woken":
+    case "loops-woken":
       if (side === 0) bell.produce(name, answer, () => loop(...args, POLLS));
       else bell.consume(name, answer, () => loop(...args, job.polls, BUDGET));
       break;
