@@ -316,8 +316,45 @@ describe("what a driver takes unfinished", () => {
     expect(machine.received()[0]?.frame).toEqual(frame.bytes);
   });
 
-  it("superframes that find too few buffers are asked for in pieces, until there are enough again", async () => {
+  it("superframes that find too few buffers wait for more, and pass whole", async () => {
     const machine = await started();
+    machine.post(5, 1526);
+    const frame = superframe({ payload: data(60000), destinationMac: TO }, 1400);
+    expect(await offer(machine, [[frame.bytes, offloadOf(frame)]])).toBe(0);
+    expect(machine.port.readyCalls).toBe(0);
+    expect(machine.port.peer?.offloads).toBe(OFFLOAD_ALL);
+    machine.post(60, 1526);
+    expect(machine.port.readyCalls).toBe(1);
+    expect(await offer(machine, [[frame.bytes, offloadOf(frame)]])).toBe(1);
+    expect(machine.received()[0]?.frame).toEqual(frame.bytes);
+    expect(machine.card.statistics).toMatchObject({ superframes_passed: 1, rxBuffersShort: 1 });
+    machine.assertBalanced();
+  });
+
+  it("superframes that have waited in vain are asked for in pieces", async () => {
+    const machine = await started(undefined, 0n, { bufferWaitMs: 20 });
+    machine.post(5, 1526);
+    const frame = superframe({ payload: data(60000), destinationMac: TO }, 1400);
+    expect(await offer(machine, [[frame.bytes, offloadOf(frame)]])).toBe(0);
+    machine.scheduler.advance(19);
+    expect(machine.port.readyCalls).toBe(0);
+    machine.scheduler.advance(1);
+    expect(machine.port.readyCalls).toBe(1);
+    expect(machine.port.peer?.offloads).toBe(OFFLOAD_CSUM | 16);
+  });
+
+  it("superframes for which the queue has no place are asked for in pieces at once", async () => {
+    const machine = await started(undefined, 0n, { queueSize: 32, bufferWaitMs: 60_000 });
+    machine.post(32, 1526);
+    const frame = superframe({ payload: data(60000), destinationMac: TO }, 1400);
+    expect(await offer(machine, [[frame.bytes, offloadOf(frame)]])).toBe(0);
+    expect(machine.port.readyCalls).toBe(1);
+    expect(machine.port.peer?.offloads).toBe(OFFLOAD_CSUM | 16);
+    expect(machine.received()).toEqual([]);
+  });
+
+  it("superframes that find too few buffers are cut where nobody waits, until there are enough again", async () => {
+    const machine = await started(undefined, 0n, { bufferWaitMs: 0 });
     machine.post(5, 1526);
     const frame = superframe({ payload: data(60000), destinationMac: TO }, 1400);
     expect(await offer(machine, [[frame.bytes, offloadOf(frame)]])).toBe(0);

@@ -110,14 +110,14 @@ export class ReceiveSide {
         }
       }
     }
-    const { taken, filled, bytes, staged, superframes, short } = sink.fill(batch, at, end, room);
+    const { taken, filled, bytes, staged, superframes, short, hopeless } = sink.fill(batch, at, end, room);
     rx.bytes += bytes;
     statistics.rxCopiedBytes += bytesCopied(bytes, staged);
     rx.passed += filled;
     rx.frames += taken;
     statistics.superframes_passed += superframes;
     countDrop(rx.drops, "buffer-too-small", taken - filled);
-    if (short) this.#starve(taken > 0);
+    if (short) this.#starve(taken > 0, hopeless);
     return taken;
   }
 
@@ -138,10 +138,10 @@ export class ReceiveSide {
   }
 
   /** A superframe finds too few buffers, and the sink asked for more: they wake the port at once; when none come, it is cut. */
-  #starve(progress: boolean): void {
+  #starve(progress: boolean, hopeless: boolean): void {
     if (progress) this.#fed(); // a guest that gives buffers, if too few at a time, does not starve
     const { scheduler, bufferWaitMs } = this.environment;
-    if (bufferWaitMs === 0) {
+    if (bufferWaitMs === 0 || hopeless) {
       if (this.#starved) return;
       this.#starved = true;
       scheduler.post(() => {

@@ -14,6 +14,8 @@ export interface Filled {
   superframes: number;
   /** It stopped at a superframe that finds too few buffers: they must come from the guest first, or it must be cut. */
   short: boolean;
+  /** … and never will: there is no place for as many as it needs. */
+  hopeless: boolean;
 }
 
 /**

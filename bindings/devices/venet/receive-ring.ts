@@ -25,7 +25,15 @@ const LINEAR: ReceiveMode = { l4ro: null, offloads: 0 };
 /** South of the RX ring: the buffers that the guest posted (`docs/abi/venet.md` sections 6, 7, 8 and 11). */
 export class ReceiveRing implements FrameSink {
   readonly #ring: ServedRing;
-  readonly #filled: Filled = { taken: 0, filled: 0, bytes: 0, staged: 0, superframes: 0, short: false };
+  readonly #filled: Filled = {
+    taken: 0,
+    filled: 0,
+    bytes: 0,
+    staged: 0,
+    superframes: 0,
+    short: false,
+    hopeless: false,
+  };
   #mode = LINEAR;
   #ready: () => void = () => undefined;
   #fail: (error: unknown) => void = () => undefined;

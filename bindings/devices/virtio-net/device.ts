@@ -47,6 +47,11 @@ export interface VirtioNetOptions {
   mergeable?: boolean;
   /** Merge segments that arrive for drivers that take superframes; default true. */
   coalesce?: boolean;
+  /**
+   * How long a superframe waits for the driver's buffers when too few are there, in ms, before it is cut; 0: it is cut at once.
+   * Default 50.
+   */
+  bufferWaitMs?: number;
   /** Speed that the driver is told, in Mbit/s; default unknown. */
   speed?: number;
 }
@@ -54,6 +59,9 @@ export interface VirtioNetOptions {
 /** Descriptors of the control queue. */
 const CONTROL_QUEUE_SIZE = 64;
 const QUEUE_SIZE = 256;
+/** Below what makes a switch give a port up (100 ms); a driver that is alive posts buffers within a few. */
+const BUFFER_WAIT_MS = 50;
+const BUFFER_WAIT_MAX_MS = 60_000;
 
 /**
  * A virtio-net card without a transport (virtio 1.2: 5.1): hand it to virtio-pci, virtio-mmio or virtio over vbus. It works on
@@ -67,8 +75,8 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
   readonly name: string;
   readonly pairs: number;
   readonly statistics: VirtioNetStatistics = emptyStatistics();
-  /** A superframe that finds too few buffers is cut at once: segments go into those that are there. */
-  readonly bufferWaitMs = 0;
+  /** How long superframes wait for buffers before they are cut, in ms; 0: not at all. */
+  readonly bufferWaitMs: number;
   /** Merge segments that arrive for drivers that take superframes; may change at any time. */
   coalesce: boolean;
   readonly features: bigint;
@@ -87,7 +95,11 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
     const { pairs = 1, queueSize = QUEUE_SIZE, offloads = true, mergeable = true, coalesce = true } = options;
     if (!Number.isInteger(pairs) || pairs < 1 || pairs > VIRTIO_NET_PAIRS_MAX)
       throw new VbusError("EINVAL", `${pairs} pairs of queues; give 1 to ${VIRTIO_NET_PAIRS_MAX}`);
+    const { bufferWaitMs = BUFFER_WAIT_MS } = options;
+    if (!(bufferWaitMs >= 0 && bufferWaitMs <= BUFFER_WAIT_MAX_MS))
+      throw new VbusError("EINVAL", `bufferWaitMs: ${bufferWaitMs}; give 0 to ${BUFFER_WAIT_MAX_MS}`);
     this.name = options.name;
+    this.bufferWaitMs = bufferWaitMs;
     this.pairs = pairs;
     this.coalesce = coalesce;
     this.#port = options.port ?? null;

@@ -47,7 +47,15 @@ export class ReceiveQueue implements FrameSink {
   readonly #chains: ChainTable;
   readonly #places: NetPlaces;
   readonly #wakeups: VirtQueueWakeups;
-  readonly #filled: Filled = { taken: 0, filled: 0, bytes: 0, staged: 0, superframes: 0, short: false };
+  readonly #filled: Filled = {
+    taken: 0,
+    filled: 0,
+    bytes: 0,
+    staged: 0,
+    superframes: 0,
+    short: false,
+    hopeless: false,
+  };
   /** What a chain takes, as far as was seen. */
   #bufferSize = BUFFER_SIZE;
   /** Places found by the last reserve are good until something else peeks. */
@@ -193,6 +201,7 @@ export class ReceiveQueue implements FrameSink {
       // superframes can be cut; anything else that is hopeless is lost, and counted
       if ((batch.table.flags(from) & FRAME_GSO) !== 0) {
         result.short = true;
+        result.hopeless = this.#hopeless;
         this.options.statistics.rxBuffersShort++;
         this.enable();
       } else {
