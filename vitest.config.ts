@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 // No test is judged by how long it takes: these only end one that hangs, on the busiest machine.
@@ -6,6 +7,8 @@ const STRESS_TIMEOUT = 240_000;
 /** A guest boots in seconds, on a busy machine in minutes; single waits have bounds of their own. */
 const LINUX_TIMEOUT = 300_000;
 const SETUP = ["./test/seed-properties.ts"];
+/** vitest leaves one core to itself, which is half of a small machine. */
+const UNIT_WORKERS = Math.max(2, availableParallelism() - 1);
 
 // Workers cannot be handed TypeScript: tests start those that lie built in .build/. The package itself is imported
 // by its own name, from dist/, by tests and workers alike.
@@ -26,6 +29,7 @@ export default defineConfig({
           setupFiles: SETUP,
           testTimeout: UNIT_TIMEOUT,
           hookTimeout: UNIT_TIMEOUT,
+          maxWorkers: UNIT_WORKERS,
           sequence: { groupOrder: 0 },
         },
       },
