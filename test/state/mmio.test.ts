@@ -14,11 +14,11 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { turns } from "../event-loop.js";
 import { expectBytes, pattern } from "../vblk/machine.js";
 import { readBytes } from "../vconsole/machine.js";
-import { expectFrames, testFrame } from "../venet/machine.js";
+import { testFrame } from "../venet/machine.js";
+import { sendFrames } from "./card-traffic.js";
 import { FORMS, LineGuest, type Form } from "./line-guest.js";
 
 const ROUNDS = 100;
-const FRAMES = 1500;
 const BLOCK = 4096;
 
 let errors: unknown[];
@@ -95,17 +95,6 @@ async function introduce(a: Guest, b: Guest): Promise<void> {
     await from.nic.send([testFrame(to.nic.mac, from.nic.mac, 60, 0)]);
     while ((await to.nic.receive()).length === 0);
   }
-}
-
-const isOurs = (frame: Uint8Array): boolean => frame[12] === 0x88 && frame[13] === 0xb5;
-
-async function sendFrames(from: VenetNic, to: VenetNic): Promise<void> {
-  const sent = Array.from({ length: FRAMES }, (_, i) => testFrame(to.mac, from.mac, 60 + (i % 1400), i));
-  const received: Uint8Array[] = [];
-  const sending = from.send(sent);
-  while (received.length < sent.length) received.push(...(await to.receive()).filter(isOurs));
-  await sending;
-  expectFrames(received, sent);
 }
 
 /** Writes and reads until told to end; every request is answered rightly. */

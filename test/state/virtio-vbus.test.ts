@@ -25,13 +25,13 @@ import type { VirtioFace } from "vbus/virtio";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { turns } from "../event-loop.js";
 import { expectBytes, pattern } from "../vblk/machine.js";
-import { expectFrames, testFrame } from "../venet/machine.js";
+import { testFrame } from "../venet/machine.js";
+import { sendFrames } from "./card-traffic.js";
 import { head } from "../virtio-blk/machine.js";
 import { chainDriver, type ChainDevice } from "../virtio-vbus/chain-driver.js";
 import { LineGuest } from "./line-guest.js";
 
 const ROUNDS = 100;
-const FRAMES = 1500;
 const BLOCK = 4096;
 const SLOTS = 8;
 
@@ -109,17 +109,6 @@ async function addGuest(name: string, packed: boolean): Promise<Guest> {
   const guest = { machine, bus, card, terminal, nic: found.nic, disk: found.disk, console: found.console };
   guests.push(guest);
   return guest;
-}
-
-const isOurs = (frame: Uint8Array): boolean => frame[12] === 0x88 && frame[13] === 0xb5;
-
-async function sendFrames(from: VirtioNic, to: VirtioNic): Promise<void> {
-  const sent = Array.from({ length: FRAMES }, (_, i) => testFrame(to.mac, from.mac, 60 + (i % 1400), i));
-  const received: Uint8Array[] = [];
-  const sending = from.send(sent);
-  while (received.length < sent.length) received.push(...(await to.receive()).filter(isOurs));
-  await sending;
-  expectFrames(received, sent);
 }
 
 /** Writes and reads, several requests at a time, until told to end; every one is answered rightly. */
