@@ -14,8 +14,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { turns } from "../event-loop.js";
 import { expectBytes, pattern } from "../vblk/machine.js";
 import { readBytes } from "../vconsole/machine.js";
-import { testFrame } from "../venet/machine.js";
-import { sendFrames } from "./card-traffic.js";
+import { introduce, sendFrames } from "./card-traffic.js";
 import { FORMS, LineGuest, type Form } from "./line-guest.js";
 
 const ROUNDS = 100;
@@ -86,17 +85,6 @@ async function addGuest(form: Form, name: string): Promise<Guest> {
   return guest;
 }
 
-/** The switch learns where both are: what it floods never waits. */
-async function introduce(a: Guest, b: Guest): Promise<void> {
-  for (const [from, to] of [
-    [a, b],
-    [b, a],
-  ] as const) {
-    await from.nic.send([testFrame(to.nic.mac, from.nic.mac, 60, 0)]);
-    while ((await to.nic.receive()).length === 0);
-  }
-}
-
 /** Writes and reads until told to end; every request is answered rightly. */
 async function useDisk(disk: VblkDisk, goesOn: () => boolean): Promise<number> {
   let requests = 0;
@@ -137,7 +125,7 @@ describe.each(FORMS)("a guest behind %s, with network card, disk and console und
   it("is restored a hundred times; not a frame, request or byte of its own is lost or doubled", async () => {
     const a = await addGuest(form, "a");
     const b = await addGuest(form, "b");
-    await introduce(a, b);
+    await introduce(a.nic, b.nic);
     let rounds = 0;
     const restoring = (async () => {
       for (; rounds < ROUNDS; rounds++) {

@@ -7,6 +7,7 @@ import { pause, turns } from "../event-loop.js";
 import { DiskMachine, expectBytes, pattern as diskPattern } from "../vblk/machine.js";
 import { pattern, readBytes, TestMachine as ConsoleMachine } from "../vconsole/machine.js";
 import { expectFrames, testFrame, TestMachine, type TestGuest } from "../venet/machine.js";
+import { introduce } from "./card-traffic.js";
 import { ClientPart, replaceHost } from "./client-part.js";
 
 const ROUNDS = 100;
@@ -27,14 +28,7 @@ describe("network cards under load", () => {
     b = await machine.addGuest("b", 1, options, memory);
     await a.nic.open();
     await b.nic.open();
-    // the switch learns where both are: what it floods never waits
-    for (const [from, to] of [
-      [a, b],
-      [b, a],
-    ] as const) {
-      await from.nic.send([testFrame(to.nic.mac, from.nic.mac, 60, 0)]);
-      while ((await to.nic.receive()).length === 0);
-    }
+    await introduce(a.nic, b.nic);
   }
 
   afterEach(async () => {

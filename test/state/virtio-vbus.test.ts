@@ -25,8 +25,7 @@ import type { VirtioFace } from "vbus/virtio";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { turns } from "../event-loop.js";
 import { expectBytes, pattern } from "../vblk/machine.js";
-import { testFrame } from "../venet/machine.js";
-import { sendFrames } from "./card-traffic.js";
+import { introduce, sendFrames } from "./card-traffic.js";
 import { head } from "../virtio-blk/machine.js";
 import { chainDriver, type ChainDevice } from "../virtio-vbus/chain-driver.js";
 import { LineGuest } from "./line-guest.js";
@@ -187,14 +186,7 @@ describe.each([
   it("are restored a hundred times; not a frame, request or byte of the guest's is lost or doubled", async () => {
     const a = await addGuest("a", packed);
     const b = await addGuest("b", packed);
-    // the switch learns where both are: what it floods never waits
-    for (const [from, to] of [
-      [a.nic, b.nic],
-      [b.nic, a.nic],
-    ] as const) {
-      await from.send([testFrame(to.mac, from.mac, 60, 0)]);
-      while ((await to.receive()).length === 0);
-    }
+    await introduce(a.nic, b.nic);
     let rounds = 0;
     const restoring = (async () => {
       for (; rounds < ROUNDS; rounds++) {

@@ -18,6 +18,11 @@ export interface Filled {
   hopeless: boolean;
 }
 
+/** For a sink, which fills it in again and again. */
+export function emptyFilled(): Filled {
+  return { taken: 0, filled: 0, bytes: 0, staged: 0, superframes: 0, short: false, hopeless: false };
+}
+
 /**
  * Buffers that a guest posted for frames: a venet ring, a virtqueue. {@link ReceiveSide} fills it:
  *

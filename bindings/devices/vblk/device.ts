@@ -18,7 +18,7 @@ import type {
 } from "../../bus/types.js";
 import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
-import { wholeNumber } from "../attributes.js";
+import { flagAttribute, numberAttribute } from "../attributes.js";
 import { restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
@@ -78,21 +78,23 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
     this.attributes = new Map<string, Attribute>([
       [
         "size",
-        {
-          get: () => String(this.medium.size),
-          set: (text) => {
-            this.#resize(wholeNumber(text, 0, Number.MAX_SAFE_INTEGER));
+        numberAttribute(
+          () => this.medium.size,
+          (size) => {
+            this.#resize(size);
           },
-        },
+          0,
+          Number.MAX_SAFE_INTEGER,
+        ),
       ],
       [
         "read_only",
-        {
-          get: () => (this.readOnly ? "1" : "0"),
-          set: (text) => {
-            this.#setReadOnly(wholeNumber(text, 0, 1) === 1);
+        flagAttribute(
+          () => this.readOnly,
+          (on) => {
+            this.#setReadOnly(on);
           },
-        },
+        ),
       ],
       [
         "serial",
@@ -106,26 +108,28 @@ class VblkDevice implements Device, DeviceInterface, VblkEnvironment {
       ["backend", { get: () => this.backend.description }],
       [
         "queue_depth",
-        {
-          get: () => String(this.queueDepth),
-          set: (text) => {
-            const depth = wholeNumber(text, 1, VBLK_MAX_DEPTH);
+        numberAttribute(
+          () => this.queueDepth,
+          (depth) => {
             this.#requireClosed("queue_depth");
             this.queueDepth = depth;
             this.medium.operations.limit = depth;
           },
-        },
+          1,
+          VBLK_MAX_DEPTH,
+        ),
       ],
       [
         "max_queues",
-        {
-          get: () => String(this.maxQueues),
-          set: (text) => {
-            const queues = wholeNumber(text, 1, VBLK_MAX_QUEUES);
+        numberAttribute(
+          () => this.maxQueues,
+          (queues) => {
             this.#requireClosed("max_queues");
             this.maxQueues = queues;
           },
-        },
+          1,
+          VBLK_MAX_QUEUES,
+        ),
       ],
       ["queues", { get: () => JSON.stringify(this.#connection?.queueCounters() ?? null) }],
       ["statistics", { get: () => JSON.stringify(this.statistics) }],

@@ -5,7 +5,7 @@ import { moveFrames } from "../../engine/transfer.js";
 import type { Batch } from "../../net/batch.js";
 import type { StateValue } from "../../state/reader.js";
 import { ServedRing } from "../served-ring.js";
-import type { Filled, FrameSink } from "../ethernet/sink.js";
+import { emptyFilled, type Filled, type FrameSink } from "../ethernet/sink.js";
 import type { VenetDataEnvironment } from "./environment.js";
 import type { L4roBuffers } from "./l4ro.js";
 
@@ -25,15 +25,7 @@ const LINEAR: ReceiveMode = { l4ro: null, offloads: 0 };
 /** South of the RX ring: the buffers that the guest posted (`docs/abi/venet.md` sections 6, 7, 8 and 11). */
 export class ReceiveRing implements FrameSink {
   readonly #ring: ServedRing;
-  readonly #filled: Filled = {
-    taken: 0,
-    filled: 0,
-    bytes: 0,
-    staged: 0,
-    superframes: 0,
-    short: false,
-    hopeless: false,
-  };
+  readonly #filled = emptyFilled();
   #mode = LINEAR;
   #ready: () => void = () => undefined;
   #fail: (error: unknown) => void = () => undefined;

@@ -7,7 +7,7 @@ import { VbusError } from "../../errors.js";
 import type { Batch } from "../../net/batch.js";
 import type { Scheduler } from "../../scheduler.js";
 import type { VirtioQueue } from "../../virtio/types.js";
-import type { Filled, FrameSink } from "../ethernet/sink.js";
+import { emptyFilled, type Filled, type FrameSink } from "../ethernet/sink.js";
 import type { InterruptModerator } from "./moderation.js";
 import type { VirtioNetStatistics } from "./statistics.js";
 
@@ -47,15 +47,7 @@ export class ReceiveQueue implements FrameSink {
   readonly #chains: ChainTable;
   readonly #places: NetPlaces;
   readonly #wakeups: VirtQueueWakeups;
-  readonly #filled: Filled = {
-    taken: 0,
-    filled: 0,
-    bytes: 0,
-    staged: 0,
-    superframes: 0,
-    short: false,
-    hopeless: false,
-  };
+  readonly #filled = emptyFilled();
   /** What a chain takes, as far as was seen. */
   #bufferSize = BUFFER_SIZE;
   /** Places found by the last reserve are good until something else peeks. */
