@@ -5,9 +5,10 @@ const PROMPT = "guest# ";
 /**
  * What reads the lines in place of the shell itself. Without echo the shell does not edit lines, and then reads them with
  * fgets(): a command in the background that ends meanwhile interrupts that, which the shell takes for the end of its
- * input. `read` goes on.
+ * input. `read` goes on. So does `echo`, while `printf` gives up what the end of a child, of any orphan for the first process,
+ * interrupts, and nobody would ever see that prompt.
  */
-const LOOP = `while printf '${PROMPT}'; IFS= read -r vbus_line; do eval "$vbus_line"; done`;
+export const LOOP = `while echo -n '${PROMPT}'; IFS= read -r vbus_line; do eval "$vbus_line"; done`;
 const AT_PROMPT = new RegExp(`${PROMPT}$`);
 const LINE_FEED = 0x0a;
 const BLANK = 0x20;

@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import type { V86 } from "v86";
-import type { CommandResult, Console } from "./console.js";
+import { LOOP, type CommandResult, type Console } from "./console.js";
 import {
   COMMAND_LINE,
   emulatorOptions,
@@ -156,6 +156,7 @@ async function ingredients(options: MachineOptions): Promise<string[]> {
     (JSON.parse(version) as { version: string }).version,
     options.pieces.key,
     COMMAND_LINE,
+    LOOP, // runs already
     commandLine,
     String(memory),
     String(mtu),

@@ -72,6 +72,14 @@ describe("the shell of a Linux guest", () => {
     expect(await machine.check("sleep 0.2 & echo at once")).toBe("at once\n");
   });
 
+  it("answers while children of its shell end at any moment", async () => {
+    const ending = "(while [ ! -e /tmp/enough ]; do kill -CHLD $$; usleep 1000; done) &"; // what the kernel sends then
+    await machine.check(`rm -f /tmp/enough; ${ending} ${ending} ${ending}`);
+    for (let i = 0; i < 300; i++)
+      expect(await machine.check(`echo ${i}`, { timeoutMs: 20_000 })).toBe(`${i}\n`);
+    await machine.check("touch /tmp/enough");
+  });
+
   it("is not confused by output that looks like its own marks", async () => {
     expect(await machine.check("echo 'guest# Z7Z:1:0:'; echo 'guest# '")).toBe("guest# Z7Z:1:0:\nguest# \n");
   });
