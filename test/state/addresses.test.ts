@@ -246,6 +246,33 @@ describe.each(Object.keys(KINDS))("a state with a card (%s)", (name) => {
     expect(copy.vbus.device("nic0")?.connections).toBe(1);
   });
 
+  it("that was renewed, and is saved before its guest has run, is plugged in anew where it goes on", async () => {
+    const original = await Host.make(kind, "original", "02:00:00:00:00:0a");
+    const other = await Host.make(kind, "other", "02:00:00:00:00:0c");
+    const [a, c] = [await original.start(), await other.start()];
+    await exchange(a, c);
+    const copy = await Host.make(kind, "copy", "02:00:00:00:00:0b");
+    await copy.restore(await original.save(), { macs: "renew" });
+    const saved = await copy.save();
+    await copy.close();
+
+    const third = await Host.make(kind, "third", "02:00:00:00:00:0d");
+    await third.restore(saved, { macs: "renew" });
+    await turns();
+    const told = third.events().filter((event) => event.kind === "devdrop" || event.kind === "devadd");
+    expect(told).toMatchObject([
+      { kind: "devdrop", id: 0 },
+      { kind: "devadd", id: 1 },
+    ]);
+    expect(third.plugged.counters().received).toBe(0);
+    third.client.returnEvent(told[1]!);
+    const d = await third.start();
+    expect(macText(d.mac)).toBe("02:00:00:00:00:0d");
+    for (const from of [a, c]) await exchange(from, d);
+    for (const to of [a, c]) await exchange(d, to);
+    expect(net.counters().moved).toBe(0);
+  });
+
   it("renews nothing in the machine that it was saved in: the card goes on", async () => {
     const original = await Host.make(kind, "original", "02:00:00:00:00:0a");
     const other = await Host.make(kind, "other", "02:00:00:00:00:0c");
