@@ -305,6 +305,13 @@ export class Lab implements CardLab {
     return card;
   }
 
+  /** The switch behind eth1 or eth2. @throws Error for cards without one */
+  network(name: CardName): Switch {
+    const net = this.networks.switches.get(name);
+    if (net === undefined) throw new Error(`there is no switch behind ${name}`);
+    return net;
+  }
+
   /** Ends everything. */
   async close(): Promise<void> {
     await closeAll(this.closers);
