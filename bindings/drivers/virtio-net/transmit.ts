@@ -19,12 +19,10 @@ import { VirtQueueWakeups } from "../../engine/virtqueue-wakeup.js";
 import type { GuestMemory } from "../../memory/guest.js";
 import type { OutgoingFrame, Sendable } from "../venet/frames.js";
 import type { VirtioDriverQueue, VirtioDriverTransport } from "../virtio/transport.js";
+import { FrameBuffers } from "./buffers.js";
 
 /** Frames per burst. */
 const BURST = 64;
-const LINE = 64;
-/** A superframe and its header, whatever its length. */
-const LARGE_SIZE = Math.ceil((VENET_GSO_MAX + VIRTIO_NET_HDR_SIZE) / LINE) * LINE;
 
 const GSO_TYPES: Readonly<Record<number, number>> = {
   [VSG_GSO_TCPV4]: VIRTIO_NET_HDR_GSO_TCPV4,
@@ -66,8 +64,7 @@ export class TransmitSide {
     tx_queue_stopped: 0,
   };
   readonly #memory: GuestMemory;
-  readonly #stride: number;
-  readonly #buffers: number;
+  readonly #buffers: FrameBuffers;
   /** Slots that have no frame under way. */
   readonly #free: number[];
   /** Large buffer of the frame in a slot, or 0. */
@@ -78,7 +75,8 @@ export class TransmitSide {
   readonly #reaped: BurstTable;
   readonly #wakeups: VirtQueueWakeups;
   readonly #waiters: Waiter[] = [];
-  readonly #large: number[] = [];
+  /** Buffers of superframes, whatever their length. */
+  readonly #large: FrameBuffers[] = [];
   #ended: Error | null = null;
 
   /** @throws VbusError ENOMEM */
@@ -91,12 +89,11 @@ export class TransmitSide {
   ) {
     const { ring } = queue;
     this.#memory = transport.memory;
-    const { space, ram } = transport.memory;
-    this.#stride = Math.ceil((frameSize + VIRTIO_NET_HDR_SIZE) / LINE) * LINE;
-    this.#buffers = ram.allocate(ring.size * this.#stride, LINE);
+    const { space } = transport.memory;
+    this.#buffers = new FrameBuffers(transport.memory, ring.size, frameSize);
     this.#free = Array.from({ length: ring.size }, (_, i) => ring.size - 1 - i);
     this.#largeOf = new Float64Array(ring.size);
-    this.#largeLeft = Math.floor(superframeMemory / LARGE_SIZE) || 1;
+    this.#largeLeft = Math.floor(superframeMemory / FrameBuffers.sizeFor(VENET_GSO_MAX)) || 1;
     this.#table = BurstTable.allocate(space, Math.min(BURST, ring.size));
     this.#reaped = BurstTable.allocate(space, Math.min(BURST, ring.size));
     this.#wakeups = new VirtQueueWakeups(ring, {
@@ -140,10 +137,10 @@ export class TransmitSide {
     const free = this.#largeFree.pop();
     if (free !== undefined) return free;
     if (this.#largeLeft === 0) return 0;
-    const gpa = this.#memory.ram.allocate(LARGE_SIZE, LINE);
+    const large = new FrameBuffers(this.#memory, 1, VENET_GSO_MAX);
     this.#largeLeft--;
-    this.#large.push(gpa);
-    return gpa;
+    this.#large.push(large);
+    return large.gpa;
   }
 
   /**
@@ -184,8 +181,8 @@ export class TransmitSide {
     const { space } = this.#memory;
     const length = frame.length + VIRTIO_NET_HDR_SIZE;
     const slot = this.#free.pop() as number;
-    let gpa = this.#buffers + slot * this.#stride;
-    if (length > this.#stride) {
+    let gpa = this.#buffers.gpa + slot * this.#buffers.size;
+    if (length > this.#buffers.size) {
       if (this.#largeFree.length === 0 && this.#largeLeft === 0) this.#reclaim();
       gpa = this.#takeLargeFor(slot);
       if (gpa === 0) return false;
@@ -298,6 +295,6 @@ export class TransmitSide {
   close(released: boolean): void {
     this.#table.close();
     this.#reaped.close();
-    if (released) for (const gpa of [this.#buffers, ...this.#large]) this.#memory.ram.free(gpa);
+    if (released) for (const buffers of [this.#buffers, ...this.#large]) buffers.close();
   }
 }
