@@ -103,11 +103,12 @@ export class DeviceByHand {
   take(queue = this.rx): PostedBuffer[] {
     const all: PostedBuffer[] = [];
     const chains = this.#chains;
-    for (let n; (n = queue.ring.peek(chains, chains.capacity)) > 0; queue.ring.advance(n)) {
+    for (let n; (n = queue.ring.peek(chains, chains.capacity)) > 0;) {
       for (let i = 0; i < n; i++) {
         const { gpa, length } = chains.piece(i, 0);
         all.push({ id: chains.id(i), slots: chains.slots(i), gpa, length });
       }
+      queue.ring.advance(n);
     }
     return all;
   }

@@ -288,10 +288,10 @@ export class ReceiveSide {
       if (count === 0 || count > this.#maxPieces) return this.#badLength(1);
       if (at + count > this.#tail) return 0;
     }
-    if (total === 0 || length > this.#buffers.size) return this.#badLength(count);
     const list = this.#lists + i * this.#maxPieces * PIECE_SIZE;
     if (count > 1) total = this.#list(words, buffers, at, count, list);
-    if (total < ETH_HEADER_SIZE || total > VENET_GSO_MAX) return this.#badLength(count);
+    if (length > this.#buffers.size || total < ETH_HEADER_SIZE || total > VENET_GSO_MAX)
+      return this.#badLength(count);
 
     const gpa = this.#buffers.gpa + offset + VIRTIO_NET_HDR_SIZE;
     const frame = header + (VIRTIO_NET_HDR_SIZE >>> 2);
@@ -316,7 +316,7 @@ export class ReceiveSide {
     return -count;
   }
 
-  /** Lists the pieces of a frame in several buffers. Its length; 0 when one of the buffers after the first has a length that cannot be. */
+  /** Lists the pieces of a frame in several buffers. Its length; 0 when one of the buffers has a length that cannot be. */
   #list(words: Uint32Array, buffers: number, at: number, count: number, list: number): number {
     const { gpa: first, size } = this.#buffers;
     let total = 0;
