@@ -39,8 +39,8 @@ export interface VirtioFace {
   /** What it counted, as plain data: numbers, texts, and objects of those. For `vbus/inspect`. */
   readonly statistics?: object;
   /**
-   * Its driver knows another address than the device has now: it was restored with `macs: "renew"`, and waits, with its link
-   * down, for a driver that starts anew. Transports that can plug devices in anew do that.
+   * Its driver uses another address than the device has now: it was restored with `macs: "renew"`, and waits, with its link
+   * down, for a driver that starts anew or takes another one. Transports that can plug devices in anew do that.
    */
   readonly renewed?: boolean;
   /**

@@ -4,6 +4,7 @@
  */
 import { V86, type V86Options } from "v86";
 import { restoreMachine } from "vbus/emulators/v86";
+import type { MacPolicy } from "vbus/state";
 import { Console, GuestError, type CommandResult } from "./console.js";
 
 const MIB = 1 << 20;
@@ -89,6 +90,8 @@ export interface StartSteps {
   prepare?: ((emulator: V86) => Promise<void> | void) | undefined;
   /** What `saveMachine` saved of a guest that goes on here. */
   moved?: Uint8Array | undefined;
+  /** What becomes of the addresses of its cards; default `keep`. */
+  macs?: MacPolicy | undefined;
   /** Called right before the guest runs. */
   running?: (() => void) | undefined;
   /** A guest has booted, and is stopped: the moment to save it. Not called for one that came from a state. */
@@ -124,9 +127,10 @@ export async function startGuest(options: V86Options, steps: StartSteps): Promis
   try {
     await loaded(ready);
     steps.running?.();
-    if (steps.moved !== undefined) await restoreMachine(emulator, steps.moved);
+    const { moved, macs = "keep" } = steps;
+    if (moved !== undefined) await restoreMachine(emulator, moved, { macs });
     await emulator.run();
-    if (options.initial_state === undefined && steps.moved === undefined) {
+    if (options.initial_state === undefined && moved === undefined) {
       await console.start(BOOT_MS);
       if (steps.booted !== undefined) {
         await emulator.stop();

@@ -31,6 +31,7 @@ import { serveInspections } from "vbus/inspect/node-socket";
 import { MemorySpace } from "vbus/memory";
 import { capturePort, PcapngWriter, Switch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
+import type { MacPolicy } from "vbus/state";
 import { NetPeer } from "../../test/support/net-peer.js";
 import type { TcpOptions } from "../../test/support/tcp-connection.js";
 import {
@@ -66,6 +67,8 @@ interface Networks {
 
 /** What a lab is made of. */
 export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs" | "moved"> {
+  /** Which guest of its networks it is, from 0: what its cards' addresses are. Default 0. */
+  guest?: number;
   /** Cards to set up; v86's own is in the machine in any case. Default {@link USUAL_CARDS}. */
   cards?: readonly CardName[];
   /** What `eth2` is like besides its name, address, MTU and port. */
@@ -74,9 +77,10 @@ export interface LabOptions extends Omit<MachineOptions, "prepare" | "preparedAs
   virtioFunction?: Pick<V86VirtioOptions, "rings" | "vectors">;
   /**
    * The guest of another lab goes on here: its state, as `saveMachine` saved it, and the lab whose stations and networks it is
-   * plugged into again (those of eth1 and eth2; v86's own card finds a new station). Close that lab last.
+   * plugged into again (those of eth1 and eth2; v86's own card finds a new station). Close that lab last. With `macs: "renew"`,
+   * and another number in `guest`, beside the one that was saved.
    */
-  moved?: { readonly state: Uint8Array; readonly from: Lab };
+  moved?: { readonly state: Uint8Array; readonly from: Lab; readonly macs?: MacPolicy };
   /** File for everything that crosses the cards, as pcapng. */
   capture?: string;
   /** Socket at which `vbus inspect` finds the host. */
@@ -113,7 +117,8 @@ export class Lab implements CardLab {
   /** Starts the guest and brings its cards up. @throws GuestError, Error */
   static async open(options: LabOptions): Promise<Lab> {
     const { moved, ...machineOptions } = options;
-    const { cards: names = USUAL_CARDS, mtu = 1500, pieces } = options;
+    const { cards: names = USUAL_CARDS, mtu = 1500, pieces, guest = 0 } = options;
+    const portName = (name: string): string => (guest === 0 ? name : `${name} of guest ${guest}`);
     const drivers = busDrivers(options, names);
     const missing = drivers.map(fileOf).filter((driver) => !pieces.drivers.includes(driver));
     if (missing.length > 0)
@@ -184,7 +189,7 @@ export class Lab implements CardLab {
       }
       const machine = await Machine.start({
         ...machineOptions,
-        ...(moved === undefined ? {} : { moved: moved.state }),
+        ...(moved === undefined ? {} : { moved: moved.state, macs: moved.macs }),
         preparedAs: prepared.join("; "),
         prepare: async (emulator) => {
           const attaching: Promise<void>[] = [];
@@ -193,9 +198,9 @@ export class Lab implements CardLab {
           if (eth1 !== null) {
             devices.push({
               name: "nic0",
-              class: venetClass({ port: (name) => wrap(eth1.net.addPort(name), "eth1") }),
+              class: venetClass({ port: (name) => wrap(eth1.net.addPort(portName(name)), "eth1") }),
               attributes: {
-                client_mac: guestAddresses("eth1").mac,
+                client_mac: guestAddresses("eth1", guest).mac,
                 mtu: String(mtu),
                 enabled: "1",
                 ...options.attributes,
@@ -228,9 +233,9 @@ export class Lab implements CardLab {
             const { net, plugStation } = network("eth2");
             const card = virtioNet({
               name: "eth2",
-              mac: guestAddresses("eth2").mac,
+              mac: guestAddresses("eth2", guest).mac,
               mtu,
-              port: wrap(net.addPort("eth2"), "eth2"),
+              port: wrap(net.addPort(portName("eth2")), "eth2"),
               ...options.virtioNet,
             });
             closers.push(() => card.close());
@@ -271,13 +276,13 @@ export class Lab implements CardLab {
         const peer = peers.get(name);
         const bytesCopied = copied.get(name);
         if (peer === undefined || bytesCopied === undefined) continue;
-        if (moved === undefined) await bringUp(machine, name, { mtu });
+        if (moved === undefined) await bringUp(machine, name, { mtu, guest });
         const { size, ...place } = CARD_PLACES[name];
         const behind = peerAddresses(name);
         cards.push({
           name,
           what: CARD_KINDS[name],
-          guestAddress: guestAddresses(name).ip4,
+          guestAddress: guestAddresses(name, guest).ip4,
           peerAddress: behind.ip4,
           peerAddress6: behind.ip6,
           peerMac: behind.mac,
@@ -298,6 +303,13 @@ export class Lab implements CardLab {
     const card = this.cards.find((candidate) => candidate.name === name);
     if (card === undefined) throw new Error(`this lab has no ${name}`);
     return card;
+  }
+
+  /** The switch behind eth1 or eth2. @throws Error for cards without one */
+  network(name: CardName): Switch {
+    const net = this.networks.switches.get(name);
+    if (net === undefined) throw new Error(`there is no switch behind ${name}`);
+    return net;
   }
 
   /** Ends everything. */

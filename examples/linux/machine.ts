@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import type { V86 } from "v86";
+import type { MacPolicy } from "vbus/state";
 import { LOOP, type CommandResult, type Console } from "./console.js";
 import {
   COMMAND_LINE,
@@ -53,6 +54,8 @@ export interface MachineOptions extends GuestHardware {
   state?: "use" | "renew" | "ignore";
   /** A state that `saveMachine` saved of a machine with the same options: the guest goes on from there, and nothing boots. */
   moved?: Uint8Array;
+  /** What becomes of the addresses of its cards then; default `keep`. */
+  macs?: MacPolicy | undefined;
   /** Has the modules that v86 makes of the guest's code optimised by V8: slower, see tiers.ts. */
   optimise?: boolean;
   /** Told what is waited for, when it takes more than two seconds. */
@@ -86,7 +89,7 @@ export class Machine implements GuestShell {
    * @throws GuestError when it does not get there
    */
   static async start(options: MachineOptions): Promise<Machine> {
-    const { pieces, name = "guest", state: policy = "use", optimise = false, moved } = options;
+    const { pieces, name = "guest", state: policy = "use", optimise = false, moved, macs } = options;
     const began = performance.now();
     const saved = new SavedState(pieces.cache, await ingredients(options));
     const state = policy === "use" && moved === undefined ? await saved.load() : undefined;
@@ -99,6 +102,7 @@ export class Machine implements GuestShell {
         const { emulator, console } = await startGuest(emulatorOptions(images, options), {
           prepare: options.prepare,
           moved,
+          macs,
           running: () => {
             if (optimise) return;
             forbidOptimising();

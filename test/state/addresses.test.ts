@@ -1,6 +1,9 @@
 /** Addresses of network cards when a state is restored: kept and announced, or renewed, with original and copy on one switch. */
 import {
   VIRTIO_NET_CTRL_ANNOUNCE,
+  VIRTIO_NET_CTRL_MAC,
+  VIRTIO_NET_CTRL_MAC_ADDR_SET,
+  VIRTIO_NET_F_CTRL_MAC_ADDR,
   VIRTIO_NET_F_CTRL_VQ,
   VIRTIO_NET_F_GUEST_ANNOUNCE,
   VIRTIO_NET_F_MAC,
@@ -243,6 +246,33 @@ describe.each(Object.keys(KINDS))("a state with a card (%s)", (name) => {
     expect(copy.vbus.device("nic0")?.connections).toBe(1);
   });
 
+  it("that was renewed, and is saved before its guest has run, is plugged in anew where it goes on", async () => {
+    const original = await Host.make(kind, "original", "02:00:00:00:00:0a");
+    const other = await Host.make(kind, "other", "02:00:00:00:00:0c");
+    const [a, c] = [await original.start(), await other.start()];
+    await exchange(a, c);
+    const copy = await Host.make(kind, "copy", "02:00:00:00:00:0b");
+    await copy.restore(await original.save(), { macs: "renew" });
+    const saved = await copy.save();
+    await copy.close();
+
+    const third = await Host.make(kind, "third", "02:00:00:00:00:0d");
+    await third.restore(saved, { macs: "renew" });
+    await turns();
+    const told = third.events().filter((event) => event.kind === "devdrop" || event.kind === "devadd");
+    expect(told).toMatchObject([
+      { kind: "devdrop", id: 0 },
+      { kind: "devadd", id: 1 },
+    ]);
+    expect(third.plugged.counters().received).toBe(0);
+    third.client.returnEvent(told[1]!);
+    const d = await third.start();
+    expect(macText(d.mac)).toBe("02:00:00:00:00:0d");
+    for (const from of [a, c]) await exchange(from, d);
+    for (const to of [a, c]) await exchange(d, to);
+    expect(net.counters().moved).toBe(0);
+  });
+
   it("renews nothing in the machine that it was saved in: the card goes on", async () => {
     const original = await Host.make(kind, "original", "02:00:00:00:00:0a");
     const other = await Host.make(kind, "other", "02:00:00:00:00:0c");
@@ -304,10 +334,13 @@ afterEach(() => {
 describe.each(TRANSPORTS)("a virtio-net card behind %s registers", (transport) => {
   const FEATURES =
     VERSION_1 |
-    [VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE].reduce(
-      (all, bit) => all | (1n << BigInt(bit)),
-      0n,
-    );
+    [
+      VIRTIO_NET_F_MAC,
+      VIRTIO_NET_F_STATUS,
+      VIRTIO_NET_F_CTRL_VQ,
+      VIRTIO_NET_F_CTRL_MAC_ADDR,
+      VIRTIO_NET_F_GUEST_ANNOUNCE,
+    ].reduce((all, bit) => all | (1n << BigInt(bit)), 0n);
   const STATUS = 6;
   const LINK_UP = 1;
   const ANNOUNCE = 2;
@@ -331,6 +364,41 @@ describe.each(TRANSPORTS)("a virtio-net card behind %s registers", (transport) =
     return state;
   }
 
+  /** A command of the driver's, which the card does. */
+  function command(machine: VirtioMachine, ...bytes: number[]): void {
+    const queue = machine.queues.get(CONTROL_QUEUE)!;
+    const { ram, space } = machine.guest;
+    const at = ram.allocate(bytes.length + 1, 16);
+    space.copyTo(at, Uint8Array.of(...bytes, 0xff));
+    const end = at + bytes.length;
+    queue.chains.setChain(0, [{ gpa: at, length: bytes.length }], [{ gpa: end, length: 1 }]);
+    queue.ring.add(queue.chains, 1);
+    machine.door.kick(CONTROL_QUEUE);
+    machine.scheduler.run();
+    expect(machine.reap(queue)).toHaveLength(1);
+    expect([...space.copyFrom(end, 1)]).toEqual([0]);
+  }
+
+  const take = (machine: VirtioMachine, last: number): void => {
+    command(machine, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, 2, 0, 0, 0, 0, last);
+  };
+
+  /** A card of 02:00:00:00:00:0b whose driver uses 02:00:00:00:00:0a, and can give commands. */
+  async function renewed(): Promise<Awaited<ReturnType<typeof make>>> {
+    const made = await make("02:00:00:00:00:0a");
+    const { machine, card, port } = made;
+    machine.bringUp(FEATURES);
+    const state = await save(machine);
+    const putBack = memoryImage(machine.memory);
+    card.mac = "02:00:00:00:00:0b";
+    await restoreState([partOf(machine)], state, { macs: "renew", memory: putBack });
+    machine.scheduler.run();
+    machine.door.acknowledge();
+    expect(card.renewed).toBe(true);
+    expect(port.peer).toBeNull();
+    return made;
+  }
+
   it("announces itself when it goes on, and has its driver announce itself until it says that it has", async () => {
     const { machine, port } = await make("02:00:00:00:00:0a");
     machine.bringUp(FEATURES);
@@ -344,15 +412,7 @@ describe.each(TRANSPORTS)("a virtio-net card behind %s registers", (transport) =
     expect(port.sent.map(typeOf)).toEqual([ETHERTYPE_RARP]);
     expect(machine.door.acknowledge() & 2, "the configuration changed").toBe(2);
     expect(machine.door.config(STATUS, 2)).toBe(LINK_UP | ANNOUNCE);
-    const queue = machine.queues.get(CONTROL_QUEUE)!;
-    const { ram, space } = machine.guest;
-    const command = ram.allocate(3, 16);
-    space.copyTo(command, Uint8Array.of(VIRTIO_NET_CTRL_ANNOUNCE, 0, 0xff));
-    queue.chains.setChain(0, [{ gpa: command, length: 2 }], [{ gpa: command + 2, length: 1 }]);
-    queue.ring.add(queue.chains, 1);
-    machine.door.kick(CONTROL_QUEUE);
-    machine.scheduler.run();
-    expect(machine.reap(queue)).toHaveLength(1);
+    command(machine, VIRTIO_NET_CTRL_ANNOUNCE, 0);
     expect(machine.door.config(STATUS, 2)).toBe(LINK_UP);
   });
 
@@ -372,7 +432,8 @@ describe.each(TRANSPORTS)("a virtio-net card behind %s registers", (transport) =
     });
     machine.scheduler.run();
     expect(card.renewed).toBe(true);
-    expect(macOf(machine), "what its driver has read").toBe("02:00:00:00:00:0a");
+    expect(macOf(machine), "what drivers find that look").toBe("02:00:00:00:00:0b");
+    expect(card.mac).toBe("02:00:00:00:00:0b");
     expect(machine.door.config(STATUS, 2)).toBe(0);
     expect(machine.door.generation()).not.toBe(generation);
     expect(machine.door.acknowledge() & 2, "the configuration changed").toBe(2);
@@ -387,5 +448,48 @@ describe.each(TRANSPORTS)("a virtio-net card behind %s registers", (transport) =
     expect(macOf(machine)).toBe("02:00:00:00:00:0b");
     expect(machine.door.config(STATUS, 2)).toBe(LINK_UP);
     expect(port.peer).not.toBeNull();
+  });
+
+  it("that got another address works on when its driver takes that one, without a word about who it was", async () => {
+    const { machine, card, port } = await renewed();
+    take(machine, 0x0a); // as drivers do that set what they use whenever their interface comes up
+    expect(card.renewed).toBe(true);
+    expect(port.peer).toBeNull();
+    expect(machine.door.config(STATUS, 2)).toBe(0);
+
+    take(machine, 0x0b);
+    expect(card.renewed).toBe(false);
+    expect(card.mac).toBe("02:00:00:00:00:0b");
+    expect(port.peer).not.toBeNull();
+    expect(machine.door.acknowledge() & 2, "the configuration changed").toBe(2);
+    expect(machine.door.config(STATUS, 2)).toBe(LINK_UP);
+    expect(port.sent).toEqual([]);
+  });
+
+  it("that got another address works on when its driver takes a third one, or the host gives back the old one", async () => {
+    const { machine, card, port } = await renewed();
+    take(machine, 0x0c);
+    expect(macOf(machine)).toBe("02:00:00:00:00:0c");
+    expect(port.peer).not.toBeNull();
+
+    const other = await renewed();
+    other.card.mac = "02:00:00:00:00:0a";
+    expect(other.card.renewed).toBe(false);
+    expect(other.port.peer).not.toBeNull();
+    expect(other.machine.door.config(STATUS, 2)).toBe(LINK_UP | ANNOUNCE);
+    expect(card.renewed).toBe(false);
+  });
+
+  it("that waits for its driver to learn its address is saved as that", async () => {
+    const { machine, card, port } = await renewed();
+    const state = await save(machine);
+    const putBack = memoryImage(machine.memory);
+    take(machine, 0x0b);
+    await restoreState([partOf(machine)], state, { memory: putBack });
+    machine.scheduler.run();
+    expect(card.renewed).toBe(true);
+    expect(macOf(machine)).toBe("02:00:00:00:00:0b");
+    expect(port.peer).toBeNull();
+    expect(port.sent).toEqual([]);
   });
 });

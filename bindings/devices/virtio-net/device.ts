@@ -85,7 +85,8 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
   #mtu = MTU_DEFAULT;
   #speed: number;
   #carrier = true;
-  #renewed = false;
+  /** The address that the driver uses, of a card that was restored with another one. */
+  #stale: number | null = null;
   #announce = false;
   #session: VirtioNetSession | null = null;
   #closed = false;
@@ -144,32 +145,52 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
     return (this.#session = new VirtioNetSession(this, context));
   }
 
-  /** What the card remembers for its session: it waits for the driver to announce itself, and what was counted. @internal */
+  /** What the card remembers for its session: what it waits for from the driver, and what was counted. @internal */
   saveSession(): StateValue {
-    return { mac: this.#mac, announce: this.#announce, statistics: saveCounters(this.statistics) };
+    return {
+      mac: this.#mac,
+      stale: this.#stale,
+      announce: this.#announce,
+      statistics: saveCounters(this.statistics),
+    };
   }
 
   /** Takes it over. @internal @throws StateError */
   restoreSession(state: StateReader, { macs }: RestoreOptions): void {
+    const session = this.#session;
     this.#announce = state.get("announce").boolean();
-    const mac = state.get("mac").number(1, 2 ** 48 - 2);
-    if (isGroupMac(mac)) state.get("mac").fail("the address of a station is wanted");
+    const mac = readStation(state.get("mac"));
+    const stale = state.get("stale").nullable(readStation);
     if (macs !== "renew") this.#mac = mac;
-    else if (mac !== this.#mac) {
-      // the guest has read that address long ago, and the card that was saved may be on this very network
-      this.#renewed = true;
-      this.#session?.linkChanged();
+    const used = mac === this.#mac ? stale : (stale ?? session?.filter.mac ?? null);
+    if (session !== null && used !== null) {
+      session.filter.mac = this.#mac; // drivers that look find it
+      if (used !== this.#mac) {
+        // the card that was saved may be on this very network, with the address that this driver uses
+        this.#stale = used;
+        this.#announce = false;
+        session.linkChanged();
+      }
     }
     const held = this.statistics.tx.held; // what the session brought along
     restoreCounters(this.statistics, state.get("statistics"));
     this.statistics.tx.held = held;
   }
 
+  /** The driver took an address: one of its own, or the card's. @internal @throws what the port throws that refuses the card */
+  addressed(mac: number): void {
+    if (this.#stale === null || mac === this.#stale) return;
+    this.#stale = null;
+    // no announcement: nobody knows this address, and the driver's other ones may still be those of the card that was saved
+    this.#session?.linkChanged();
+    this.#session?.configChanged();
+  }
+
   /** A session ended. @internal */
   ended(session: VirtioNetSession): void {
     if (this.#session === session) this.#session = null;
     this.#announce = false;
-    this.#renewed = false;
+    this.#stale = null;
   }
 
   /** The driver has announced itself. @internal */
@@ -186,12 +207,12 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
 
   /** As `VirtioFace.renewed` says. */
   get renewed(): boolean {
-    return this.#renewed;
+    return this.#stale !== null;
   }
 
   /** Frames may pass, as far as the card is concerned. @internal */
   get connected(): boolean {
-    return this.#carrier && !this.#renewed;
+    return this.#carrier && !this.renewed;
   }
 
   /** True while the card has a carrier and a place in the network, and its driver knows its address. */
@@ -258,7 +279,11 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
   set mac(text: string) {
     this.#mac = stationAddress(text);
     if (this.#session === null) return;
-    this.#session.setMac(this.#mac);
+    this.#session.filter.mac = this.#mac;
+    if (this.#mac === this.#stale) {
+      this.#stale = null; // the one that its driver uses, after all
+      this.#session.linkChanged();
+    }
     this.announce();
   }
 
@@ -304,6 +329,13 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
 /** A virtio-net card; hand it to a transport. @throws VbusError EINVAL for options that make no sense */
 export function virtioNet(options: VirtioNetOptions): VirtioNet {
   return new VirtioNet(options);
+}
+
+/** @throws StateError */
+function readStation(state: StateReader): number {
+  const mac = state.number(1, 2 ** 48 - 2);
+  if (isGroupMac(mac)) state.fail("the address of a station is wanted");
+  return mac;
 }
 
 /** @throws VbusError EINVAL */

@@ -50,6 +50,8 @@ export interface CardEnvironment extends Omit<NicEnvironment, "scheduler" | "car
   announce(): void;
   /** The driver has announced itself. */
   announced(): void;
+  /** The driver took another address. @throws what the port throws that refuses the card */
+  addressed(mac: number): void;
   /** The session ended. */
   ended(session: VirtioNetSession): void;
   /** What the card remembers for its session, as plain data. */
@@ -294,6 +296,11 @@ export class VirtioNetSession implements VirtioSession, PortPeer, ControlTarget 
   /** As `ControlTarget.setMac` says. */
   setMac(mac: number): void {
     this.filter.mac = mac;
+    try {
+      this.card.addressed(mac);
+    } catch (error) {
+      this.context.needsReset(error); // a port that refuses the card
+    }
   }
 
   /** As `ControlTarget.announced` says. */
