@@ -246,6 +246,11 @@ export class Vbus implements Saveable {
     return this.#tree.print(path);
   }
 
+  /** As `Saveable.holds` says: several guests that share the tree may be saved at once. */
+  get holds(): null {
+    return null;
+  }
+
   /** As `Saveable.settle` says: sessions are the connectors' affair. */
   async settle(): Promise<void> {
     // nothing of the tree takes time
