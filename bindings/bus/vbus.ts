@@ -1,5 +1,6 @@
 import { VbusError } from "../errors.js";
 import { Gate } from "../gate.js";
+import { checkGiven } from "../given.js";
 import type { Scheduler } from "../scheduler.js";
 import { StateError } from "../state/error.js";
 import type { StateReader, StateValue } from "../state/reader.js";
@@ -95,9 +96,15 @@ export class Vbus implements Saveable {
     return this.#emitter.on(type, listener);
   }
 
-  /** Registers a class. @throws VbusError EEXIST (name taken), EINVAL (unusable name), ENODEV (closed) */
+  /** Registers a class. @throws VbusError EEXIST (name taken), EINVAL (no class, unusable name), ENODEV (closed) */
   registerClass(deviceClass: DeviceClass): void {
     this.#check();
+    checkGiven(
+      deviceClass,
+      "the class to register is",
+      "give what makes devices: `vbus.registerClass(venetClass({ port }))`",
+      "create",
+    );
     const { name } = deviceClass;
     checkName("class", name);
     this.#checkFree("class", name, this.#classes);
