@@ -111,7 +111,7 @@ export function checkRegisters(
 
 /** @throws VbusError EINVAL for options that nothing can be attached with */
 export function checkMachineOptions(options: MachineOptions): void {
-  checkShape("the options", options, NO_SHAPE, "give an object with what to attach, and where");
+  checkShape("options", options, NO_SHAPE, "give an object with what to attach, and where");
   const { scheduler, arenaSize, onError } = options;
   if (scheduler !== undefined)
     checkShape(

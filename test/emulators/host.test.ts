@@ -293,7 +293,7 @@ describe("what cannot be attached is refused with what to give instead, and befo
   it.each(all)("%s: options", (_name, attach, options) => {
     const promise = Promise.resolve();
     for (const [what, message] of [
-      [undefined, /the options is missing; give an object with what to attach/],
+      [undefined, /options is missing; give an object with what to attach/],
       [{ ...options(), scheduler: {} }, /scheduler.post is missing; give the EventLoopScheduler/],
       [
         { ...options(), scheduler: EventLoopScheduler },

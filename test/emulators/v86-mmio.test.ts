@@ -86,7 +86,7 @@ describe("a register page in v86", () => {
       [{ bus, scheduler, irq: IRQ }, /registers at missing; give a number/],
       [{ bus, scheduler, memoryAddress: PAGE }, /irq is missing/],
       [{ bus, scheduler: {}, memoryAddress: PAGE, irq: IRQ }, /scheduler.post is missing/],
-      [undefined, /the options is missing/],
+      [undefined, /options is missing/],
       [{ bus, scheduler, memoryAddress: PAGE, irq: 11 }, /5 and 7 are free/],
       [{ bus, scheduler, memoryAddress: PAGE, irq: 5.5 }, /5 and 7 are free/],
       [{ bus, memoryAddress: PAGE, irq: IRQ }, /scheduler/],

@@ -104,7 +104,7 @@ describe("attaching to v86", () => {
       throw new Error("listens");
     };
     for (const [options, message] of [
-      [undefined, /the options is missing; give scheduler, space and as/],
+      [undefined, /options is missing; give scheduler, space and as/],
       [{ ...fine, as: "host" }, /as is "host"; give "nic" .* or "network"/],
       [{ ...fine, as: undefined }, /as is missing; give "nic"/],
       [{ ...fine, scheduler: undefined }, /scheduler is missing; give the EventLoopScheduler/],
@@ -144,7 +144,7 @@ describe("attaching to v86", () => {
       [{ bus, scheduler, memoryAddress: "0xfea00000" }, /BAR 0 at "0xfea00000"; give a number/],
       [{ bus, scheduler, port: 0x3f8 }, /0x1000/],
       [{ bus, scheduler: EventLoopScheduler }, /scheduler is a function; give the EventLoopScheduler/],
-      [undefined, /the options is missing/],
+      [undefined, /options is missing/],
       [{ bus }, /scheduler/],
       [{}, /either a bus or devices/],
       [{ bus, scheduler, devices: [] }, /either a bus or devices/],

@@ -54,7 +54,7 @@ export interface V86NetworkOptions {
 }
 
 function checkOptions(options: V86NetworkOptions): void {
-  checkShape("the options", options, {}, "give scheduler, space and as");
+  checkShape("options", options, {}, "give scheduler, space and as");
   const { scheduler, space, as, id = 0, maxFrames = 1, maxBytes = 1 } = options;
   if (!["nic", "network"].includes(as))
     refuse(
