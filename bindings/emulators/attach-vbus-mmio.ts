@@ -9,10 +9,11 @@ import { busFor, checkBus, type HostedBusOptions } from "./bus-options.js";
 import type { EmulatorHost, Mapping } from "./host.js";
 import { EmulatorMachine } from "./machine.js";
 import { mappedMemory } from "./mapped-memory.js";
+import { checkHost, checkRegisters } from "./validation.js";
 
 /** How to put a bus in front of a guest without PCI. */
 export interface VbusMmioOptions extends HostedBusOptions {
-  /** Guest-physical address of its register page: a multiple of 4 KiB. */
+  /** Guest-physical address of its register page: a multiple of 4 KiB, outside of RAM. */
   readonly memoryAddress: number;
   /** Number of its interrupt. */
   readonly irq: number;
@@ -47,7 +48,7 @@ export class VbusMmioAttachment {
     this.memory = machine.memory;
     this.#part = new Part(machine, scheduler, {
       onError,
-      line: machine.host.openLine(irq),
+      line: machine.openLine(irq),
       // ringing marks a signal as being served: a guest that is served later need not be silenced
       answer: (handle) => {
         this.registers.line.serveSignal(handle);
@@ -126,5 +127,7 @@ export class VbusMmioAttachment {
  */
 export function attachVbusMmio(host: EmulatorHost, options: VbusMmioOptions): VbusMmioAttachment {
   checkBus(options);
+  checkHost(host);
+  checkRegisters(host, options, VBUS_MMIO_SIZE);
   return EmulatorMachine.attach(host, options, (machine) => new VbusMmioAttachment(machine, options));
 }

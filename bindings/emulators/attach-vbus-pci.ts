@@ -11,6 +11,7 @@ import { busFor, checkBus, type HostedBusOptions } from "./bus-options.js";
 import type { EmulatorHost } from "./host.js";
 import { EmulatorMachine } from "./machine.js";
 import { checkSlot, HostedFunction } from "./pci-function.js";
+import { checkHost } from "./validation.js";
 
 /** How to put a bus in front of a guest as a PCI function. */
 export interface VbusPciOptions extends HostedBusOptions {
@@ -145,5 +146,6 @@ export class VbusPciAttachment {
 export function attachVbusPci(host: EmulatorHost, options: VbusPciOptions): VbusPciAttachment {
   checkBus(options);
   checkSlot(options.slot);
+  checkHost(host);
   return EmulatorMachine.attach(host, options, (machine) => new VbusPciAttachment(machine, options));
 }

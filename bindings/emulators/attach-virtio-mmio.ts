@@ -8,12 +8,14 @@ import { Part, type AttachmentCounters } from "./attachment.js";
 import type { EmulatorHost, Mapping } from "./host.js";
 import { EmulatorMachine, type MachineOptions } from "./machine.js";
 import { mappedMemory } from "./mapped-memory.js";
+import { checkHost, checkRegisters } from "./validation.js";
+import { checkDevice } from "./virtio-options.js";
 
 /** How to put a virtio device in front of a guest, without PCI. */
 export interface HostedVirtioMmioOptions extends MachineOptions {
   /** The device. */
   readonly device: VirtioFace;
-  /** Guest-physical address of its registers: 0x200 bytes, best a page of their own. */
+  /** Guest-physical address of its registers: a multiple of 0x200, their size, outside of RAM; best a page of their own. */
   readonly memoryAddress: number;
   /** Number of its interrupt. */
   readonly irq: number;
@@ -45,7 +47,7 @@ export class VirtioMmioAttachment {
     this.memory = machine.memory;
     this.#part = new Part(machine, scheduler, {
       onError,
-      line: machine.host.openLine(irq),
+      line: machine.openLine(irq),
       answer: (queue) => {
         this.registers.device.kick(queue);
       },
@@ -106,5 +108,8 @@ export class VirtioMmioAttachment {
  * @throws VbusError EBUSY when the memory or the interrupt is taken; EOPNOTSUPP when the machine cannot map any; EINVAL; ENOMEM
  */
 export function attachVirtioMmio(host: EmulatorHost, options: HostedVirtioMmioOptions): VirtioMmioAttachment {
+  checkDevice(options);
+  checkHost(host);
+  checkRegisters(host, options, VIRTIO_MMIO_SIZE);
   return EmulatorMachine.attach(host, options, (machine) => new VirtioMmioAttachment(machine, options));
 }

@@ -8,6 +8,8 @@ import { Part, type AttachmentCounters } from "./attachment.js";
 import type { EmulatorHost } from "./host.js";
 import { EmulatorMachine, type MachineOptions } from "./machine.js";
 import { checkSlot, HostedFunction } from "./pci-function.js";
+import { checkHost } from "./validation.js";
+import { checkDevice } from "./virtio-options.js";
 
 /** How to put a virtio device in front of a guest as a PCI function. */
 export interface HostedVirtioPciOptions extends MachineOptions {
@@ -135,6 +137,8 @@ export class VirtioPciAttachment {
  * @throws VbusError EOPNOTSUPP on a machine without PCI; EBUSY when the slot is taken; EINVAL; ENOMEM
  */
 export function attachVirtioPci(host: EmulatorHost, options: HostedVirtioPciOptions): VirtioPciAttachment {
+  checkDevice(options);
   checkSlot(options.slot);
+  checkHost(host);
   return EmulatorMachine.attach(host, options, (machine) => new VirtioPciAttachment(machine, options));
 }

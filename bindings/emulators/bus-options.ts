@@ -4,6 +4,7 @@ import { Vbus } from "../bus/vbus.js";
 import { VbusError } from "../errors.js";
 import type { Scheduler } from "../scheduler.js";
 import type { MachineOptions } from "./machine.js";
+import { checkMachineOptions, checkShape, refuse } from "./validation.js";
 
 /** A device that is created for a guest's own bus. */
 export interface HostedDevice {
@@ -28,11 +29,21 @@ export interface HostedBusOptions extends MachineOptions {
 }
 
 /** @throws VbusError EINVAL unless there is exactly one of a bus and devices, and a scheduler with a bus */
-export function checkBus({ bus, devices, scheduler }: HostedBusOptions): void {
+export function checkBus(options: HostedBusOptions): void {
+  checkMachineOptions(options);
+  const { bus, devices, scheduler } = options;
   if ((bus === undefined) === (devices === undefined))
     throw new VbusError("EINVAL", "give either a bus or devices to make one of");
   if (bus !== undefined && scheduler === undefined)
     throw new VbusError("EINVAL", "give the scheduler that the bus was made with, too");
+  if (bus !== undefined) checkShape("bus", bus, { openClient: "function" }, "give what createBus returned");
+  if (devices === undefined) return;
+  const wanted = "give an array of { name, class, attributes }, one for each device";
+  if (!Array.isArray(devices)) refuse("devices", devices, wanted);
+  for (const [i, device] of (devices as readonly HostedDevice[]).entries()) {
+    checkShape(`devices[${i}]`, device, { name: "string" }, wanted);
+    if ((device.class as unknown) === undefined) refuse(`devices[${i}].class`, device.class, wanted);
+  }
 }
 
 /** The bus that the options name or describe; `vbus` is the bus system that was made for it, null when the bus is given. */

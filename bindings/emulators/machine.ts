@@ -2,11 +2,13 @@ import { VbusError } from "../errors.js";
 import { MemorySpace, type MemoryRegion } from "../memory/space.js";
 import { EventLoopScheduler } from "../scheduler.js";
 import type { Saveable } from "../state/saveable.js";
-import type { EmulatorContext, EmulatorHost } from "./host.js";
+import type { EmulatorContext, EmulatorHost, InterruptLine } from "./host.js";
+import { checkShape, refuse, type Shape } from "./validation.js";
 
 /** Longest that host work runs between two slices of the guest, in ms: about as long as the slices themselves. */
 const HOOK_BUDGET_MS = 1;
 const DEFAULT_ARENA = 8 << 20;
+const LINE: Shape = { set: "function", close: "function" };
 
 /** Something that is attached to a machine: a PCI function, or registers elsewhere. */
 export interface MachinePart {
@@ -70,7 +72,7 @@ export class EmulatorMachine {
     try {
       this.memory = MemorySpace.attachSync(host.memory, this.#arena, host.regions);
       if (host.onHostWrite !== undefined) this.memory.logWrites(true);
-      this.#unhook = host.hook({
+      const unhook: unknown = host.hook({
         enter: () => {
           this.#work("task");
         },
@@ -87,6 +89,9 @@ export class EmulatorMachine {
           this.#regionsChanged();
         },
       });
+      if (typeof unhook !== "function")
+        refuse("what the host's hook returned", unhook, "return a function that takes the hooks out again");
+      this.#unhook = unhook as () => void;
     } catch (error) {
       host.freePrivate(this.#arena.address, arenaSize);
       throw error;
@@ -136,6 +141,13 @@ export class EmulatorMachine {
   get mayInterrupt(): boolean {
     const context = this.#context;
     return context === "memory" || context === "port" ? this.host.interruptsIn[context] : true;
+  }
+
+  /** A line of the machine's. @throws VbusError as `EmulatorHost.openLine` */
+  openLine(irq: number): InterruptLine {
+    const line = this.host.openLine(irq);
+    checkShape("what the host's openLine returned", line, LINE, "return { set, close }");
+    return line;
   }
 
   /** Takes a part in, and runs the tasks of its scheduler. */

@@ -1,6 +1,7 @@
 import type { AccessWidth } from "../connectors/pci/config-space.js";
 import type { Mapping } from "./host.js";
 import type { EmulatorMachine } from "./machine.js";
+import { checkShape } from "./validation.js";
 
 /** Registers that know no emulator. */
 export interface Registers {
@@ -15,7 +16,7 @@ export function mappedMemory(
   size: number,
   registers: Registers,
 ): Mapping {
-  return machine.host.mapRegisters({
+  const mapping = machine.host.mapRegisters({
     kind: "memory",
     address,
     size,
@@ -26,4 +27,6 @@ export function mappedMemory(
       });
     },
   });
+  checkShape("what the host's mapRegisters returned", mapping, { unmap: "function" }, "return { unmap }");
+  return mapping;
 }

@@ -10,7 +10,7 @@ import {
   type RegisterBlock,
 } from "vbus/emulators";
 import { GuestMemory, MemorySpace } from "vbus/memory";
-import { EventLoopScheduler } from "vbus/scheduler";
+import { EventLoopScheduler, VirtualScheduler } from "vbus/scheduler";
 import { echoClass } from "../connectors/echo.js";
 import { MmioDoor, PciDoor, type Door } from "../virtio/doors.js";
 import { RegisterDriver } from "../virtio/driver.js";
@@ -239,5 +239,122 @@ describe("what is attached to one host", () => {
     host.regions = [{ ...(host.regions[1] as (typeof host.regions)[0]), address: 65536 }];
     expect(() => host.hooks?.regionsChanged()).toThrow(/RAM at 0x200000 moved or went away/);
     expect(memory.translate(0x200000, 4)).toBeGreaterThan(0);
+  });
+});
+
+describe("what cannot be attached is refused with what to give instead, and before anything happens:", () => {
+  /** A function of the package's, as a program in JavaScript may call it. */
+  type Attach = (host?: unknown, options?: unknown) => { close(): void };
+  const page = { memoryAddress: 0x4000_0000, irq: 3 };
+  const bus = { devices: [] };
+  const card = (): object => ({ device: entropy() });
+  const mmio: [string, Attach, () => object][] = [
+    ["attachVbusMmio", attachVbusMmio as Attach, () => ({ ...bus, ...page })],
+    ["attachVirtioMmio", attachVirtioMmio as Attach, () => ({ ...card(), ...page })],
+  ];
+  const all: [string, Attach, () => object][] = [
+    ...mmio,
+    ["attachVbusPci", attachVbusPci as Attach, () => ({ ...bus, slot: 4 })],
+    ["attachVirtioPci", attachVirtioPci as Attach, () => ({ ...card(), slot: 4 })],
+  ];
+  const refuses = (attach: Attach, host: unknown, options: unknown, message: RegExp): void => {
+    let thrown: unknown;
+    try {
+      attach(host, options).close();
+    } catch (error) {
+      thrown = error;
+    }
+    expect(thrown, String(message)).toMatchObject({ code: "EINVAL" });
+    expect((thrown as Error).message).toMatch(message);
+    if (!(host instanceof SimulatedHost)) return;
+    expect([host.privateBytes, host.lines.size, host.functions.size, host.hooks]).toEqual([0, 0, 0, null]);
+    expect(host.log).toEqual([]);
+  };
+
+  it.each(mmio)("%s: addresses", (_name, attach, options) => {
+    for (const [memoryAddress, message] of [
+      [undefined, /registers at missing; give a number, a multiple of/],
+      ["0x40000000", /registers at "0x40000000"; give a number/],
+      [0x4000_0004, /registers at 0x40000004; give a number, a multiple of/],
+      [-4096, /registers at -4096; give a number/],
+      [NaN, /registers at NaN/],
+      [0.5, /registers at 0.5/],
+      [2 ** 53, /registers at 9007199254740992/],
+      [0x1000, /0x1000 would lie in RAM, which is from 0x1000 to 0x100fff; give an address outside/],
+      [0x100000, /would lie in RAM/],
+    ] as const)
+      refuses(attach, new SimulatedHost(), { ...options(), memoryAddress }, message);
+    refuses(attach, new SimulatedHost(), { ...options(), irq: undefined }, /irq is missing; give the number/);
+    // the first address that is RAM's no more, and one that only guests of 64 bits have: the emulator decides
+    for (const memoryAddress of [0, 0x101000, 2 ** 40])
+      attach(new SimulatedHost(), { ...options(), memoryAddress }).close();
+  });
+
+  it.each(all)("%s: options", (_name, attach, options) => {
+    const promise = Promise.resolve();
+    for (const [what, message] of [
+      [undefined, /options is missing; give an object with what to attach/],
+      [{ ...options(), scheduler: {} }, /scheduler.post is missing; give the EventLoopScheduler/],
+      [
+        { ...options(), scheduler: EventLoopScheduler },
+        /scheduler is a function; give the EventLoopScheduler/,
+      ],
+      [
+        { ...options(), scheduler: new VirtualScheduler() },
+        /scheduler.runPending is missing; give the Event/,
+      ],
+      [{ ...options(), arenaSize: "8M" }, /arenaSize is "8M"; give a number of bytes/],
+      [{ ...options(), onError: true }, /onError is true; give a function/],
+    ] as const)
+      refuses(attach, new SimulatedHost(), what, message);
+    if ("devices" in options())
+      for (const [what, message] of [
+        [{ devices: { name: "e", class: echoClass } }, /devices is \[object Object\]; give an array/],
+        [
+          { devices: [{ class: echoClass }] },
+          /devices\[0\].name is missing; give an array of \{ name, class/,
+        ],
+        [{ devices: [{ name: "e" }] }, /devices\[0\].class is missing/],
+        [{ devices: undefined, bus: promise, scheduler }, /bus.openClient is missing; give what createBus/],
+      ] as const)
+        refuses(attach, new SimulatedHost(), { ...options(), ...what }, message);
+    else
+      for (const [device, message] of [
+        [undefined, /device is missing; give a VirtioFace, such as virtioNet/],
+        [promise, /device.name is missing; give a VirtioFace/],
+        [echoClass, /device.deviceType is missing; give a VirtioFace/],
+      ] as const)
+        refuses(attach, new SimulatedHost(), { ...options(), device }, message);
+  });
+
+  it.each(all)("%s: hosts", (_name, attach, options) => {
+    refuses(attach, undefined, options(), /the host is missing; give an EmulatorHost/);
+    refuses(attach, {}, options(), /the host.name is missing; give an EmulatorHost/);
+    for (const [members, message] of [
+      [{ memory: new ArrayBuffer(65536) }, /memory is \[object ArrayBuffer\]; give the WebAssembly.Memory/],
+      [{ regions: undefined }, /the host.regions is missing/],
+      [{ regions: {} }, /regions is \[object Object\]; give an array of \{ gpa, length, address \}/],
+      [{ regions: [] }, /regions are empty; give an array of \{ gpa, length, address \}/],
+      [{ regions: [{ gpa: 0, size: 65536, address: 65536 }] }, /regions\[0\].length is missing/],
+      [{ interruptsIn: undefined }, /the host.interruptsIn is missing/],
+      [{ interruptsIn: { memory: true } }, /interruptsIn.port is missing; say for accesses/],
+      [{ hook: undefined }, /the host.hook is missing/],
+      [{ onHostWrite: true }, /the host's onHostWrite is true/],
+      [{ messages: {} }, /messages.request is missing/],
+      [{ configAccesses: "ecam" }, /configAccesses is "ecam"; give "port" or "memory"/],
+    ] as const)
+      refuses(attach, Object.assign(new SimulatedHost(), members), options(), message);
+  });
+
+  it.each(mmio)("%s: hosts that keep what they should return", (_name, attach, options) => {
+    for (const [members, message] of [
+      [{ openLine: () => undefined }, /openLine returned is missing; return \{ set, close \}/],
+      [{ hook: () => undefined }, /hook returned is missing; return a function that takes the hooks out/],
+      [{ mapRegisters: () => undefined }, /mapRegisters returned is missing; return \{ unmap \}/],
+    ] as const) {
+      const host: SimulatedHost = Object.assign(new SimulatedHost(), members as object);
+      expect(() => attach(host, options())).toThrow(message);
+      expect([host.privateBytes, host.lines.size, host.hooks]).toEqual([0, 0, null]);
+    }
   });
 });

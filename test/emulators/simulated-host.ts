@@ -66,6 +66,7 @@ export class SimulatedHost implements EmulatorHost {
   }
 
   allocPrivate(size: number): number {
+    this.log.push("allocates private memory");
     this.privateBytes += size;
     return this.memory.grow(Math.ceil(size / PAGE)) * PAGE;
   }

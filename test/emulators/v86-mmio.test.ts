@@ -82,12 +82,17 @@ describe("a register page in v86", () => {
       [{ bus, scheduler, memoryAddress: 0xfea00000, irq: IRQ }, /multiple of 4 KiB from 0xfea40000/],
       [{ bus, scheduler, memoryAddress: PAGE + 4, irq: IRQ }, /multiple of 4 KiB/],
       [{ bus, scheduler, memoryAddress: 0xfeb00000, irq: IRQ }, /multiple of 4 KiB/],
+      [{ bus, scheduler, memoryAddress: String(PAGE), irq: IRQ }, /at "4272422912"; give a number/],
+      [{ bus, scheduler, irq: IRQ }, /registers at missing; give a number/],
+      [{ bus, scheduler, memoryAddress: PAGE }, /irq is missing/],
+      [{ bus, scheduler: {}, memoryAddress: PAGE, irq: IRQ }, /scheduler.post is missing/],
+      [undefined, /options is missing/],
       [{ bus, scheduler, memoryAddress: PAGE, irq: 11 }, /5 and 7 are free/],
       [{ bus, scheduler, memoryAddress: PAGE, irq: 5.5 }, /5 and 7 are free/],
       [{ bus, memoryAddress: PAGE, irq: IRQ }, /scheduler/],
       [{ memoryAddress: PAGE, irq: IRQ }, /either a bus or devices/],
     ] as const)
-      await expect(attachVbusMmio(made, options), String(message)).rejects.toThrow(message);
+      await expect(attachVbusMmio(made, options as never), String(message)).rejects.toThrow(message);
     const host = await attach();
     await expect(attach(PAGE, FREE_IRQ)).rejects.toMatchObject({ code: "EBUSY" });
     expect(bus.clients).toHaveLength(1); // nothing is left behind

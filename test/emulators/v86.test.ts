@@ -94,6 +94,31 @@ describe("attaching to v86", () => {
     expect(() => new V86NetworkPort(listeners, {} as never)).toThrow(/bus is missing/);
   });
 
+  it("refuses a port on v86's network whose options cannot be, and listens to nothing then", async () => {
+    const made = machines.make();
+    await machines.ready(made);
+    const space = await MemorySpace.host();
+    const fine = { scheduler, space, as: "nic" };
+    const { bus: ends } = made as unknown as { bus: { register: () => void } };
+    ends.register = () => {
+      throw new Error("listens");
+    };
+    for (const [options, message] of [
+      [undefined, /options is missing; give scheduler, space and as/],
+      [{ ...fine, as: "host" }, /as is "host"; give "nic" .* or "network"/],
+      [{ ...fine, as: undefined }, /as is missing; give "nic"/],
+      [{ ...fine, scheduler: undefined }, /scheduler is missing; give the EventLoopScheduler/],
+      [{ ...fine, space: MemorySpace.host() }, /space.allocate is missing; .*MemorySpace.host.* awaited/],
+      [{ ...fine, id: "0" }, /id is "0"; give the number/],
+      [{ ...fine, maxFrames: 0 }, /maxFrames is 0; give a number/],
+      [{ ...fine, maxBytes: NaN }, /maxBytes is NaN; give a number/],
+    ] as const)
+      expect(() => new V86NetworkPort(made, options as never), String(message)).toThrow(message);
+    expect(() => new V86NetworkPort(undefined as never, fine as never)).toThrow(
+      /give the object that new V86/,
+    );
+  });
+
   it("refuses a machine whose interrupt controller lies elsewhere, and leaves it alone", async () => {
     const made = machines.make();
     await machines.ready(made);
@@ -116,13 +141,20 @@ describe("attaching to v86", () => {
       [{ bus, scheduler, slot: 32 }, /0 to 31/],
       [{ bus, scheduler, memoryAddress: 0xfea00010 }, /128 KiB/],
       [{ bus, scheduler, memoryAddress: 0xfec00000 }, /128 KiB/],
+      [{ bus, scheduler, memoryAddress: "0xfea00000" }, /BAR 0 at "0xfea00000"; give a number/],
       [{ bus, scheduler, port: 0x3f8 }, /0x1000/],
+      [{ bus, scheduler: EventLoopScheduler }, /scheduler is a function; give the EventLoopScheduler/],
+      [undefined, /options is missing/],
       [{ bus }, /scheduler/],
       [{}, /either a bus or devices/],
       [{ bus, scheduler, devices: [] }, /either a bus or devices/],
     ] as const) {
-      await expect(attachVbus(made, options), String(message)).rejects.toThrow(message);
+      await expect(attachVbus(made, options as never), String(message)).rejects.toThrow(message);
     }
+    for (const nothing of [undefined, null, {}])
+      await expect(attachVbus(nothing as never, { bus, scheduler })).rejects.toThrow(
+        /EINVAL: the emulator.* give the object that new V86/,
+      );
     bus.expel("v86");
     await expect(attachVbus(made, { bus, scheduler })).rejects.toMatchObject({ code: "EPERM" });
   });

@@ -4,6 +4,7 @@ import {
   type VirtioMmioAttachment,
   type VirtioMmioAttachmentCounters,
 } from "../attach-virtio-mmio.js";
+import { checkDevice } from "../virtio-options.js";
 import { V86EmulatorHost } from "./host.js";
 import type { V86Emulator } from "./internals.js";
 import { checkMemory } from "./mapped-memory.js";
@@ -33,6 +34,7 @@ export async function attachVirtioMmio(
   emulator: V86Emulator,
   options: V86VirtioMmioOptions,
 ): Promise<V86VirtioMmioHost> {
+  checkDevice(options);
   checkMemory(options.memoryAddress);
   return V86EmulatorHost.whenReady(emulator, (host) => attachRegisters(host, options));
 }

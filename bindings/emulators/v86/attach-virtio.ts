@@ -9,6 +9,8 @@ import {
 } from "../attach-virtio-pci.js";
 import type { MachineOptions } from "../machine.js";
 import { checkSlot } from "../pci-function.js";
+import { checkAddress } from "../validation.js";
+import { checkDevice } from "../virtio-options.js";
 import { V86EmulatorHost } from "./host.js";
 import type { V86Emulator } from "./internals.js";
 
@@ -21,7 +23,7 @@ const FIRST_PORT = 0xdf00;
 /** MSI-X tables: a page for each slot, in one of the pieces that v86 maps at once. In the host bridge's window, not v86's. */
 const FIRST_MEMORY = 0xfea20000;
 const MEMORY_START = 0xfea00000;
-const MEMORY_END = 0xfeb00000;
+const MEMORY_LAST = 0xfeaff000;
 
 /** What things are attached to a machine of v86's with; the first one decides about the arena. */
 export type V86MachineOptions = MachineOptions;
@@ -53,25 +55,16 @@ export type V86VirtioCounters = VirtioPciAttachmentCounters;
 /** A virtio device in front of a guest of v86's. Made by {@link attachVirtio}; everything of it runs in v86's thread. */
 export type V86VirtioHost = VirtioPciAttachment;
 
-function check({ slot = 0, port, memoryAddress }: V86VirtioOptions): void {
+function check(options: V86VirtioOptions): void {
+  checkDevice(options);
+  const { slot = 0, port = FIRST_PORT, memoryAddress = FIRST_MEMORY } = options;
   checkSlot(slot);
-  if (port !== undefined && !(port >= 0x1000 && port <= 0xff00 && port % VIRTIO_PCI_PORTS === 0))
-    throw new VbusError(
-      "EINVAL",
-      `registers at port 0x${port.toString(16)}; give a multiple of 256 from 0x1000 to 0xff00`,
-    );
-  if (
-    memoryAddress !== undefined &&
-    !(
-      memoryAddress >= MEMORY_START &&
-      memoryAddress < MEMORY_END &&
-      memoryAddress % VIRTIO_PCI_MEMORY_SIZE === 0
-    )
-  )
-    throw new VbusError(
-      "EINVAL",
-      `the MSI-X BAR at 0x${memoryAddress.toString(16)}; give a multiple of 4 KiB from 0xfea00000 to 0xfeaff000`,
-    );
+  checkAddress("registers at port", port, { multiple: VIRTIO_PCI_PORTS, from: 0x1000, to: 0xff00 });
+  checkAddress("the MSI-X BAR at", memoryAddress, {
+    multiple: VIRTIO_PCI_MEMORY_SIZE,
+    from: MEMORY_START,
+    to: MEMORY_LAST,
+  });
 }
 
 /**

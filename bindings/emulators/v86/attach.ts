@@ -1,5 +1,4 @@
 import { BAR1_SIZE } from "../../../assembly/abi/pci.js";
-import { VbusError } from "../../errors.js";
 import {
   attachVbusPci,
   type VbusPciAttachment,
@@ -8,6 +7,7 @@ import {
 } from "../attach-vbus-pci.js";
 import { checkBus, type HostedBusOptions, type HostedDevice } from "../bus-options.js";
 import { checkSlot } from "../pci-function.js";
+import { checkAddress } from "../validation.js";
 import { V86EmulatorHost } from "./host.js";
 import type { V86Emulator } from "./internals.js";
 import { MMIO_GRANULE } from "./pci-internals.js";
@@ -16,7 +16,7 @@ import { MMIO_GRANULE } from "./pci-internals.js";
 const DEFAULT_SLOT = 0x10;
 /** In the host bridge's window with and without ACPI, and nothing of v86's lies there. */
 const DEFAULT_MEMORY = 0xfea00000;
-const MEMORY_END = 0xfeb00000;
+const MEMORY_LAST = 0xfeae0000;
 /** Free of v86's own devices; firmware moves it. */
 const DEFAULT_PORT = 0xd000;
 
@@ -43,23 +43,11 @@ export type V86Counters = VbusPciCounters;
 export type V86Host = VbusPciAttachment;
 
 function check(options: V86Options): void {
-  const { slot = DEFAULT_SLOT, memoryAddress, port } = options;
   checkBus(options);
+  const { slot = DEFAULT_SLOT, memoryAddress = DEFAULT_MEMORY, port = DEFAULT_PORT } = options;
   checkSlot(slot);
-  if (
-    memoryAddress !== undefined &&
-    !(memoryAddress >= DEFAULT_MEMORY && memoryAddress < MEMORY_END && memoryAddress % MMIO_GRANULE === 0)
-  ) {
-    throw new VbusError(
-      "EINVAL",
-      `BAR 0 at 0x${memoryAddress.toString(16)}; give a multiple of 128 KiB from 0xfea00000 to 0xfeae0000`,
-    );
-  }
-  if (port !== undefined && !(port >= 0x1000 && port <= 0xffe0 && port % BAR1_SIZE === 0))
-    throw new VbusError(
-      "EINVAL",
-      `BAR 1 at port 0x${port.toString(16)}; give a multiple of 32 from 0x1000 to 0xffe0`,
-    );
+  checkAddress("BAR 0 at", memoryAddress, { multiple: MMIO_GRANULE, from: DEFAULT_MEMORY, to: MEMORY_LAST });
+  checkAddress("BAR 1 at port", port, { multiple: BAR1_SIZE, from: 0x1000, to: 0xffe0 });
 }
 
 /**

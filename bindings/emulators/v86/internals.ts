@@ -1,4 +1,5 @@
 import { VbusError } from "../../errors.js";
+import { checkShape } from "../validation.js";
 import { PCI_MEMBERS, PORT_MEMBERS, V86PciBus, type Pci, type Ports } from "./pci-internals.js";
 
 /*
@@ -123,8 +124,18 @@ export interface V86Hooks {
   reset(): void;
 }
 
-/** Calls `ready` as soon as the machine exists: now, or in v86's `emulator-ready`, before a saved state is applied. */
+/** @throws VbusError EINVAL for what is no emulator at all */
+function checkEmulator(emulator: V86Emulator): void {
+  const shape = { add_listener: "function", remove_listener: "function" } as const;
+  checkShape("the emulator", emulator, shape, "give the object that new V86(…) made");
+}
+
+/**
+ * Calls `ready` as soon as the machine exists: now, or in v86's `emulator-ready`, before a saved state is applied.
+ * @throws VbusError EINVAL for what is no emulator at all
+ */
 export function whenReady(emulator: V86Emulator, ready: () => void): void {
+  checkEmulator(emulator);
   if ((emulator as Emulator).v86?.cpu.io !== undefined) {
     ready();
     return;
@@ -138,9 +149,10 @@ export function whenReady(emulator: V86Emulator, ready: () => void): void {
 
 /**
  * v86's two ends of its network: `devices` is where its machine's devices listen and speak, `host` where its network
- * back ends and the page do. @throws VbusError EOPNOTSUPP for another layout
+ * back ends and the page do. @throws VbusError EINVAL for what is no emulator at all; EOPNOTSUPP for another layout
  */
 export function networkBuses(emulator: V86Emulator): { devices: V86Bus; host: V86Bus } {
+  checkEmulator(emulator);
   const { bus, emulator_bus } = emulator as Partial<Emulator>;
   for (const [name, end] of [
     ["bus", bus],

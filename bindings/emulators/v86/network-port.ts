@@ -13,6 +13,7 @@ import {
 } from "../../net/port.js";
 import { FrameTally, type FrameBalance } from "../../net/tally.js";
 import { EventLoopScheduler, type Scheduler, type Timer } from "../../scheduler.js";
+import { checkShape, refuse, SCHEDULER } from "../validation.js";
 import {
   instructionClock,
   networkBuses,
@@ -52,6 +53,30 @@ export interface V86NetworkOptions {
   readonly maxBytes?: number;
 }
 
+function checkOptions(options: V86NetworkOptions): void {
+  checkShape("options", options, {}, "give scheduler, space and as");
+  const { scheduler, space, as, id = 0, maxFrames = 1, maxBytes = 1 } = options;
+  if (!["nic", "network"].includes(as))
+    refuse(
+      "as",
+      as,
+      'give "nic" (the peer is another card of the machine\'s) or "network" (it is what v86\'s card is plugged into)',
+    );
+  checkShape("scheduler", scheduler, SCHEDULER, "give the EventLoopScheduler that attachVbus has");
+  checkShape(
+    "space",
+    space,
+    { allocate: "function" },
+    "give a MemorySpace; MemorySpace.host() is to be awaited",
+  );
+  if (!(Number.isSafeInteger(id) && id >= 0))
+    refuse("id", id, "give the number of v86's network, 0 for the first");
+  if (!(typeof maxFrames === "number" && maxFrames >= 1))
+    refuse("maxFrames", maxFrames, "give a number of frames");
+  if (!(typeof maxBytes === "number" && maxBytes >= 1))
+    refuse("maxBytes", maxBytes, "give a number of bytes");
+}
+
 /**
  * A port on v86's own network bus (its messages `net0-send` and `net0-receive`). Frames from v86 wait here while the peer
  * does not take them, and are dropped and counted when there are too many: v86 knows no back-pressure. Towards v86's own
@@ -86,10 +111,11 @@ export class V86NetworkPort implements Port {
   #drainPosted = false;
   #closed = false;
 
-  /** @throws VbusError EOPNOTSUPP for a v86 of another layout; ENOMEM */
+  /** @throws VbusError EINVAL; EOPNOTSUPP for a v86 of another layout; ENOMEM */
   constructor(emulator: V86Emulator, options: V86NetworkOptions) {
-    const { scheduler, space, as, id = 0, maxFrames = 1024, maxBytes = 4 << 20 } = options;
     const { devices, host } = networkBuses(emulator);
+    checkOptions(options);
+    const { scheduler, space, as, id = 0, maxFrames = 1024, maxBytes = 4 << 20 } = options;
     this.#emulator = emulator;
     this.#options = options;
     this.#scheduler = scheduler;
