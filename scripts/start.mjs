@@ -5,7 +5,7 @@ import path from "node:path";
 import process from "node:process";
 import { ensure } from "./ensure.mjs";
 import { guestEnvironment, runGuest } from "./guest.mjs";
-import { ROOT, StepError, main, runProgram } from "./step.mjs";
+import { ROOT, StepError, main, printHelp, runProgram } from "./step.mjs";
 
 /** Options that the replay alone has: who gives one means the replay. */
 const REPLAY_OPTIONS = [
@@ -41,9 +41,10 @@ function runReplay(args) {
 
 await main(async () => {
   const args = process.argv.slice(2);
-  await ensure();
-  if (args.some(isReplayOption)) return runReplay(args.filter((arg) => arg !== "--replay"));
-  if (args.includes("--help")) return runGuest(args, {});
+  const replay = args.some(isReplayOption);
+  if (args.includes("--help")) return printHelp(replay ? "examples/replay" : "examples/linux");
+  await ensure({ bench: false });
+  if (replay) return runReplay(args.filter((arg) => arg !== "--replay"));
   let environment;
   try {
     environment = await guestEnvironment();
