@@ -15,7 +15,7 @@ describe("how a program ends", () => {
   });
 
   /** What is printed, and the exit code, of a program that throws this. */
-  async function endOf(error: unknown): Promise<{ told: string; code: unknown }> {
+  async function endOf(error: Error): Promise<{ told: string; code: unknown }> {
     let told = "";
     vi.spyOn(process.stderr, "write").mockImplementation((text) => {
       told += String(text);
