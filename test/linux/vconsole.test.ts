@@ -260,4 +260,13 @@ describe("a console that kernel messages go to", () => {
     await machine.check("dmesg -n 8; echo '<1>something else' >/dev/kmsg; dmesg -n 2");
     await until("the kernel's words", () => heard.includes("something else"));
   });
+
+  it("tells a panic to its end", async () => {
+    const { machine } = lab();
+    await machine.check("dmesg -n 8");
+    heard = "";
+    await expect(machine.run("echo c >/proc/sysrq-trigger")).rejects.toThrow(/panicked/);
+    await until("the last words", () => heard.includes("---[ end Kernel panic"));
+    expect(heard).toMatch(/sysrq: Trigger a crash[^]*Kernel panic - not syncing/);
+  });
 });

@@ -1,4 +1,12 @@
-import { FRAME_ECN, FRAME_GSO, FRAME_NEEDS_CSUM } from "../../../assembly/abi/arena.js";
+import {
+  ENTRY_OFF_COOKIE,
+  ENTRY_OFF_GPA,
+  ENTRY_OFF_LENGTH,
+  ENTRY_SIZE,
+  FRAME_ECN,
+  FRAME_GSO,
+  FRAME_NEEDS_CSUM,
+} from "../../../assembly/abi/arena.js";
 import { VENET_GSO_MAX, VSG_GSO_TCPV4, VSG_GSO_TCPV6, VSG_GSO_UDP_L4 } from "../../../assembly/abi/venet.js";
 import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -6,12 +14,6 @@ import {
   VIRTIO_NET_HDR_GSO_TCPV4,
   VIRTIO_NET_HDR_GSO_TCPV6,
   VIRTIO_NET_HDR_GSO_UDP_L4,
-  VIRTIO_NET_HDR_OFF_CSUM_OFFSET,
-  VIRTIO_NET_HDR_OFF_CSUM_START,
-  VIRTIO_NET_HDR_OFF_FLAGS,
-  VIRTIO_NET_HDR_OFF_GSO_SIZE,
-  VIRTIO_NET_HDR_OFF_GSO_TYPE,
-  VIRTIO_NET_HDR_OFF_HDR_LEN,
   VIRTIO_NET_HDR_SIZE,
 } from "../../../assembly/abi/virtio-net.js";
 import { BurstTable } from "../../engine/table.js";
@@ -19,12 +21,12 @@ import { VirtQueueWakeups } from "../../engine/virtqueue-wakeup.js";
 import type { GuestMemory } from "../../memory/guest.js";
 import type { OutgoingFrame, Sendable } from "../venet/frames.js";
 import type { VirtioDriverQueue, VirtioDriverTransport } from "../virtio/transport.js";
+import { FrameBuffers } from "./buffers.js";
 
 /** Frames per burst. */
 const BURST = 64;
-const LINE = 64;
-/** A superframe and its header, whatever its length. */
-const LARGE_SIZE = Math.ceil((VENET_GSO_MAX + VIRTIO_NET_HDR_SIZE) / LINE) * LINE;
+/** Words of a table's entry. */
+const ENTRY_WORDS = ENTRY_SIZE >>> 2;
 
 const GSO_TYPES: Readonly<Record<number, number>> = {
   [VSG_GSO_TCPV4]: VIRTIO_NET_HDR_GSO_TCPV4,
@@ -66,8 +68,7 @@ export class TransmitSide {
     tx_queue_stopped: 0,
   };
   readonly #memory: GuestMemory;
-  readonly #stride: number;
-  readonly #buffers: number;
+  readonly #buffers: FrameBuffers;
   /** Slots that have no frame under way. */
   readonly #free: number[];
   /** Large buffer of the frame in a slot, or 0. */
@@ -78,7 +79,8 @@ export class TransmitSide {
   readonly #reaped: BurstTable;
   readonly #wakeups: VirtQueueWakeups;
   readonly #waiters: Waiter[] = [];
-  readonly #large: number[] = [];
+  /** Buffers of superframes, whatever their length. */
+  readonly #large: FrameBuffers[] = [];
   #ended: Error | null = null;
 
   /** @throws VbusError ENOMEM */
@@ -91,14 +93,16 @@ export class TransmitSide {
   ) {
     const { ring } = queue;
     this.#memory = transport.memory;
-    const { space, ram } = transport.memory;
-    this.#stride = Math.ceil((frameSize + VIRTIO_NET_HDR_SIZE) / LINE) * LINE;
-    this.#buffers = ram.allocate(ring.size * this.#stride, LINE);
+    const { space } = transport.memory;
+    this.#buffers = new FrameBuffers(transport.memory, ring.size, frameSize);
     this.#free = Array.from({ length: ring.size }, (_, i) => ring.size - 1 - i);
     this.#largeOf = new Float64Array(ring.size);
-    this.#largeLeft = Math.floor(superframeMemory / LARGE_SIZE) || 1;
+    this.#largeLeft = Math.floor(superframeMemory / FrameBuffers.sizeFor(VENET_GSO_MAX)) || 1;
     this.#table = BurstTable.allocate(space, Math.min(BURST, ring.size));
     this.#reaped = BurstTable.allocate(space, Math.min(BURST, ring.size));
+    // whatever the frame, its entry is one piece that the device reads
+    const { address, capacity } = this.#table;
+    space.engine.words.fill(0, address >>> 2, (address >>> 2) + capacity * ENTRY_WORDS);
     this.#wakeups = new VirtQueueWakeups(ring, {
       scheduler: transport.scheduler,
       notifier: () => {
@@ -121,10 +125,11 @@ export class TransmitSide {
 
   /** Takes back what the device has used. */
   #reclaim(): void {
-    const table = this.#reaped;
-    for (let n; (n = this.queue.ring.reap(table, table.capacity)) > 0;) {
-      for (let i = 0; i < n; i++) {
-        const slot = table.cookie(i);
+    const { address, capacity } = this.#reaped;
+    for (let n; (n = this.queue.ring.reap(this.#reaped, capacity)) > 0;) {
+      const { words } = this.#memory.space.engine;
+      for (let at = (address + ENTRY_OFF_COOKIE) >>> 2, i = 0; i < n; i++, at += ENTRY_WORDS) {
+        const slot = words[at] as number;
         const large = this.#largeOf[slot] as number;
         if (large !== 0) {
           this.#largeOf[slot] = 0;
@@ -140,10 +145,10 @@ export class TransmitSide {
     const free = this.#largeFree.pop();
     if (free !== undefined) return free;
     if (this.#largeLeft === 0) return 0;
-    const gpa = this.#memory.ram.allocate(LARGE_SIZE, LINE);
+    const large = new FrameBuffers(this.#memory, 1, VENET_GSO_MAX);
     this.#largeLeft--;
-    this.#large.push(gpa);
-    return gpa;
+    this.#large.push(large);
+    return large.gpa;
   }
 
   /**
@@ -169,43 +174,52 @@ export class TransmitSide {
 
   /** Places frames from `at` on; fewer than `room` when memory runs out, and when there is none for even one throws. */
   #fill(frames: readonly Sendable[], at: number, room: number): number {
+    const { bytes, words } = this.#memory.space.engine;
+    const buffers = this.#buffers.address();
+    let entry = this.#table.address >>> 2;
     let n = 0;
     try {
-      while (n < room && this.#place(n, frames[at + n] as Sendable)) n++;
+      while (n < room && this.#place(bytes, words, buffers, entry, frames[at + n] as Sendable)) {
+        entry += ENTRY_WORDS;
+        n++;
+      }
     } catch (error) {
       if (n === 0) throw error; // the next attempt begins with this frame
     }
     return n;
   }
 
-  /** Copies a frame to a buffer and describes it in entry i. False while there is none that is large enough. */
-  #place(i: number, frame: Sendable): boolean {
-    const table = this.#table;
-    const { space } = this.#memory;
+  /** Copies a frame to a buffer and describes it in the entry at word `entry`. False while there is none that is large enough. */
+  #place(bytes: Uint8Array, words: Uint32Array, buffers: number, entry: number, frame: Sendable): boolean {
+    const { gpa: first, size } = this.#buffers;
     const length = frame.length + VIRTIO_NET_HDR_SIZE;
     const slot = this.#free.pop() as number;
-    let gpa = this.#buffers + slot * this.#stride;
-    if (length > this.#stride) {
+    let address = buffers + slot * size;
+    let gpa = first + slot * size;
+    if (length > size) {
       if (this.#largeFree.length === 0 && this.#largeLeft === 0) this.#reclaim();
       gpa = this.#takeLargeFor(slot);
       if (gpa === 0) return false;
+      address = this.#memory.space.translate(gpa, length);
     }
-    const address = space.translate(gpa, length);
-    const { bytes } = space;
-    this.#clearHeader(address);
     let to = address + VIRTIO_NET_HDR_SIZE;
     if (frame instanceof Uint8Array) {
+      const header = address >>> 2;
+      words[header] = 0;
+      words[header + 1] = 0;
+      words[header + 2] = 0;
       bytes.set(frame, to);
     } else {
-      this.#header(address, frame);
+      this.#header(words, address >>> 2, frame);
       for (const part of frame.parts) {
         bytes.set(part, to);
         to += part.length;
       }
     }
-    table.setBuffer(i, address, length);
-    table.setGpa(i, gpa);
-    table.setCookie(i, slot);
+    words[entry + (ENTRY_OFF_LENGTH >>> 2)] = length;
+    words[entry + (ENTRY_OFF_GPA >>> 2)] = gpa >>> 0;
+    words[entry + (ENTRY_OFF_GPA >>> 2) + 1] = Math.floor(gpa / 2 ** 32);
+    words[entry + (ENTRY_OFF_COOKIE >>> 2)] = slot;
     this.#count(frame);
     return true;
   }
@@ -222,28 +236,25 @@ export class TransmitSide {
     return gpa;
   }
 
-  /** `fill()` is a call, and takes longer than all that it would do here. */
-  #clearHeader(at: number): void {
-    const { data } = this.#memory.space.engine;
-    data.setUint32(at, 0);
-    data.setUint32(at + 4, 0);
-    data.setUint32(at + 8, 0);
-  }
-
-  #header(at: number, frame: OutgoingFrame): void {
-    const { data } = this.#memory.space.engine;
+  /** Writes a header at word `at`: flags, type and header length; segment size and checksum start; checksum offset. */
+  #header(words: Uint32Array, at: number, frame: OutgoingFrame): void {
     const { flags } = frame;
+    let first = 0;
+    let middle = 0;
+    let last = 0;
     if ((flags & FRAME_NEEDS_CSUM) !== 0) {
-      data.setUint8(at + VIRTIO_NET_HDR_OFF_FLAGS, VIRTIO_NET_HDR_F_NEEDS_CSUM);
-      data.setUint16(at + VIRTIO_NET_HDR_OFF_CSUM_START, frame.checksumStart, true);
-      data.setUint16(at + VIRTIO_NET_HDR_OFF_CSUM_OFFSET, frame.checksumOffset, true);
+      first = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+      middle = frame.checksumStart << 16;
+      last = frame.checksumOffset;
     }
     if ((flags & FRAME_GSO) !== 0) {
       const ecn = (flags & FRAME_ECN) === 0 ? 0 : VIRTIO_NET_HDR_GSO_ECN;
-      data.setUint8(at + VIRTIO_NET_HDR_OFF_GSO_TYPE, (GSO_TYPES[frame.type] as number) | ecn);
-      data.setUint16(at + VIRTIO_NET_HDR_OFF_HDR_LEN, frame.headerLength, true);
-      data.setUint16(at + VIRTIO_NET_HDR_OFF_GSO_SIZE, frame.segmentSize, true);
+      first |= (((GSO_TYPES[frame.type] as number) | ecn) << 8) | (frame.headerLength << 16);
+      middle |= frame.segmentSize;
     }
+    words[at] = first;
+    words[at + 1] = middle;
+    words[at + 2] = last;
   }
 
   #count(frame: Sendable): void {
@@ -298,6 +309,6 @@ export class TransmitSide {
   close(released: boolean): void {
     this.#table.close();
     this.#reaped.close();
-    if (released) for (const gpa of [this.#buffers, ...this.#large]) this.#memory.ram.free(gpa);
+    if (released) for (const buffers of [this.#buffers, ...this.#large]) buffers.close();
   }
 }

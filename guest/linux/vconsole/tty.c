@@ -6,9 +6,11 @@
 #include <linux/kernel.h>
 #include <linux/mm.h>
 #include <linux/rcupdate.h>
+#include <linux/spinlock.h>
 #include <linux/termios.h>
 #include <linux/xarray.h>
 
+#include "trylock.h"
 #include "vconsole.h"
 
 static DEFINE_XARRAY_FLAGS(vconsoles, XA_FLAGS_ALLOC | XA_FLAGS_LOCK_IRQ);
@@ -19,7 +21,7 @@ static DEFINE_XARRAY_FLAGS(vconsoles, XA_FLAGS_ALLOC | XA_FLAGS_LOCK_IRQ);
 static u32 vconsole_next_id;
 
 /* Takes bytes for the host, under the lock. */
-static int vconsole_put(struct vconsole *con, const u8 *buf, u32 count)
+static int vconsole_put_locked(struct vconsole *con, const u8 *buf, u32 count)
 {
 	u32 n;
 
@@ -36,24 +38,42 @@ static int vconsole_put(struct vconsole *con, const u8 *buf, u32 count)
 	return n;
 }
 
+static int vconsole_put(struct vconsole *con, const u8 *buf, u32 count)
+{
+	unsigned long flags;
+	int ret;
+
+	spin_lock_irqsave(&con->lock, flags);
+	ret = vconsole_put_locked(con, buf, count);
+	spin_unlock_irqrestore(&con->lock, flags);
+	return ret;
+}
+
+/* Whoever had the lock before an oops would never let go. */
+static int vconsole_put_in_oops(struct vconsole *con, const u8 *buf, u32 count)
+{
+	unsigned long flags;
+	int ret;
+
+	if (!vconsole_trylock_irqsave(&con->lock, flags))
+		return -EIO;
+	ret = vconsole_put_locked(con, buf, count);
+	spin_unlock_irqrestore(&con->lock, flags);
+	return ret;
+}
+
 static hvc_ssize vconsole_put_chars(u32 vtermno, const hvc_char *buf,
 				    hvc_size count)
 {
 	struct vconsole *con;
-	unsigned long flags;
 	int ret = -EIO;
 
 	rcu_read_lock();
 	con = xa_load(&vconsoles, vtermno);
-	if (con && likely(!oops_in_progress)) {
-		spin_lock_irqsave(&con->lock, flags);
+	if (con && likely(!oops_in_progress))
 		ret = vconsole_put(con, (const u8 *)buf, count);
-		spin_unlock_irqrestore(&con->lock, flags);
-	} else if (con && spin_trylock_irqsave(&con->lock, flags)) {
-		/* whoever had it before an oops would never let go */
-		ret = vconsole_put(con, (const u8 *)buf, count);
-		spin_unlock_irqrestore(&con->lock, flags);
-	}
+	else if (con)
+		ret = vconsole_put_in_oops(con, (const u8 *)buf, count);
 	rcu_read_unlock();
 	return ret;
 }
