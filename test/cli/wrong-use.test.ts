@@ -148,6 +148,8 @@ describe("help", () => {
   it.each([
     { command: "start.mjs", args: [], first: "npm run guest -- [options]" },
     { command: "start.mjs", args: ["--replay"], first: "npm start -- --replay [options]" },
+    { command: "start.mjs", args: ["--spin", "5"], first: "npm start -- --replay [options]" },
+    { command: "start.mjs", args: ["--threads", "--spin", "5"], first: "npm run guest -- [options]" },
     { command: "guest.mjs", args: ["--shell"], first: "npm run guest -- [options]" },
     { command: "toy.mjs", args: [], first: "npm run toy -- [options]" },
   ])("of $command $args is printed where nothing is installed or built", async ({ command, args, first }) => {

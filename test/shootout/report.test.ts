@@ -208,7 +208,9 @@ describe("the same report for a terminal and as a page", () => {
     const [rings, devices] = REPORT.studies;
     const empty = {
       ...devices!,
-      settings: [{ ...setting(0, "all on", [], null), absent: [{ contestant: "venet", reason, failed: false }] }],
+      settings: [
+        { ...setting(0, "all on", [], null), absent: [{ contestant: "venet", reason, failed: false }] },
+      ],
     };
     const report = { ...REPORT, studies: [rings!, empty] };
     expect(shootoutText(report)).toContain(`All on, then one off\n  not measured: ${reason}`);
