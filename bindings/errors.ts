@@ -28,7 +28,7 @@ const names = new Map<number, ErrorCode>(
  * Guests never see the object: a call returns its {@link VbusError.errno} negated.
  */
 export class VbusError extends Error {
-  override readonly name = "VbusError";
+  override readonly name: string = "VbusError";
 
   /**
    * @param code - errno name, such as `"EINVAL"`

@@ -1,5 +1,5 @@
 import { VbusError } from "../errors.js";
-import type { MemorySpace } from "../memory/space.js";
+import { checkSpace, type MemorySpace } from "../memory/space.js";
 import type { Scheduler } from "../scheduler.js";
 import { Client, CLIENT_LIMITS, type ClientHost, type ClientLimits } from "./client.js";
 import type { DeviceNode, ManagedDevice } from "./device.js";
@@ -173,7 +173,8 @@ export class Bus {
 
   /**
    * Opens a client for a connector. The caller disconnects it.
-   * @throws VbusError EPERM when the member was not admitted, ENODEV when the bus was removed
+   * @throws VbusError EPERM when the member was not admitted, EINVAL when the memory is none (or a promise of one), ENODEV
+   *   when the bus was removed
    */
   openClient(options: ClientOptions): Client {
     this.#check();
@@ -181,6 +182,7 @@ export class Bus {
     if (!this.#members.has(member)) {
       throw new VbusError("EPERM", `"${member}" is no member of bus "${this.name}"; admit() it first`);
     }
+    checkSpace(memory, `\`memory\` of client "${label}" is`, "await openHostView(init)");
     const host: ClientHost = {
       interfaces: this.#interfaces,
       emitter: this.#emitter,

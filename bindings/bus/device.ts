@@ -1,4 +1,5 @@
 import { VbusError } from "../errors.js";
+import { nameOf } from "../given.js";
 import type { Gate } from "../gate.js";
 import type { Emitter } from "./emitter.js";
 import type { Published } from "./interfaces.js";
@@ -35,7 +36,7 @@ export interface ManagedDevice {
   readonly removed: boolean;
   /** Reads an attribute. @throws VbusError ENOENT (no such attribute), EIO (write-only, or it failed), errors of the device */
   get(attribute: string): string;
-  /** Writes an attribute; one trailing newline is stripped. @throws VbusError as {@link ManagedDevice.get}; EIO: read-only */
+  /** Writes an attribute; one trailing newline is stripped. @throws VbusError as {@link ManagedDevice.get}; EIO: read-only; EINVAL: no text */
   set(attribute: string, value: string): void;
   /** Removes it, like `Vbus.removeDevice`. Twice is harmless. */
   close(): void;
@@ -201,15 +202,24 @@ export function readAttribute(path: string, attribute: Attribute): string {
 
 /**
  * Writes an attribute; one trailing newline is stripped, as `echo` appends one.
- * @throws VbusError EIO (read-only, or it failed), errors of the device
+ * @throws VbusError EIO (read-only, or it failed), EINVAL (no text), errors of the device
  */
 export function writeAttribute(path: string, attribute: Attribute, value: string): void {
   if (attribute.set === undefined) throw new VbusError("EIO", `"${path}" is read-only`);
+  checkText(path, value);
   try {
     attribute.set(value.endsWith("\n") ? value.slice(0, -1) : value);
   } catch (error) {
     throw attributeError(path, "write", error);
   }
+}
+
+/** Attributes are lines of text, numbers and switches among them. */
+function checkText(path: string, value: unknown): void {
+  if (typeof value === "string") return;
+  const instead =
+    typeof value === "boolean" || typeof value === "number" ? `"${Number(value)}"` : `a text such as "1"`;
+  throw new VbusError("EINVAL", `attributes are text: write ${instead} to "${path}", not ${nameOf(value)}`);
 }
 
 function attributeError(path: string, verb: string, error: unknown): VbusError {

@@ -1,5 +1,6 @@
 import { VbusError } from "../errors.js";
 import { Gate } from "../gate.js";
+import { checkGiven } from "../given.js";
 import type { Scheduler } from "../scheduler.js";
 import { StateError } from "../state/error.js";
 import type { StateReader, StateValue } from "../state/reader.js";
@@ -95,9 +96,15 @@ export class Vbus implements Saveable {
     return this.#emitter.on(type, listener);
   }
 
-  /** Registers a class. @throws VbusError EEXIST (name taken), EINVAL (unusable name), ENODEV (closed) */
+  /** Registers a class. @throws VbusError EEXIST (name taken), EINVAL (no class, unusable name), ENODEV (closed) */
   registerClass(deviceClass: DeviceClass): void {
     this.#check();
+    checkGiven(
+      deviceClass,
+      "the class to register is",
+      "give what makes devices: `vbus.registerClass(venetClass({ port }))`",
+      "create",
+    );
     const { name } = deviceClass;
     checkName("class", name);
     this.#checkFree("class", name, this.#classes);
@@ -244,6 +251,11 @@ export class Vbus implements Saveable {
   /** Prints the tree, or what lies under a path, like `tree /sys/vbus`. @throws VbusError ENOENT */
   tree(path?: string): string {
     return this.#tree.print(path);
+  }
+
+  /** As `Saveable.holds` says: several guests that share the tree may be saved at once. */
+  get holds(): null {
+    return null;
   }
 
   /** As `Saveable.settle` says: sessions are the connectors' affair. */

@@ -44,7 +44,7 @@ import {
   NO_SIGNAL,
 } from "../../assembly/abi/vbus.js";
 import { checkResult, VbusError } from "../errors.js";
-import type { GuestMemory } from "../memory/guest.js";
+import { checkGuestMemory, type GuestMemory } from "../memory/guest.js";
 import type { Scheduler } from "../scheduler.js";
 import { GuestEventQueue } from "./bridge-events.js";
 import type { DeviceHandle, GuestEvent, GuestSignal, GuestTransport } from "./transport.js";
@@ -123,9 +123,10 @@ export class BridgeGuest implements GuestTransport {
 
   /**
    * Agrees on the version with the host. What an earlier guest left in the bridge is reset by that.
-   * @throws VbusError EINVAL when the host speaks another version; ENOTCONN, ETIMEDOUT; ENOMEM
+   * @throws VbusError EINVAL when the host speaks another version, or the memory is no `GuestMemory`; ENOTCONN, ETIMEDOUT; ENOMEM
    */
   static async connect(options: BridgeGuestOptions): Promise<BridgeGuest> {
+    checkGuestMemory(options.memory);
     const guest = new BridgeGuest(options);
     await guest.#exchange(
       BRIDGE_NEGOTIATE,

@@ -120,7 +120,7 @@ class MmioCarrier implements BridgeCarrier {
  * Finds the bus behind a register page and agrees on its version with the host (`docs/abi/vbus-mmio.md` section 5), for guests
  * written in TypeScript. Used by the guest's thread.
  * @throws VbusError ENODEV when this is no register page of a bus, or one of another version; EINVAL when the host speaks
- *   another version of the calls; ENOTCONN when it has taken the guest off the bus; ENOMEM
+ *   another version of the calls, or the memory is no `GuestMemory`; ENOTCONN when it has taken the guest off the bus; ENOMEM
  */
 export async function connectMmio(options: MmioGuestOptions): Promise<MmioGuest> {
   const { page, memory, scheduler, eventCount } = options;

@@ -1,3 +1,4 @@
+import { VbusError } from "../errors.js";
 import type { StateReader, StateValue } from "../state/reader.js";
 import type { RestoreOptions, Saveable } from "../state/saveable.js";
 import type { EmulatorHost } from "./host.js";
@@ -7,16 +8,28 @@ import { EmulatorMachine } from "./machine.js";
 /**
  * What is attached to a machine, as parts for `quiesce` and `restoreState` of `vbus/state`: one for each attachment, with the
  * tree of devices that was made for it. Call it when the guest has stopped, and save the emulator's own part after it: doorbells
- * and interrupts that were kept for later are dealt with first. Empty when nothing is attached.
+ * and interrupts that were kept for later are dealt with first. Machines of v86's have `saveMachine`.
  *
  * ```ts
  * const quiesced = await quiesce(savedParts(host));
  * const state = quiesced.save(emulator.saveState());     // RAM, processor, interrupt controller, devices of its own
  * quiesced.resume();
  * ```
+ *
+ * @throws VbusError ENOTCONN when nothing is attached; EINVAL for what is no host
  */
 export function savedParts(host: EmulatorHost): Saveable[] {
-  return EmulatorMachine.of(host)?.settle() ?? [];
+  const machine = EmulatorMachine.of(host);
+  if (machine !== undefined) return machine.settle();
+  if (typeof (host as Partial<EmulatorHost> | null | undefined)?.hook !== "function")
+    throw new VbusError(
+      "EINVAL",
+      "this is no EmulatorHost; give the one that things were attached to, not what attaching returned",
+    );
+  throw new VbusError(
+    "ENOTCONN",
+    "nothing is attached to this emulator; attach it first, with the same host, or save the emulator's own state alone",
+  );
 }
 
 /** What is saved of something attached. */
@@ -40,6 +53,7 @@ export function savedPart(
 ): Saveable {
   return {
     stateName: name,
+    holds: connector,
     async settle() {
       await connector.settle();
     },

@@ -6,6 +6,7 @@
 import fs from "node:fs";
 import http from "node:http";
 import net from "node:net";
+import { dirname } from "node:path";
 import process from "node:process";
 import { VbusError } from "../errors.js";
 import { INSPECTION_VERSION, type Inspection } from "./inspection.js";
@@ -76,17 +77,28 @@ export function inspectHandler(inspector: Inspector): http.RequestListener {
 /**
  * Serves inspections on a local socket: a path in the file system (a pipe's name on Windows), for this user alone. It does
  * not keep the process running. A socket that a dead process left there is replaced.
- * @throws VbusError EBUSY when another process serves that path, EEXIST when something else is there; errors of the file system
+ * @throws VbusError EBUSY when another process serves that path, EEXIST when something else is there, ENOENT when its folder is
+ *   missing, EINVAL when the path is too long for a socket, EIO for any other failure of the file system; nothing is left behind
  */
 export async function serveInspections(path: string, inspector: Inspector): Promise<InspectServer> {
-  await makeRoom(path);
+  checkLength(path);
   const server = http.createServer(inspectHandler(inspector));
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(path, resolve);
-  });
-  server.removeAllListeners("error");
-  if (process.platform !== "win32") fs.chmodSync(path, 0o600);
+  try {
+    await makeRoom(path);
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(path, resolve);
+    });
+    server.removeAllListeners("error");
+    if (process.platform !== "win32") fs.chmodSync(path, 0o600);
+  } catch (error) {
+    server.close();
+    if (error instanceof VbusError) throw error;
+    const { message } = error as Error;
+    throw new VbusError("EIO", `cannot be inspected at "${path}": ${message}; choose another path`, {
+      cause: error,
+    });
+  }
   server.unref();
   let closing: Promise<void> | null = null;
   return {
@@ -101,9 +113,28 @@ export async function serveInspections(path: string, inspector: Inspector): Prom
   };
 }
 
+/**
+ * Bytes of the longest path that an address of a socket holds, `sun_path` without its NUL. What is longer would be cut off, and
+ * the socket be made under another name.
+ */
+const PATH_MAX = process.platform === "linux" ? 107 : 103;
+
+/** @throws VbusError EINVAL */
+function checkLength(path: string): void {
+  const length = Buffer.byteLength(path);
+  if (process.platform === "win32" || length <= PATH_MAX) return;
+  throw new VbusError(
+    "EINVAL",
+    `"${path}" has ${length} bytes, and a socket's path at most ${PATH_MAX}; choose a shorter one, or one from the current folder on`,
+  );
+}
+
 /** Takes away a socket that nobody serves. */
 async function makeRoom(path: string): Promise<void> {
   if (process.platform === "win32") return; // pipes go with their processes
+  const folder = dirname(path);
+  if (fs.statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true)
+    throw new VbusError("ENOENT", `there is no folder "${folder}"; make it, or choose another path`);
   const found = fs.lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) return;
   if (!found.isSocket())

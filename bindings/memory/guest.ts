@@ -1,4 +1,5 @@
 import { VbusError } from "../errors.js";
+import { checkGiven, nameOf } from "../given.js";
 import { RangeAllocator } from "./allocator.js";
 import { MemorySpace, type ArenaRange, type MemoryRegion } from "./space.js";
 
@@ -44,7 +45,7 @@ const pages = (bytes: number): number => Math.ceil(bytes / PAGE);
 /**
  * Allocates a memory for a guest that is written in TypeScript (or for an emulator that takes its RAM from us):
  * an unused page, the link page, one arena for each side, then guest RAM.
- * @throws VbusError EINVAL for sizes that do not fit a 32-bit memory; EOPNOTSUPP for a shared memory in a page without
+ * @throws VbusError EINVAL for sizes that are none, or do not fit a 32-bit memory; EOPNOTSUPP for a shared memory in a page without
  *   cross-origin isolation; ENOMEM when the platform refuses
  */
 export function allocateGuestMemory(options: GuestMemoryOptions = {}): GuestMemoryInit {
@@ -53,7 +54,18 @@ export function allocateGuestMemory(options: GuestMemoryOptions = {}): GuestMemo
   const ramBytes = pages(size) * PAGE;
   const ramAddress = 2 * PAGE + 2 * arenaBytes + pages(padding) * PAGE;
   const total = (ramAddress + ramBytes) / PAGE;
-  if (!(size > 0) || !(arenaSize > 0) || !(padding >= 0) || !(total <= 65536)) {
+  for (const [what, value, least] of [
+    ["size", size, 1],
+    ["arenaSize", arenaSize, 1],
+    ["padding", padding, 0],
+  ] as const) {
+    if (typeof value !== "number" || !(value >= least))
+      throw new VbusError(
+        "EINVAL",
+        `${what}: ${nameOf(value)}; give a number of bytes, such as 16 << 20 for 16 MiB`,
+      );
+  }
+  if (total > 65536) {
     throw new VbusError(
       "EINVAL",
       `${size} bytes of guest RAM with arenas of ${arenaSize} bytes do not fit a 32-bit memory (4 GiB)`,
@@ -128,4 +140,10 @@ export async function openHostView(init: GuestMemoryInit): Promise<MemorySpace> 
 function sized(space: MemorySpace, init: GuestMemoryInit): MemorySpace {
   if (init.layout.fixedSize === true) space.engine.assumeFixedSize();
   return space;
+}
+
+/** Passes through what a guest gave as its memory. @throws VbusError EINVAL for anything that is none, such as a MemorySpace */
+export function checkGuestMemory(memory: GuestMemory): GuestMemory {
+  const wanted = "give a GuestMemory: `await GuestMemory.open(init)`, or `GuestMemory.over(space)`";
+  return checkGiven(memory, "the guest's `memory` is", wanted, "ram", "space");
 }

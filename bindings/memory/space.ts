@@ -18,6 +18,7 @@ import {
 } from "../../assembly/abi/arena.js";
 import { Engine } from "../engine/engine.js";
 import { VbusError } from "../errors.js";
+import { checkGiven } from "../given.js";
 import { RangeAllocator } from "./allocator.js";
 
 /** A piece of guest-physical address space and where it lies in the memory. */
@@ -313,4 +314,14 @@ export class MemorySpace {
     data.setUint32(at + WRITE_LOG_ENTRY_OFF_LENGTH, length, true);
     data.setUint32(this.#writeLog + WRITE_LOG_OFF_COUNT, count + 1, true);
   }
+}
+
+/**
+ * Passes through what the embedder gave as a memory space.
+ * @param what - beginning of the message, such as "`space` is"
+ * @param call - what makes one here, for the message
+ * @throws VbusError EINVAL for anything that is none, a promise above all
+ */
+export function checkSpace(space: MemorySpace, what: string, call: string): MemorySpace {
+  return checkGiven(space, what, `give a MemorySpace: \`${call}\``, "engine", "translate", "allocate");
 }

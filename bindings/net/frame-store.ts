@@ -11,7 +11,7 @@ import {
 import { BurstTable } from "../engine/table.js";
 import { bytesCopied, copyOffload, moveFrames } from "../engine/transfer.js";
 import { VbusError } from "../errors.js";
-import type { MemorySpace } from "../memory/space.js";
+import { checkSpace, type MemorySpace } from "../memory/space.js";
 import { Batch } from "./batch.js";
 
 /** Longest frame that a store keeps, in bytes: MTU 65000, header and tags fit. */
@@ -55,8 +55,12 @@ export class FrameStore {
   #frames = 0;
   #closed = false;
 
-  /** @param space - memory that the copies live in */
+  /**
+   * @param space - memory that the copies live in
+   * @throws VbusError EINVAL for anything that is none, such as a promise of one
+   */
   constructor(readonly space: MemorySpace) {
+    checkSpace(space, "`space` is", "await MemorySpace.host()");
     this.#scratch = BurstTable.allocate(space, 1);
     space.bytes.fill(0, this.#scratch.address, this.#scratch.address + ENTRY_SIZE);
   }

@@ -1,4 +1,5 @@
 import { VbusError } from "../errors.js";
+import { checkGiven } from "../given.js";
 import type { Batch } from "./batch.js";
 
 /** Offload bit: the port takes frames with partial checksums. */
@@ -93,6 +94,17 @@ export interface Port {
   counters(): PortCounters;
   /** Ends the port; frames held here are dropped and counted as "closed". Closing twice is harmless. */
   close(): void;
+}
+
+/**
+ * Passes through what a callback or an option of the embedder gave as a port.
+ * @param what - beginning of the message, such as "`port` is"
+ * @param must - what it has to do, such as "it must be"
+ * @throws VbusError EINVAL for anything that is no port, a promise above all
+ */
+export function checkPort(port: Port, what: string, must: string): Port {
+  const wanted = `${must} a port, not a promise, such as net.addPort(name)`;
+  return checkGiven(port, what, wanted, "transmit", "attach", "close");
 }
 
 /** Adds to a drop counter. */

@@ -96,7 +96,7 @@ export class Switch {
   #unicast = 0;
   #flooded = 0;
 
-  /** @throws RangeError for limits that are not positive numbers */
+  /** @throws RangeError for limits that are not positive numbers; VbusError EINVAL for a `space` that is none */
   constructor(options: SwitchOptions) {
     const {
       scheduler,
@@ -140,10 +140,12 @@ export class Switch {
 
   /**
    * Adds a port. `offloads` (`OFFLOAD_…` bits, default 0) is what its peer takes unfinished, when the peer does not say.
-   * @throws VbusError EBUSY when the name is taken, ENOTCONN after close
+   * @throws VbusError EBUSY when the name is taken, EINVAL without one, ENOTCONN after close
    */
   addPort(name: string, options: { offloads?: number } = {}): Port {
     if (this.#closed) throw new VbusError("ENOTCONN", `${this.name} is closed; make a new switch`);
+    if (typeof name !== "string" || name === "")
+      throw new VbusError("EINVAL", `${this.name}: a port needs a name: addPort("nic0")`);
     if (this.#ports.some((port) => port.name === name)) {
       throw new VbusError(
         "EBUSY",

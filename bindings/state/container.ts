@@ -1,3 +1,4 @@
+import { VbusError } from "../errors.js";
 import { crc32 } from "./crc.js";
 import { StateError } from "./error.js";
 import { StateReader, type StateValue } from "./reader.js";
@@ -30,19 +31,57 @@ const BLOB = "$";
 
 const padded = (length: number): number => Math.ceil(length / 8) * 8;
 
-/** Writes a state into one piece of bytes. */
+/** Whether an object is a record: made by `{}`, here or in another realm, and not by a class. */
+function isRecord(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+/** What cannot be saved, in words, and what to give instead. */
+function refusal(value: unknown): string {
+  if (value instanceof ArrayBuffer) return "an ArrayBuffer; give new Uint8Array(buffer)";
+  if (ArrayBuffer.isView(value))
+    return "a view that is no Uint8Array; give new Uint8Array(view.buffer, view.byteOffset, view.byteLength)";
+  switch (typeof value) {
+    case "bigint":
+      return "a bigint; give a string, such as bitsValue(bits)";
+    case "number":
+      return `${value}, which is no finite number; give null for it`;
+    case "undefined":
+      return "undefined; leave it out, or give null";
+    case "object": {
+      const { constructor } = value as { constructor?: { name?: unknown } };
+      return `an object of the class ${String(constructor?.name)}; give what is in it as plain data`;
+    }
+    default:
+      return `a ${typeof value}; give plain data`;
+  }
+}
+
+/**
+ * Writes a state into one piece of bytes.
+ * @throws VbusError EINVAL for what is no {@link StateValue}: it would not come back as it was
+ */
 export function encodeState(state: StateValue): Uint8Array<ArrayBuffer> {
   const blobs: Uint8Array[] = [];
-  const plain = (value: StateValue): unknown => {
+  const plain = (value: unknown, path: string): unknown => {
+    if (value === null || typeof value === "string" || typeof value === "boolean") return value;
+    if (typeof value === "number" && Number.isFinite(value)) return value;
     if (value instanceof Uint8Array) {
       blobs.push(value);
       return { [BLOB]: blobs.length - 1 };
     }
-    if (Array.isArray(value)) return (value as readonly StateValue[]).map(plain);
-    if (typeof value !== "object" || value === null) return value;
-    return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, plain(member)]));
+    // not map(): it passes over holes
+    if (Array.isArray(value)) return Array.from(value, (item: unknown, i) => plain(item, `${path}[${i}]`));
+    if (typeof value !== "object" || !isRecord(value))
+      throw new VbusError("EINVAL", `${path} cannot be saved: it is ${refusal(value)}`);
+    if (Object.hasOwn(value, BLOB))
+      throw new VbusError("EINVAL", `${path} cannot be saved: "${BLOB}" stands for bytes; use another name`);
+    return Object.fromEntries(
+      Object.entries(value).map(([name, member]) => [name, plain(member, `${path}.${name}`)]),
+    );
   };
-  const tree = plain(state);
+  const tree = plain(state, "state");
   const description = new TextEncoder().encode(
     JSON.stringify({ blobs: blobs.map((blob) => blob.length), state: tree }),
   );
@@ -68,10 +107,15 @@ export function encodeState(state: StateValue): Uint8Array<ArrayBuffer> {
  * @throws StateError foreign, version, damaged
  */
 export function decodeState(bytes: Uint8Array): StateReader {
+  if (!((bytes as unknown) instanceof Uint8Array))
+    throw new StateError(
+      "foreign",
+      "a saved state is a Uint8Array; of an ArrayBuffer, give new Uint8Array(buffer)",
+    );
   if (bytes.length < HEADER || String.fromCharCode(...bytes.subarray(0, MAGIC.length)) !== MAGIC) {
     throw new StateError(
       "foreign",
-      "these bytes are no state saved by vbus; give what saveState or saveMachine returned",
+      "these bytes are no state saved by vbus; give what Quiesced.save or saveMachine returned",
     );
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

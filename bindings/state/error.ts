@@ -17,6 +17,8 @@ const CODES: Record<StateFault, ErrorCode> = {
 
 /** A saved state that cannot be used. */
 export class StateError extends VbusError {
+  override readonly name = "StateError";
+
   /**
    * @param fault - what is wrong with it
    * @param message - what it is, and what to do

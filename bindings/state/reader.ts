@@ -142,17 +142,22 @@ export class StateReader {
 
   /**
    * Runs what rebuilds something from the value; what it throws of its own accord refuses the state.
-   * @throws StateError; VbusError ENOMEM as it is
+   * @throws StateError, mismatch when something else has the place that is needed; VbusError ENOMEM as it is
    */
   rebuild<T>(what: string, build: () => T): T {
     try {
       return build();
     } catch (error) {
-      if (error instanceof StateError || (error as { code?: unknown }).code === "ENOMEM") throw error;
-      return this.fail(
-        `${what} cannot be rebuilt: ${error instanceof Error ? error.message : String(error)}`,
-        error,
-      );
+      const { code } = error as { code?: unknown };
+      if (error instanceof StateError || code === "ENOMEM") throw error;
+      const failure = `${what} cannot be rebuilt: ${error instanceof Error ? error.message : String(error)}`;
+      if (code === "EBUSY")
+        throw new StateError(
+          "mismatch",
+          `the state's ${this.path} is taken here: ${failure}; give devices the names that they had, or end what has this one's place`,
+          { cause: error },
+        );
+      return this.fail(failure, error);
     }
   }
 }

@@ -24,6 +24,11 @@ export interface Saveable {
   /** What it is found by in a state: the same for the part that was saved and for the one that takes over. */
   readonly stateName: string;
   /**
+   * What stands still while this part is held, when that is another object: it can be held only once at a time. Null when
+   * nothing has to: then several may hold the part at once, such as guests that share a tree. Default: the part itself.
+   */
+  readonly holds?: object | null;
+  /**
    * Ends what takes time and touches the guest's memory: operations of back ends. Nothing of the kind begins until
    * {@link Saveable.release}.
    * @throws VbusError EOPNOTSUPP when something of it cannot be saved; then nothing is settled

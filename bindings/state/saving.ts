@@ -6,9 +6,17 @@ import type { RestoreOptions, Saveable } from "./saveable.js";
 
 const PARTS_MAX = 256;
 
+/** What stands still at this moment. */
+const standing = new WeakSet();
+
 function named(parts: Iterable<Saveable>): Map<string, Saveable> {
   const byName = new Map<string, Saveable>();
+  const given = parts as Partial<Iterable<Partial<Saveable> | null | undefined>> | null | undefined;
+  if (typeof given?.[Symbol.iterator] !== "function")
+    throw new VbusError("EINVAL", "these are no parts; give a list of them, such as savedParts(host)");
   for (const part of parts) {
+    if (typeof (part as Partial<Saveable> | null | undefined)?.stateName !== "string")
+      throw new VbusError("EINVAL", "one of these is no part; give a list of them, such as savedParts(host)");
     if (byName.has(part.stateName))
       throw new VbusError(
         "EEXIST",
@@ -19,15 +27,38 @@ function named(parts: Iterable<Saveable>): Map<string, Saveable> {
   return byName;
 }
 
-/** Settles and holds parts; releases all when one of them cannot. */
+/** What of a part stands still; null: nothing. */
+const heldOf = (part: Saveable): object | null => (part.holds === undefined ? part : part.holds);
+
+function releaseAll(parts: Iterable<Saveable>): void {
+  for (const part of parts) {
+    const held = heldOf(part);
+    if (held !== null) standing.delete(held);
+    part.release();
+  }
+}
+
+/** Settles and holds parts; releases all when one of them cannot. @throws VbusError EBUSY when one stands still already */
 async function holdAll(parts: Iterable<Saveable>): Promise<void> {
   const all = [...parts];
+  const taken = new Set<object>();
+  for (const part of all) {
+    const held = heldOf(part);
+    if (held === null) continue;
+    if (standing.has(held) || taken.has(held))
+      throw new VbusError(
+        "EBUSY",
+        `"${part.stateName}" stands still already, to be saved or restored; wait for that, or call resume of what quiesce returned`,
+      );
+    taken.add(held);
+  }
+  for (const held of taken) standing.add(held);
   try {
     // what is settled stays settled while the others get there; holding is one step for all
     await Promise.all(all.map((part) => part.settle()));
     for (const part of all) part.hold();
   } catch (error) {
-    for (const part of all) part.release();
+    releaseAll(all);
     throw error;
   }
 }
@@ -42,7 +73,7 @@ export class Quiesced {
   /**
    * What they are, in one piece of bytes. May be called several times.
    * @param extra - of the embedder's, such as the state of the emulator; {@link restoreState} hands it back
-   * @throws VbusError ENOTCONN after {@link Quiesced.resume}
+   * @throws VbusError ENOTCONN after {@link Quiesced.resume}; EINVAL for what cannot be saved as it is, such as an ArrayBuffer
    */
   save(extra: StateValue = null): Uint8Array<ArrayBuffer> {
     if (!this.#live) throw new VbusError("ENOTCONN", "these parts go on already; quiesce them again");
@@ -55,7 +86,7 @@ export class Quiesced {
   resume(): void {
     if (!this.#live) return;
     this.#live = false;
-    for (const part of this.parts.values()) part.release();
+    releaseAll(this.parts.values());
   }
 }
 
@@ -66,13 +97,14 @@ export class Quiesced {
  *
  * ```ts
  * await emulator.stop();
- * const quiesced = await quiesce([host.function]);
+ * const quiesced = await quiesce(savedParts(host));
  * const state = quiesced.save(new Uint8Array(emulator.memoryImage()));
  * quiesced.resume();
  * emulator.run();
  * ```
  *
- * @throws VbusError EOPNOTSUPP when a part holds something that cannot be saved; EEXIST for two parts of one name
+ * @throws VbusError EOPNOTSUPP when a part holds something that cannot be saved; EBUSY when one stands still already; EEXIST for
+ * two parts of one name; EINVAL for what is no list of parts
  */
 export async function quiesce(parts: Iterable<Saveable>): Promise<Quiesced> {
   const byName = named(parts);
@@ -89,7 +121,8 @@ export interface RestoreStateOptions extends RestoreOptions {
   readonly atStandstill?: () => void | Promise<void>;
   /**
    * Puts the guest's memory, its processor and whatever else is the emulator's own back to what was saved; called when the
-   * state has been looked at and the parts have let go of the memory. What it throws ends the restoring.
+   * state has been looked at and the parts have let go of the memory. What it throws ends the restoring. A state with something
+   * of the embedder's in it is not restored without this.
    * @param extra - what was given to {@link Quiesced.save}
    */
   readonly memory?: (extra: StateReader) => void;
@@ -105,7 +138,8 @@ export interface RestoreStateOptions extends RestoreOptions {
  * all that turns out to contradict itself or to need devices that are not there, or `memory` throws, all parts are left as after
  * a reset of the machine: nothing is half restored.
  *
- * @throws StateError; VbusError ENOMEM; what `memory`, `check` and `atStandstill` throw
+ * @throws StateError; VbusError ENOMEM, EBUSY when a part stands still already, EINVAL without a `memory` for what the embedder
+ * saved; what `memory`, `check` and `atStandstill` throw
  */
 export async function restoreState(
   parts: Iterable<Saveable>,
@@ -131,13 +165,18 @@ export async function restoreState(
       );
   }
   const extra = state.get("extra");
+  if (!extra.absent && options.memory === undefined)
+    throw new VbusError(
+      "EINVAL",
+      "the state holds the emulator's part as well; give `memory`, which puts it back, or the guest finds rings without its RAM",
+    );
   options.check?.(extra);
   for (const [name, part] of byName) part.check(saved.get(name));
   await holdAll(byName.values());
   try {
     await options.atStandstill?.();
   } catch (error) {
-    for (const part of byName.values()) part.release();
+    releaseAll(byName.values());
     throw error;
   }
   try {
@@ -148,7 +187,7 @@ export async function restoreState(
     for (const part of byName.values()) part.clear();
     throw error;
   } finally {
-    for (const part of byName.values()) part.release();
+    releaseAll(byName.values());
   }
   for (const part of byName.values()) part.restored?.(options);
 }

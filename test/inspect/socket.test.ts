@@ -15,7 +15,7 @@ import {
   serveInspections,
   type InspectServer,
 } from "vbus/inspect/node-socket";
-import { afterAll, beforeAll, beforeEach, afterEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, afterEach, describe, expect, it, vi } from "vitest";
 import { parseExposition } from "./exposition-parser.js";
 import { InspectedHost } from "./host.js";
 
@@ -197,6 +197,48 @@ describe("`vbus inspect`", () => {
 });
 
 describe("a path", () => {
+  const served = (at: string): Promise<InspectServer> => serveInspections(at, () => inspect({}));
+
+  it("that is too long for a socket is refused, and nothing is made", async () => {
+    const longest = process.platform === "linux" ? 107 : 103;
+    const of = (length: number): string => path.join(folder, "x".repeat(length - folder.length - 1));
+    for (const length of [longest + 1, 4000]) {
+      const refused = served(of(length));
+      await expect(refused).rejects.toThrow(`has ${length} bytes, and a socket's path at most ${longest}`);
+      expect(await codeOf(refused)).toBe("EINVAL");
+      expect(fs.readdirSync(folder)).toEqual([]);
+    }
+    const server = await served(of(longest));
+    expect(fs.statSync(of(longest)).mode & 0o777).toBe(0o600);
+    await server.close();
+  });
+
+  it("in a folder that is missing, or is none, is refused with its name", async () => {
+    fs.writeFileSync(path.join(folder, "file"), "");
+    for (const name of ["missing", "file"]) {
+      const refused = served(path.join(folder, name, "vbus.sock"));
+      await expect(refused).rejects.toThrow(`there is no folder "${path.join(folder, name)}"; make it`);
+      expect(await codeOf(refused)).toBe("ENOENT");
+    }
+    expect(await codeOf(served(path.join(folder, "file", "inside", "vbus.sock")))).toBe("EIO");
+  });
+
+  it("that cannot be kept from others is given up", async () => {
+    const refusing = vi.spyOn(fs, "chmodSync").mockImplementation(() => {
+      throw new Error("this file system has no modes");
+    });
+    try {
+      await expect(served(socket)).rejects.toThrow(
+        `EIO: cannot be inspected at "${socket}": this file system`,
+      );
+    } finally {
+      refusing.mockRestore();
+    }
+    expect(await codeOf(askInspector(socket, "/"))).toBe("ENOENT");
+    const server = await served(socket);
+    await server.close();
+  });
+
   it("where a dead process left its socket is taken over", async () => {
     // a socket that is bound and served by nobody: its process was killed
     const script = `require("net").createServer().listen(${JSON.stringify(socket)}, () => process.kill(process.pid, "SIGKILL"))`;

@@ -43,6 +43,49 @@ describe("a saved state as bytes", () => {
     expect(state.get("nested").get("yes").boolean()).toBe(true);
   });
 
+  it("is not made of what would not come back as it was", () => {
+    class Processor {
+      readonly pc = 0;
+    }
+    const refused: [unknown, RegExp][] = [
+      [new ArrayBuffer(8), /an ArrayBuffer; give new Uint8Array\(buffer\)/],
+      [new Uint32Array(2), /no Uint8Array; give new Uint8Array\(view\.buffer/],
+      [new DataView(new ArrayBuffer(8)), /no Uint8Array/],
+      [new Date(0), /an object of the class Date/],
+      [new Map([[1, 2]]), /an object of the class Map/],
+      [new Processor(), /an object of the class Processor/],
+      [5n, /a bigint; give a string/],
+      [NaN, /NaN, which is no finite number/],
+      [undefined, /undefined; leave it out/],
+      [() => 1, /a function/],
+      [{ $: 0 }, /"\$" stands for bytes/],
+    ];
+    for (const [value, message] of refused) {
+      for (const [at, state] of [
+        ["state", value],
+        ["state.own.list[1]", { own: { list: [1, value] } }],
+      ] as const) {
+        const act = (): unknown => encodeState(state as StateValue);
+        expect(act).toThrow(message);
+        expect(act).toThrow(`${at} cannot be saved`);
+        expect(act).toThrow(expect.objectContaining({ code: "EINVAL" }) as Error);
+      }
+    }
+    const bare = Object.assign(Object.create(null) as Record<string, StateValue>, { a: 1 });
+    expect(decodeState(encodeState(bare)).get("a").number(1, 1)).toBe(1);
+  });
+
+  it("is refused, saying what to give, when it is no Uint8Array", () => {
+    const { buffer } = encodeState(sample);
+    const others: unknown = [buffer, undefined, null, "state.bin", [...new Uint8Array(buffer)]];
+    for (const wrong of others as Uint8Array[]) {
+      expect(fault(() => decodeState(wrong))).toBe("foreign");
+      expect(() => decodeState(wrong)).toThrow(/new Uint8Array\(buffer\)/);
+    }
+    expect(() => decodeState(new Uint8Array(64))).toThrow(/give what Quiesced\.save or saveMachine returned/);
+    expect(fault(() => decodeState(Buffer.from(buffer)))).toBe("none");
+  });
+
   it("is refused as foreign when it is something else", () => {
     for (const bytes of [
       new Uint8Array(0),

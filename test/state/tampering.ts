@@ -21,7 +21,7 @@ export function copy(value: StateValue): Tree {
   return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, copy(member)]));
 }
 
-const NUMBERS = [0, 1, -1, 2, 7, 255, 65535, 65536, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 53, 1e300, NaN, 0.5];
+const NUMBERS = [0, 1, -1, 2, 7, 255, 65535, 65536, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 53, 1e300, null, 0.5];
 
 /** Something else in the place of a value. */
 function spoil(value: Tree, roll: (n: number) => number): Tree {
@@ -33,7 +33,7 @@ function spoil(value: Tree, roll: (n: number) => number): Tree {
   }
   if (typeof value === "boolean" && roll(3) > 0) return !value;
   if (typeof value === "number" && roll(3) > 0) return value + [1, -1, 64, 2 ** 31][roll(4)]!;
-  return [NUMBERS[roll(NUMBERS.length)]!, null, true, "text", [], {}, new Uint8Array(roll(9))][
+  return [NUMBERS[roll(NUMBERS.length)] as Tree, null, true, "text", [], {}, new Uint8Array(roll(9))][
     roll(7)
   ] as Tree;
 }

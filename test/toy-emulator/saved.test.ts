@@ -129,7 +129,7 @@ describe("a toy machine that is saved", () => {
     await elsewhere.peer.ping(toy, 1);
 
     const bare = new ToyMachine({ program, ramSize: 1 << 20 });
-    await expect(restoreToy(bare, state)).rejects.toMatchObject({ fault: "mismatch" });
+    await expect(restoreToy(bare, state)).rejects.toMatchObject({ code: "ENOTCONN" });
     const own = decodeState(state).get("extra");
     expect(() => {
       bare.restore(own);

@@ -1,5 +1,6 @@
 import { VBLK_SECTOR_SIZE } from "../../../assembly/abi/vblk.js";
 import { VbusError } from "../../errors.js";
+import { checkGiven } from "../../given.js";
 
 /**
  * Where the data of a block device lies. Opened by the embedder before the device is created; from then on it belongs to
@@ -34,6 +35,23 @@ export interface BlockBackend {
   resize?(size: number): Promise<void>;
   /** Ends it; nothing is under way and nothing is called afterwards. Twice is harmless. */
   close(): Promise<void>;
+}
+
+/**
+ * Passes through what a callback or an option of the embedder gave as a back end.
+ * @param what - beginning of the message, such as "`backend` is"
+ * @throws VbusError EINVAL for anything that is none, a promise above all
+ */
+export function checkBackend(backend: BlockBackend, what: string): BlockBackend {
+  return checkGiven(
+    backend,
+    what,
+    "give a back end that is open already, such as `const backend = await openFileBackend(path)` or `new MemoryBackend(size)`",
+    "size",
+    "read",
+    "write",
+    "close",
+  );
 }
 
 /** Passes a size through that a block device can have. @throws VbusError EINVAL */

@@ -22,7 +22,7 @@ import { flagAttribute, numberAttribute } from "../attributes.js";
 import { restoreAttributes, restoreCounters, saveAttributes, saveCounters } from "../saved.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
-import type { BlockBackend } from "./backend.js";
+import { checkBackend, type BlockBackend } from "./backend.js";
 import { VblkConnection, type VblkEnvironment } from "./connection.js";
 import { Medium } from "./medium.js";
 import type { BlockRing } from "./ring-pair.js";
@@ -34,7 +34,7 @@ export interface VblkClassOptions {
   name?: string;
   /**
    * Gives a device its back end, opened before; called once, when the device is created. The device closes it when it is
-   * removed, so no two devices may share one.
+   * removed, so no two devices may share one. Creating the device fails with EINVAL when this is none (a promise, a path).
    */
   backend: (deviceName: string) => BlockBackend;
 }
@@ -48,7 +48,10 @@ const INTERFACE_TYPE = "virtual-block";
 export function vblkClass(options: VblkClassOptions): DeviceClass {
   return {
     name: options.name ?? "vblk",
-    create: (context) => new VblkDevice(context, options.backend(context.name)),
+    create: (context) => {
+      const { name } = context;
+      return new VblkDevice(context, checkBackend(options.backend(name), `for ${name} \`backend\` returned`));
+    },
   };
 }
 

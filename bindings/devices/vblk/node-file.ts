@@ -3,7 +3,7 @@
  * @module
  */
 import { open, type FileHandle } from "node:fs/promises";
-import { VbusError } from "../../errors.js";
+import { VbusError, type ErrorCode } from "../../errors.js";
 import { checkSize, zeroByWriting, type BlockBackend } from "./backend.js";
 
 /** How a file is opened. */
@@ -17,7 +17,8 @@ export interface FileBackendOptions {
 /**
  * Opens a file as the back end of a block device: `pread`, `pwrite`, flush = `fdatasync`. Nothing else should write the file
  * meanwhile. There is no discard, for Node cannot punch holes.
- * @throws VbusError EINVAL when the size is no multiple of 512 (the file is closed again); what `fs.promises.open` throws
+ * @throws VbusError EINVAL when it is a folder, or its size is no multiple of 512 (it is closed again); ENOENT, EEXIST (`create`),
+ *   EPERM (not allowed), EROFS; EIO for any other failure of the file system
  */
 export async function openFileBackend(path: string, options: FileBackendOptions = {}): Promise<BlockBackend> {
   const { readOnly = false, create } = options;
@@ -25,15 +26,40 @@ export async function openFileBackend(path: string, options: FileBackendOptions 
     checkSize(create, "the new file");
     if (readOnly) throw new VbusError("EINVAL", "a file that is created needs readOnly: false");
   }
-  const file = await open(path, create !== undefined ? "wx+" : readOnly ? "r" : "r+");
+  let file: FileHandle;
+  try {
+    file = await open(path, create !== undefined ? "wx+" : readOnly ? "r" : "r+");
+  } catch (error) {
+    throw openError(path, error as NodeJS.ErrnoException);
+  }
   try {
     if (create !== undefined) await file.truncate(create);
-    const { size } = await file.stat();
-    return new FileBackend(path, file, checkSize(size, path), readOnly);
+    const found = await file.stat();
+    if (found.isDirectory()) throw folderError(path);
+    return new FileBackend(path, file, checkSize(found.size, path), readOnly);
   } catch (error) {
     await file.close();
     throw error;
   }
+}
+
+/** Errors of opening a file that say what to do. */
+const OPEN_ERRORS: Readonly<Record<string, readonly [code: ErrorCode, message: string]>> = {
+  ENOENT: ["ENOENT", "there is no such file; create: size makes one in a folder that exists"],
+  EEXIST: ["EEXIST", "it is there already; open it without create"],
+  EACCES: ["EPERM", "this user may not; readOnly: true needs to read only"],
+  EPERM: ["EPERM", "this user may not; readOnly: true needs to read only"],
+  EROFS: ["EROFS", "its file system is read-only; open it with readOnly: true"],
+};
+
+function openError(path: string, cause: NodeJS.ErrnoException): VbusError {
+  if (cause.code === "EISDIR") return folderError(path);
+  const [code, message] = OPEN_ERRORS[cause.code ?? ""] ?? ["EIO", cause.message];
+  return new VbusError(code, `"${path}": ${message}`, { cause });
+}
+
+function folderError(path: string): VbusError {
+  return new VbusError("EINVAL", `"${path}" is a folder; give the file of a disk`);
 }
 
 class FileBackend implements BlockBackend {

@@ -17,7 +17,7 @@ import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { VconsoleConnection, type VconsoleEnvironment } from "./connection.js";
 import type { ConsoleStatistics } from "./statistics.js";
-import { BACKLOG_MAX, SIZE_MAX, type Terminal } from "./terminal.js";
+import { BACKLOG_MAX, checkTerminal, SIZE_MAX, type Terminal } from "./terminal.js";
 
 /** How a console class is set up. */
 export interface VconsoleClassOptions {
@@ -36,7 +36,13 @@ const INTERFACE_TYPE = "virtual-console";
 export function vconsoleClass(options: VconsoleClassOptions): DeviceClass {
   return {
     name: options.name ?? "vconsole",
-    create: (context) => new VconsoleDevice(context, options.terminal(context.name)),
+    create: (context) => {
+      const { name } = context;
+      return new VconsoleDevice(
+        context,
+        checkTerminal(options.terminal(name), `for ${name} \`terminal\` returned`),
+      );
+    },
   };
 }
 

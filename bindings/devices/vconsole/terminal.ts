@@ -2,6 +2,7 @@ import { ByteQueue } from "../../bytes/byte-queue.js";
 import { ByteInbox, type ByteSink } from "../../bytes/inbox.js";
 import { chunksOf, readableOf, writableOf } from "../../bytes/web-streams.js";
 import { VbusError } from "../../errors.js";
+import { checkGiven } from "../../given.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import type { ConsoleDropReason, ConsoleStatistics } from "./statistics.js";
 
@@ -492,4 +493,13 @@ function checkBacklog(bytes: number): number {
   if (!Number.isInteger(bytes) || bytes < 1 || bytes > BACKLOG_MAX)
     throw new VbusError("EINVAL", `a back-log of ${bytes} bytes; use 1 to ${BACKLOG_MAX}`);
   return bytes;
+}
+
+/**
+ * Passes through what a callback or an option of the embedder gave as a terminal.
+ * @param what - beginning of the message, such as "`terminal` is"
+ * @throws VbusError EINVAL for anything that is none, a promise above all
+ */
+export function checkTerminal(terminal: Terminal, what: string): Terminal {
+  return checkGiven(terminal, what, "give a terminal: `new Terminal()`", "claim", "disown", "connect");
 }

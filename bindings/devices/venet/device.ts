@@ -23,7 +23,7 @@ import type { RestoreOptions } from "../../state/saveable.js";
 import { BusSeat } from "../seat.js";
 import type { MemorySpace } from "../../memory/space.js";
 import { formatMac, isGroupMac, parseMac } from "../../net/batch.js";
-import type { Port } from "../../net/port.js";
+import { checkPort, type Port } from "../../net/port.js";
 import { VenetConnection, type VenetEnvironment } from "./connection.js";
 import { emptyStatistics, type VenetStatistics } from "./statistics.js";
 
@@ -32,8 +32,8 @@ export interface VenetClassOptions {
   /** Name of the class; default `venet`. */
   name?: string;
   /**
-   * Gives a NIC its place in the network; called when its attribute `enabled` becomes 1. The NIC closes the port when
-   * it is disabled or removed.
+   * Gives a NIC its place in the network; called when its attribute `enabled` becomes 1, which fails with EINVAL when this is
+   * no port (a promise, nothing). The NIC closes the port when it is disabled or removed.
    */
   port: (deviceName: string) => Port;
 }
@@ -249,7 +249,8 @@ class VenetDevice implements Device, DeviceInterface, VenetEnvironment {
   #enable(on: boolean): void {
     if (on === (this.port !== null)) return;
     if (on) {
-      this.port = this.options.port(this.context.name);
+      const { name } = this.context;
+      this.port = checkPort(this.options.port(name), `for ${name} \`port\` returned`, "it must return");
       try {
         this.#connection?.portChanged(true);
       } catch (error) {

@@ -33,7 +33,7 @@ import { VbusError } from "../../errors.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import { restoreCounters, saveCounters } from "../saved.js";
 import type { VirtioFace, VirtioQueue, VirtioSession, VirtioSessionContext } from "../../virtio/types.js";
-import type { BlockBackend } from "../vblk/backend.js";
+import { checkBackend, type BlockBackend } from "../vblk/backend.js";
 import { Medium } from "../vblk/medium.js";
 import { BufferPool } from "./buffers.js";
 import { RequestQueue, type QueueEnvironment } from "./queue.js";
@@ -99,6 +99,7 @@ export class VirtioBlk implements VirtioFace {
   /** @throws VbusError EINVAL for options that make no sense, EROFS for a back end that cannot be written when it should be */
   constructor(options: VirtioBlkOptions) {
     const { name, backend, queues = 1, queueSize = QUEUE_SIZE, blockSize = VIRTIO_BLK_SECTOR_SIZE } = options;
+    checkBackend(backend, `${name}: \`backend\` is`);
     const { readOnly = backend.readOnly, depth = DEPTH } = options;
     const { physicalBlockSize = Math.max(4096, blockSize) } = options;
     if (!Number.isInteger(queues) || queues < 1 || queues > QUEUES_MAX)

@@ -12,7 +12,7 @@ import { VIRTIO_ID_CONSOLE } from "../../../assembly/abi/virtio-status.js";
 import { VbusError } from "../../errors.js";
 import type { VirtioFace, VirtioSession, VirtioSessionContext } from "../../virtio/types.js";
 import type { ConsoleStatistics } from "../vconsole/statistics.js";
-import type { Terminal } from "../vconsole/terminal.js";
+import { checkTerminal, type Terminal } from "../vconsole/terminal.js";
 import { ConsoleSession, type ConsoleEnvironment, type PortOfDevice } from "./session.js";
 
 /** A port of a virtio-console. */
@@ -65,7 +65,7 @@ export class VirtioConsole implements VirtioFace {
     if (ports.length < 1 || ports.length > PORTS_MAX)
       throw new VbusError("EINVAL", `${ports.length} ports; give 1 to ${PORTS_MAX}`);
     const settled: PortOfDevice[] = ports.map((port, i) => ({
-      terminal: port.terminal,
+      terminal: checkTerminal(port.terminal, `${name}: \`terminal\` of port ${i} is`),
       name: checkName(port.name ?? ""),
       console: port.console ?? i === 0,
     }));

@@ -18,7 +18,7 @@ import {
 import { VIRTIO_ID_NET } from "../../../assembly/abi/virtio-status.js";
 import { VbusError } from "../../errors.js";
 import { formatMac, isGroupMac, parseMac } from "../../net/batch.js";
-import type { Port } from "../../net/port.js";
+import { checkPort, type Port } from "../../net/port.js";
 import type { StateReader, StateValue } from "../../state/reader.js";
 import type { RestoreOptions } from "../../state/saveable.js";
 import { restoreCounters, saveCounters } from "../saved.js";
@@ -99,11 +99,16 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
     const { bufferWaitMs = BUFFER_WAIT_MS } = options;
     if (!(bufferWaitMs >= 0 && bufferWaitMs <= BUFFER_WAIT_MAX_MS))
       throw new VbusError("EINVAL", `bufferWaitMs: ${bufferWaitMs}; give 0 to ${BUFFER_WAIT_MAX_MS}`);
+    if (typeof options.name !== "string" || options.name === "")
+      throw new VbusError(
+        "EINVAL",
+        'a card needs a name: `virtioNet({ name: "nic0", port: net.addPort("nic0") })`',
+      );
     this.name = options.name;
     this.bufferWaitMs = bufferWaitMs;
     this.pairs = pairs;
     this.coalesce = coalesce;
-    this.#port = options.port ?? null;
+    this.#port = this.#checkPort(options.port ?? null);
     this.#mac = options.mac === undefined ? randomMac() : stationAddress(options.mac);
     if (options.mtu !== undefined) this.mtu = options.mtu;
     this.#speed = options.speed ?? VIRTIO_NET_SPEED_UNKNOWN;
@@ -220,13 +225,14 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
     return this.connected && this.#port !== null;
   }
 
-  /** Where frames go; null: nowhere. Changing it closes nothing: the old port is yours again. @throws what the new port throws that refuses the card; then there is none */
+  /** Where frames go; null: nowhere. Changing it closes nothing: the old port is yours again. @throws VbusError EINVAL for what is no port; what the new port throws that refuses the card; then there is none */
   get port(): Port | null {
     return this.#port;
   }
 
   set port(port: Port | null) {
     if (port === this.#port) return;
+    this.#checkPort(port);
     this.#session?.portLeaves();
     this.#port = port;
     try {
@@ -237,6 +243,10 @@ export class VirtioNet implements VirtioFace, CardEnvironment {
     } finally {
       this.#linkTold();
     }
+  }
+
+  #checkPort(port: Port | null): Port | null {
+    return port === null ? null : checkPort(port, `${this.name}: \`port\` is`, "it must be");
   }
 
   /** The carrier; taking it away unplugs the card from its port, which stays its own. @throws what the port throws that refuses the card */

@@ -1,6 +1,7 @@
 import { FRAME_ECN, FRAME_GSO, FRAME_NEEDS_CSUM } from "../../../assembly/abi/arena.js";
 import { ETH_HEADER_SIZE, VENET_GSO_MAX } from "../../../assembly/abi/venet.js";
 import { VbusError } from "../../errors.js";
+import { nameOf } from "../../given.js";
 import { SUPERFRAME_KINDS, type GrantedOffloads, type SuperframeKind } from "./offloads.js";
 
 /** A partial checksum: the field holds the folded sum of the pseudo-header; whoever needs it completes it. */
@@ -71,6 +72,12 @@ export interface OutgoingFrame {
 /** What the TX ring takes: frames with nothing to do, and others. */
 export type Sendable = Uint8Array | OutgoingFrame;
 
+/** Checks that a burst is a list; its frames are looked at one by one. @throws VbusError EINVAL */
+export function checkBurst(frames: readonly (Uint8Array | TransmitFrame)[]): void {
+  if (Array.isArray(frames)) return;
+  throw new VbusError("EINVAL", `frames are sent in an array, not as ${nameOf(frames)}: send([frame])`);
+}
+
 /**
  * Checks a frame against what was granted. `limit` is the longest ordinary frame.
  * @throws VbusError EINVAL for lengths and positions, EOPNOTSUPP for what was not granted
@@ -85,8 +92,8 @@ export function checkFrame(
     checkLength(frame.length, limit, mtu);
     return frame;
   }
-  const { data, checksum, gso } = frame;
-  const parts = data instanceof Uint8Array ? [data] : data.slice();
+  const parts = partsOf(frame);
+  const { checksum, gso } = frame;
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   if (gso === undefined) checkLength(length, limit, mtu);
   else checkSuperframe(length, gso, checksum, granted);
@@ -104,6 +111,18 @@ export function checkFrame(
     headerLength: gso?.headerLength ?? 0,
     segmentSize: gso?.size ?? 0,
   };
+}
+
+/** The pieces of a frame that is no plain one. @throws VbusError EINVAL for what is no frame */
+function partsOf(frame: TransmitFrame): readonly Uint8Array[] {
+  const data = (frame as Partial<TransmitFrame> | null | undefined)?.data;
+  if (data instanceof Uint8Array) return [data];
+  if (Array.isArray(data) && data.every((part) => part instanceof Uint8Array)) return data.slice();
+  const what = data === undefined ? nameOf(frame) : `${nameOf(frame)} with data that is ${nameOf(data)}`;
+  throw new VbusError(
+    "EINVAL",
+    `a frame is a Uint8Array, or { data: Uint8Array or several, … }; not ${what}`,
+  );
 }
 
 function checkLength(length: number, limit: number, mtu: number): void {

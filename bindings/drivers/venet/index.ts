@@ -2,6 +2,8 @@
  * venet, the guest half: a driver for guests written in TypeScript (`docs/abi/venet.md`).
  * @module
  */
+import { VbusError } from "../../errors.js";
+import { nameOf } from "../../given.js";
 import type { Driver, ProxyDevice } from "../proxy.js";
 import { VenetNic } from "./nic.js";
 import type { VenetOptions } from "./options.js";
@@ -27,13 +29,20 @@ export class VenetDriver implements Driver<VenetNic> {
   readonly type = "virtual-ethernet";
 
   /**
-   * @param onNic - told of every NIC, closed (call `nic.open()`)
+   * @param onNic - told of every NIC, closed (call `nic.open()`); without, the bus tells of them by its event `bound`
    * @param options - ring sizes, MTU, extensions
+   * @throws VbusError EINVAL for an `onNic` that cannot be called
    */
   constructor(
     private readonly onNic: (nic: VenetNic) => void = () => {},
     private readonly options: VenetOptions = {},
-  ) {}
+  ) {
+    if (typeof onNic !== "function")
+      throw new VbusError(
+        "EINVAL",
+        `the first argument is who is told of NICs, not ${nameOf(onNic)}: new VenetDriver((nic) => …, options)`,
+      );
+  }
 
   /** As `Driver.probe` says. */
   async probe(device: ProxyDevice): Promise<VenetNic> {

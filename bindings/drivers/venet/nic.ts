@@ -5,7 +5,7 @@ import type { Batch } from "../../net/batch.js";
 import type { ProxyDevice } from "../proxy.js";
 import type { EventStatistics } from "./events.js";
 import { FrameFinisher } from "./finish.js";
-import { checkFrame, type ReceivedFrame, type Sendable, type TransmitFrame } from "./frames.js";
+import { checkBurst, checkFrame, type ReceivedFrame, type Sendable, type TransmitFrame } from "./frames.js";
 import { FrameInbox } from "./inbox.js";
 import type { NicOffloads } from "./offloads.js";
 import { checkMtu, resolveOptions, type VenetOptions } from "./options.js";
@@ -196,6 +196,7 @@ export class VenetNic {
 
   #checkFrames(frames: readonly (Uint8Array | TransmitFrame)[]): readonly Sendable[] {
     this.#assertUsable();
+    checkBurst(frames);
     const { frameLimit, mtu } = this;
     const { tx } = this.offloads;
     // frames with nothing to do are what they were: most senders cost no new array
@@ -210,7 +211,7 @@ export class VenetNic {
 
   /**
    * Sends frames in order (copied at once or while waiting: leave them unchanged until the promise resolves).
-   * Resolves when all are in the ring. @throws VbusError EINVAL (a frame's length, contradictory metadata), EOPNOTSUPP
+   * Resolves when all are in the ring. @throws VbusError EINVAL (no frames, a frame's length, contradictory metadata), EOPNOTSUPP
    *   (what {@link VenetNic.offloads} says the host does not take), ENOTCONN, EPROTO, ENOMEM
    */
   async send(frames: readonly (Uint8Array | TransmitFrame)[]): Promise<void> {

@@ -5,7 +5,7 @@ import type { StateReader } from "../../state/reader.js";
 import type { MacPolicy, Saveable } from "../../state/saveable.js";
 import { quiesce, restoreState } from "../../state/saving.js";
 import { EmulatorMachine } from "../machine.js";
-import { stateOf, type V86Emulator } from "./internals.js";
+import { stateOf, type V86Emulator, type V86Internals } from "./internals.js";
 import { V86EmulatorHost } from "./host.js";
 
 /** What of a machine is saved besides what is attached to it. */
@@ -34,6 +34,9 @@ const EMULATOR_STATE_MAX = 2 ** 32;
 /** Functions on v86's PCI bus. */
 const FUNCTIONS = 256;
 
+/** Emulators that are saved or restored at this moment. */
+const busy = new WeakSet<V86Emulator>();
+
 function machineOf(emulator: V86Emulator): { host: V86EmulatorHost; machine: EmulatorMachine } {
   const host = V86EmulatorHost.of(emulator);
   const machine = host === undefined ? undefined : EmulatorMachine.of(host);
@@ -42,6 +45,18 @@ function machineOf(emulator: V86Emulator): { host: V86EmulatorHost; machine: Emu
     "ENOTCONN",
     "nothing is attached to this emulator; call attachVbus or attachVirtio first, or use v86's own save_state",
   );
+}
+
+/** Runs what stops and starts an emulator, which two cannot do at once. @throws VbusError EBUSY */
+async function alone<T>(emulator: V86Emulator, act: () => Promise<T>): Promise<T> {
+  if (busy.has(emulator))
+    throw new VbusError("EBUSY", "this emulator is being saved or restored already; wait for that first");
+  busy.add(emulator);
+  try {
+    return await act();
+  } finally {
+    busy.delete(emulator);
+  }
 }
 
 function partsOf(machine: EmulatorMachine, { vbus }: SaveMachineOptions): Saveable[] {
@@ -54,12 +69,17 @@ function partsOf(machine: EmulatorMachine, { vbus }: SaveMachineOptions): Saveab
  * when the state was taken (if the guest ran before). Nothing that the guest or the outside sent is lost.
  *
  * @returns everything in one piece of bytes, for {@link restoreMachine}
- * @throws VbusError EOPNOTSUPP when something that the guest uses cannot be saved; ENOTCONN when nothing is attached
+ * @throws VbusError EOPNOTSUPP when something that the guest uses cannot be saved; ENOTCONN when nothing is attached; EBUSY
+ * while the same emulator is saved or restored
  */
-export async function saveMachine(
+export function saveMachine(
   emulator: V86Emulator,
   options: SaveMachineOptions = {},
 ): Promise<Uint8Array<ArrayBuffer>> {
+  return alone(emulator, () => save(emulator, options));
+}
+
+async function save(emulator: V86Emulator, options: SaveMachineOptions): Promise<Uint8Array<ArrayBuffer>> {
   const { host, machine } = machineOf(emulator);
   const v86 = stateOf(emulator);
   const ran = v86.running;
@@ -69,8 +89,13 @@ export async function saveMachine(
     try {
       await options.atStandstill?.();
       machine.written();
-      const { raised } = host.internals.pci;
-      return quiesced.save({ emulator: new Uint8Array(v86.save()), raised });
+      const { pci, ramSize, hasApic } = host.internals;
+      return quiesced.save({
+        memory: ramSize,
+        acpi: hasApic,
+        emulator: new Uint8Array(v86.save()),
+        raised: pci.raised,
+      });
     } finally {
       quiesced.resume();
     }
@@ -84,15 +109,24 @@ export async function saveMachine(
  * (memory, ACPI, cards) and the same things attached in the same slots; or the one that was saved, which is rewound. It runs
  * afterwards if it ran before.
  *
- * A state that cannot be used is refused before anything is touched; one that turns out to be forged leaves all that is attached
- * as after a reset of the machine, and the emulator stopped.
+ * A state that cannot be used, or is of a machine with other memory or ACPI, is refused before anything is touched; one that
+ * turns out to be forged leaves all that is attached as after a reset of the machine, and the emulator stopped.
  *
- * @throws StateError; VbusError ENOTCONN when nothing is attached, ENOMEM; what v86 throws
+ * @throws StateError; VbusError ENOTCONN when nothing is attached, EBUSY while the same emulator is saved or restored, ENOMEM;
+ * what v86 throws
  */
-export async function restoreMachine(
+export function restoreMachine(
   emulator: V86Emulator,
   bytes: Uint8Array,
   options: RestoreMachineOptions = {},
+): Promise<void> {
+  return alone(emulator, () => restore(emulator, bytes, options));
+}
+
+async function restore(
+  emulator: V86Emulator,
+  bytes: Uint8Array,
+  options: RestoreMachineOptions,
 ): Promise<void> {
   const { host, machine } = machineOf(emulator);
   const v86 = stateOf(emulator);
@@ -104,6 +138,7 @@ export async function restoreMachine(
       ...(options.macs === undefined ? {} : { macs: options.macs }),
       ...(options.atStandstill === undefined ? {} : { atStandstill: options.atStandstill }),
       check: (extra) => {
+        checkMachine(extra, host.internals);
         readExtra(extra);
       },
       memory: (extra) => {
@@ -129,6 +164,22 @@ export async function restoreMachine(
   }
   machine.written();
   if (ran) await v86.run();
+}
+
+/** Compares what v86 itself does not, or too late. @throws StateError mismatch */
+function checkMachine(extra: StateReader, { ramSize, hasApic }: V86Internals): void {
+  const memory = extra.get("memory").number(0, EMULATOR_STATE_MAX);
+  if (memory !== ramSize)
+    throw new StateError(
+      "mismatch",
+      `the state is of a machine with memory_size ${memory}, and this one has ${ramSize}; make the emulator with the same`,
+    );
+  const acpi = extra.get("acpi").boolean();
+  if (acpi !== hasApic)
+    throw new StateError(
+      "mismatch",
+      `the state is of a machine with acpi ${acpi}, and this one has ${hasApic}; make the emulator with the same`,
+    );
 }
 
 function readExtra(extra: StateReader): { image: Uint8Array; raised: number[] } {
