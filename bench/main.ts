@@ -14,9 +14,10 @@ import { measureNativeRing } from "./goals/native-ring.js";
 import { measureRingbuf } from "./goals/ringbuf.js";
 import { measureRoundTrip } from "./goals/round-trip.js";
 import { measureSegmentation } from "./goals/segmentation.js";
+import { runCommand } from "./harness/command-line.js";
 import type { BenchContext } from "./harness/context.js";
 import { EFFORTS } from "./harness/interleave.js";
-import { machineFacts } from "./harness/machine.js";
+import { busyWarning, machineFacts } from "./harness/machine.js";
 import { NATIVE_FLAGS, NativeBench, type NativeAbsent } from "./harness/native.js";
 import { ThreadPair } from "./harness/pair.js";
 import { METHOD, reportHtml, summarySentence, type Report } from "./harness/report.js";
@@ -117,18 +118,13 @@ async function measure(options: BenchOptions): Promise<Report> {
 }
 
 async function main(): Promise<number> {
-  let options: BenchOptions;
-  try {
-    options = parseOptions(process.argv.slice(2));
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
-    process.stderr.write(`${error.message}\n\n${HELP}`);
-    return 2;
-  }
+  const options = parseOptions(process.argv.slice(2));
   if (options.help) {
     process.stdout.write(HELP);
     return 0;
   }
+  const busy = busyWarning();
+  if (busy !== null) process.stderr.write(`vbus: ${busy}\n`);
   const report = await measure(options);
   const folder = path.join(ROOT, "bench/report");
   fs.mkdirSync(folder, { recursive: true });
@@ -151,4 +147,4 @@ async function main(): Promise<number> {
   return code;
 }
 
-process.exitCode = await main();
+await runCommand(main, { hint: " (--help explains the options)" });

@@ -1,4 +1,4 @@
-import { parseArgs } from "node:util";
+import { parseCommandLine, UserError } from "./harness/command-line.js";
 import { GOALS, type GoalName } from "./harness/result.js";
 
 /** What the command line asks for. */
@@ -20,10 +20,10 @@ export interface BenchOptions {
 /** What `--help` prints. */
 export const HELP = `npm run bench [-- options]
 
-  --quick          fewer samples: under two minutes
+  --quick          fewer samples: one to two minutes
   --only A,B       only these: ${Object.keys(GOALS).join(", ")}, devices (traffic between guests),
                    block (disks), operations
-  --json           print the results as JSON instead of a table
+  --json           print the results as JSON instead of a table (in a file: npm run -s bench)
   --help           this text
 
 Every run writes bench/report/report.html and bench/report/report.json. Missed goals are printed, and are no failure.
@@ -33,9 +33,9 @@ const isGoal = (name: string): name is GoalName => name in GOALS;
 const isOther = <T extends object>(name: string, others: T): name is string & keyof T =>
   Object.hasOwn(others, name);
 
-/** Reads the command line. @throws TypeError, with a message for the user, for what it does not understand */
+/** Reads the command line. @throws UserError for what it does not understand */
 export function parseOptions(args: string[]): BenchOptions {
-  const { values } = parseArgs({
+  const { values } = parseCommandLine({
     args,
     options: {
       quick: { type: "boolean", default: false },
@@ -55,7 +55,7 @@ export function parseOptions(args: string[]): BenchOptions {
     if (isGoal(name.toUpperCase())) goals.add(name.toUpperCase() as GoalName);
     else if (isOther(name, others)) others[name] = true;
     else
-      throw new TypeError(
+      throw new UserError(
         `--only ${name}: use ${[...all, ...Object.keys(others)].join(", ")}, separated by commas`,
       );
   }

@@ -193,8 +193,8 @@ function packShootout() {
   }
 }
 
-/** Builds the package and, with `programs`, tests, benchmarks and examples. */
-export function build({ programs }) {
+/** Builds the package and, with `programs`, tests, benchmarks and examples; without `bench` not the wasm of benchmarks. */
+export function build({ programs, bench = true }) {
   // Two builds at once (a test run beside `npm start`) would write the same files: the second waits.
   return withLock(absolute(".build/.lock"), "another build", async () => {
     await buildWasm();
@@ -208,7 +208,7 @@ export function build({ programs }) {
     });
     fs.chmodSync(absolute("dist/bindings/cli/vbus.js"), 0o755);
     if (!programs) return;
-    await buildBenchWasm();
+    if (bench) await buildBenchWasm();
     const folders = ["test", "bench", "examples"];
     await buildTypeScript({
       label: "compiling the programs",
@@ -220,7 +220,7 @@ export function build({ programs }) {
         .filter((file) => !file.endsWith(".d.ts") && !/^bench\/(assembly|report)\//.test(file)),
       dependsOn: bindings,
     });
-    packShootout();
+    if (bench) packShootout();
   });
 }
 

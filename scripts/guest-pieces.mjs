@@ -71,6 +71,11 @@ const VARIABLES = {
   hostile: ["VBUS_GUEST_HOSTILE", "instead of a compiler: the multiboot program that guest/hostile builds"],
 };
 
+/** What a folder with drivers holds; whatever else is in it is none of ours. */
+const DRIVERS = ["vblk.ko", "vbus.ko", "vconsole.ko", "venet.ko", "virtio_vbus.ko"];
+/** Pieces that are folders, and what has to be in them; the others are files. */
+const FOLDERS = { modules: ["kernel"], headers: ["Module.symvers"], drivers: DRIVERS };
+
 /** Where everything is kept: VBUS_CACHE, or the user's cache folder. */
 export function cacheFolder() {
   const given = process.env.VBUS_CACHE;
@@ -80,14 +85,34 @@ export function cacheFolder() {
   return path.join(base, "vbus");
 }
 
-/** The files that the environment names, checked to be there. */
+/** The cache folder, made when it is not there. @throws {StepError} when it cannot be written */
+function ensureCacheFolder() {
+  const folder = cacheFolder();
+  try {
+    fs.mkdirSync(folder, { recursive: true });
+    fs.accessSync(folder, fs.constants.W_OK);
+  } catch (error) {
+    throw new StepError(
+      `the cache folder ${folder} cannot be used (${error.message}): set VBUS_CACHE to a folder that can be written`,
+    );
+  }
+  return folder;
+}
+
+/** The files and folders that the environment names, checked to be there, and to be that. */
 function givenPieces() {
   const given = {};
   for (const [piece, [variable]] of Object.entries(VARIABLES)) {
     const file = process.env[variable];
     if (file === undefined || file === "") continue;
-    if (!fs.existsSync(file))
-      throw new StepError(`${variable} is set to ${file}, which does not exist: correct or unset it`);
+    const refuse = (why) => new StepError(`${variable} is set to ${file}, ${why}: correct or unset it`);
+    const found = fs.statSync(file, { throwIfNoEntry: false });
+    if (found === undefined) throw refuse("which does not exist");
+    const content = FOLDERS[piece];
+    const wanted = content === undefined ? "file" : "folder";
+    if (found.isDirectory() !== (wanted === "folder")) throw refuse(`which is no ${wanted}`);
+    const missing = (content ?? []).filter((name) => !fs.existsSync(path.join(file, name)));
+    if (missing.length > 0) throw refuse(`which lacks ${missing.join(", ")}`);
     given[piece] = path.resolve(file);
   }
   return given;
@@ -259,7 +284,7 @@ async function versionOf(program) {
 
 /** The drivers of guest/linux for the guest's kernel, stripped. @returns {Promise<string[]>} the .ko files */
 async function makeDrivers(cache, { drivers, headers }, { gcc, make }) {
-  if (drivers !== undefined) return sourcesBelow(drivers, /\.ko$/).map((name) => path.join(drivers, name));
+  if (drivers !== undefined) return DRIVERS.map((name) => path.join(drivers, name));
   if (!hasDriver()) return [];
   if (headers === undefined) {
     throw new StepError(
@@ -390,7 +415,7 @@ async function makeInitrd(cache, { busybox, modules, drivers, tools }) {
  * @throws {StepError} that says what is missing and how to give it
  */
 export function guestPieces() {
-  const cache = cacheFolder();
+  const cache = ensureCacheFolder();
   return withLock(path.join(cache, ".lock"), "another process that makes the guest's pieces", async () => {
     const source = await sourcePieces(cache);
     const needed = ["xz"];

@@ -4,7 +4,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { ensure } from "./ensure.mjs";
 import { guestPieces, PIECES_VARIABLE } from "./guest-pieces.mjs";
-import { ROOT, main, runProgram } from "./step.mjs";
+import { ROOT, main, printHelp, runProgram } from "./step.mjs";
 
 /** The environment for programs that start Linux guests. @throws {StepError} when the pieces cannot be had */
 export async function guestEnvironment() {
@@ -20,7 +20,8 @@ export function runGuest(args, environment) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   await main(async () => {
     const args = process.argv.slice(2);
-    await ensure();
-    return runGuest(args, args.includes("--help") ? {} : await guestEnvironment());
+    if (args.includes("--help")) return printHelp("examples/linux");
+    await ensure({ bench: false });
+    return runGuest(args, await guestEnvironment());
   });
 }

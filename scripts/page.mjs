@@ -61,7 +61,7 @@ await main(async () => {
     process.stdout.write(HELP);
     return 0;
   }
-  await ensure({ programs: !options.replay });
+  await ensure({ programs: !options.replay, bench: false });
   const folder = options.replay ? await bundlePages() : await guestFolder({ state: !options["no-state"] });
   if (options.build) {
     console.log(folder);

@@ -5,7 +5,7 @@ import path from "node:path";
 import process from "node:process";
 import { ensure } from "./ensure.mjs";
 import { guestEnvironment, runGuest } from "./guest.mjs";
-import { ROOT, StepError, main, runProgram } from "./step.mjs";
+import { ROOT, StepError, main, printHelp, runProgram } from "./step.mjs";
 
 /** Options that the replay alone has: who gives one means the replay. */
 const REPLAY_OPTIONS = [
@@ -25,9 +25,11 @@ const REPLAY_OPTIONS = [
   "delay-ms",
 ];
 
-const isReplayOption = (arg) => {
-  const name = /^--([^=]+)/.exec(arg)?.[1];
-  return name === "replay" || REPLAY_OPTIONS.includes(name);
+/** Which of the two runs is meant; --spin belongs to either. */
+const wantsReplay = (args) => {
+  const names = args.map((arg) => /^--([^=]+)/.exec(arg)?.[1]);
+  const own = REPLAY_OPTIONS.filter((name) => name !== "spin" || !names.includes("threads"));
+  return names.some((name) => name === "replay" || own.includes(name));
 };
 
 /** Says it where it is the first line that people see, and where it is in no program's way. */
@@ -41,9 +43,10 @@ function runReplay(args) {
 
 await main(async () => {
   const args = process.argv.slice(2);
-  await ensure();
-  if (args.some(isReplayOption)) return runReplay(args.filter((arg) => arg !== "--replay"));
-  if (args.includes("--help")) return runGuest(args, {});
+  const replay = wantsReplay(args);
+  if (args.includes("--help")) return printHelp(replay ? "examples/replay" : "examples/linux");
+  await ensure({ bench: false });
+  if (replay) return runReplay(args.filter((arg) => arg !== "--replay"));
   let environment;
   try {
     environment = await guestEnvironment();

@@ -1,6 +1,7 @@
 // Running the tools and telling the person in front of the terminal what takes so long.
 // Node built-ins only: these scripts run before `npm ci` has.
 import { spawn } from "node:child_process";
+import fs from "node:fs";
 import { fileURLToPath } from "node:url";
 import path from "node:path";
 import process from "node:process";
@@ -111,6 +112,12 @@ export function runProgram(args, env = process.env) {
       );
     });
   });
+}
+
+/** Prints the help of one of the programs, which takes no build. `folder` is where its sources are. */
+export function printHelp(folder) {
+  process.stdout.write(fs.readFileSync(path.join(ROOT, folder, "help.txt"), "utf8"));
+  return 0;
 }
 
 /** Runs a script's main function; its result is the exit code. */

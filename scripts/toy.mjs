@@ -2,12 +2,13 @@
 import path from "node:path";
 import process from "node:process";
 import { ensure, ensurePrograms, TOY_COMPILER } from "./ensure.mjs";
-import { ROOT, main, runProgram } from "./step.mjs";
+import { ROOT, main, printHelp, runProgram } from "./step.mjs";
 import { buildToyGuest, TOY_IMAGE } from "./toy-guest.mjs";
 
 await main(async () => {
   const args = process.argv.slice(2);
-  await ensure();
+  if (args.includes("--help")) return printHelp("examples/toy-emulator");
+  await ensure({ bench: false });
   if (args.includes("--build")) {
     Object.assign(process.env, await ensurePrograms(TOY_COMPILER, "compiling the guest program needs"));
     const size = await buildToyGuest();

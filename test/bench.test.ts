@@ -26,6 +26,7 @@ import { pairedRatios, quantile, relativeSpread, summarize } from "../bench/harn
 import { figureText, goalTable, trafficTable } from "../bench/harness/text-table.js";
 import { trafficRow, type TrafficRow } from "../bench/harness/traffic-result.js";
 import { bytePairSum } from "../bench/rivals/byte-pairs.js";
+import { UserError } from "../bench/harness/command-line.js";
 import { parseOptions } from "../bench/options.js";
 
 const base = { goal: "G1", name: "burst 32", placement: null, unit: "ns", note: "" } as const;
@@ -314,8 +315,8 @@ describe("options", () => {
 
   it("refuses goals that do not exist and options that nobody knows", () => {
     expect(() => parseOptions(["--only", "G99"])).toThrow(/G99: use G1, /);
-    expect(() => parseOptions(["--only", "toString"])).toThrow(TypeError);
-    expect(() => parseOptions(["--fast"])).toThrow(TypeError);
+    expect(() => parseOptions(["--only", "toString"])).toThrow(UserError);
+    expect(() => parseOptions(["--fast"])).toThrow(UserError);
   });
 });
 

@@ -46,3 +46,12 @@ export function machineFacts(): MachineFacts {
       .join(" "),
   };
 }
+
+/** What to tell people before anything is measured on a machine that has more to do than processors; else null. */
+export function busyWarning([load = 0] = os.loadavg(), cores = os.cpus().length): string | null {
+  if (load <= cores) return null;
+  return (
+    `this machine is busy (load average ${load.toFixed(1)}, ${cores} processors): it takes longer, many samples are dropped, ` +
+    "and figures that remain are worth little; end what else runs"
+  );
+}

@@ -2,8 +2,10 @@
 import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
+import { exitCodeOf, UserError } from "../harness/command-line.js";
+import { busyWarning } from "../harness/machine.js";
 import { failuresOf, SHOOTOUT_FORMAT, type Shootout } from "./model.js";
-import { parseShootout, SHOOTOUT_HELP, type ShootoutOptions } from "./options.js";
+import { parseShootout, SHOOTOUT_HELP } from "./options.js";
 import { shootoutMarkdown } from "./report/markdown.js";
 import { goalsSentence, shootoutPage } from "./report/page.js";
 import { shootoutText } from "./report/text.js";
@@ -21,16 +23,26 @@ function write(folder: string, report: Shootout): string {
   return page;
 }
 
-/** A result that was written before. @throws TypeError, with a message for the user, for what is none */
+/** Makes the folder for the report before anything is measured. @throws UserError when it cannot be written */
+function makeFolder(folder: string): void {
+  try {
+    fs.mkdirSync(folder, { recursive: true });
+    fs.accessSync(folder, fs.constants.W_OK);
+  } catch (error) {
+    throw new UserError(`--out ${folder}: ${(error as Error).message}; give a folder`, { cause: error });
+  }
+}
+
+/** A result that was written before. @throws UserError for what is none */
 function read(file: string): Shootout {
   let report: { format?: unknown };
   try {
     report = JSON.parse(fs.readFileSync(file, "utf8")) as { format?: unknown };
   } catch (error) {
-    throw new TypeError(`--markdown ${file}: ${String(error)}`, { cause: error });
+    throw new UserError(`--markdown ${file}: ${(error as Error).message}`, { cause: error });
   }
   if (report.format !== SHOOTOUT_FORMAT)
-    throw new TypeError(
+    throw new UserError(
       `--markdown ${file}: no result of this version (format ${String(report.format)} instead of ${SHOOTOUT_FORMAT}); measure again`,
     );
   return report as Shootout;
@@ -40,24 +52,24 @@ function read(file: string): Shootout {
  * Runs the command. Resolves with its exit code: 0 also when goals are missed, 1 when something failed, 2 for a wrong
  * command line.
  */
-export async function shootoutMain(args: string[]): Promise<number> {
-  let options: ShootoutOptions;
-  try {
-    options = parseShootout(args);
-    if (options.markdown !== null && !options.help) {
-      console.log(shootoutMarkdown(read(options.markdown)));
-      return 0;
-    }
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
-    process.stderr.write(`${error.message}\n\n${SHOOTOUT_HELP}`);
-    return 2;
-  }
+export function shootoutMain(args: string[]): Promise<number> {
+  return exitCodeOf(() => shootout(args), { hint: " (--help explains the options)" });
+}
+
+async function shootout(args: string[]): Promise<number> {
+  const options = parseShootout(args);
   if (options.help) {
     process.stdout.write(SHOOTOUT_HELP);
     return 0;
   }
+  if (options.markdown !== null) {
+    console.log(shootoutMarkdown(read(options.markdown)));
+    return 0;
+  }
   const { effort, parts, out } = options;
+  makeFolder(out);
+  const busy = busyWarning();
+  if (busy !== null) process.stderr.write(`vbus: ${busy}\n`);
   const report = await runShootout({
     effort,
     parts,

@@ -1,4 +1,4 @@
-import { parseArgs } from "node:util";
+import { checkTogether, parseCommandLine, UserError, type OptionRule } from "../harness/command-line.js";
 import { PARTS, type PartName } from "./model.js";
 import type { EffortName } from "./rings/studies.js";
 
@@ -18,11 +18,11 @@ export interface ShootoutOptions {
 /** What `--help` prints. */
 export const SHOOTOUT_HELP = `vbus shootout [options]: IOQ, venet and their rivals, side by side
 
-  --quick          two minutes at most (the default)
-  --full           thirty minutes at most: more settings, more samples
+  --quick          about two minutes (the default); longer where the machine is busy or slow
+  --full           about a quarter of an hour, up to twice that: more settings, more samples
   --only A,B       only these parts: ${Object.keys(PARTS).join(", ")}
   --out FOLDER     where shootout.html and shootout.json go (default vbus-shootout)
-  --json           print the results as JSON instead of tables
+  --json           print the results as JSON instead of tables (in a file: npm run -s shootout)
   --markdown FILE  measure nothing: print the tables of this shootout.json as Markdown
   --help           this text
 
@@ -30,11 +30,17 @@ Missed goals are printed, and are no failure. Close what else keeps the processo
 wait for each other.
 `;
 
+const TOGETHER: readonly OptionRule[] = [
+  ["quick", "excludes", "full", "tiny"],
+  ["full", "excludes", "tiny"],
+  ["markdown", "excludes", "quick", "full", "tiny", "only", "json"],
+];
+
 const isPart = (name: string): name is PartName => Object.hasOwn(PARTS, name);
 
-/** Reads the command line. @throws TypeError, with a message for the user, for what it does not understand */
+/** Reads the command line. @throws UserError for what it does not understand */
 export function parseShootout(args: string[]): ShootoutOptions {
-  const { values } = parseArgs({
+  const { values } = parseCommandLine({
     args,
     options: {
       quick: { type: "boolean", default: false },
@@ -47,14 +53,14 @@ export function parseShootout(args: string[]): ShootoutOptions {
       help: { type: "boolean", default: false },
     },
   });
-  const chosen = (["quick", "full", "tiny"] as const).filter((name) => values[name]);
-  if (chosen.length > 1) throw new TypeError(`--${chosen.join(" and --")} exclude each other`);
+  if (!values.help) checkTogether(values, TOGETHER);
+  const chosen = (["quick", "full", "tiny"] as const).find((name) => values[name]);
   const parts = new Set<PartName>();
   for (const name of (values.only ?? Object.keys(PARTS).join(",")).split(",").map((part) => part.trim())) {
     if (!isPart(name))
-      throw new TypeError(`--only ${name}: use ${Object.keys(PARTS).join(", ")}, separated by commas`);
+      throw new UserError(`--only ${name}: use ${Object.keys(PARTS).join(", ")}, separated by commas`);
     parts.add(name);
   }
   const { out, json, help, markdown = null } = values;
-  return { effort: chosen[0] ?? "quick", parts, out, json, markdown, help };
+  return { effort: chosen ?? "quick", parts, out, json, markdown, help };
 }

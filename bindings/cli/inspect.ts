@@ -1,3 +1,4 @@
+import fs from "node:fs";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { VbusError } from "../errors.js";
@@ -74,7 +75,19 @@ async function look(
   }
 }
 
+/** A connection is refused by a file, too, as by a socket that nobody serves. @throws VbusError ENOTCONN */
+function checkSocket(path: string): void {
+  if (process.platform === "win32") return; // pipes are no files
+  const found = fs.statSync(path, { throwIfNoEntry: false });
+  if (found !== undefined && !found.isSocket())
+    throw new VbusError(
+      "ENOTCONN",
+      `"${path}" is no socket; give the one that the host serves inspections at`,
+    );
+}
+
 async function run(command: InspectCommand): Promise<void> {
+  checkSocket(command.socket);
   let before: Inspection | undefined;
   for (;;) {
     const { text, inspection } = await look(command, before);

@@ -4,6 +4,7 @@ import { openFileBackend } from "vbus/devices/vblk/node-file";
 import type { Terminal } from "vbus/devices/vconsole";
 import { vconsoleClass } from "vbus/devices/vconsole";
 import type { V86Device } from "vbus/emulators/v86";
+import { isSameFile, UserError } from "../../bench/harness/command-line.js";
 import type { Machine } from "./machine.js";
 
 /** Driver of disks, by its name in the guest. */
@@ -16,9 +17,15 @@ const READY_MS = 30_000;
 
 /**
  * Opens image files as disks. They stay open until the bus is closed.
- * @throws VbusError EINVAL when a size is no multiple of 512; what `fs.promises.open` throws
+ * @throws UserError when two are the same file; VbusError EINVAL when a size is no multiple of 512; what `fs.promises.open` throws
  */
 export async function fileDisks(files: readonly string[]): Promise<V86Device[]> {
+  for (const [n, file] of files.entries()) {
+    for (const other of files.slice(0, n)) {
+      if (await isSameFile(file, other))
+        throw new UserError(`${other} and ${file} are one file; two disks that write to it would ruin it`);
+    }
+  }
   const backends: BlockBackend[] = [];
   try {
     for (const file of files) backends.push(await openFileBackend(file));

@@ -13,8 +13,7 @@
  *        │           │           │
  *     NetPeer     NetPeer     NetPeer        10.0.N.1; the guest is 10.0.N.2
  */
-import { createWriteStream, type WriteStream } from "node:fs";
-import { once } from "node:events";
+import { VbusError } from "vbus";
 import {
   attachVbus,
   attachVirtio,
@@ -29,11 +28,13 @@ import { virtioNet, type VirtioNet, type VirtioNetOptions } from "vbus/devices/v
 import { inspect } from "vbus/inspect";
 import { serveInspections } from "vbus/inspect/node-socket";
 import { MemorySpace } from "vbus/memory";
-import { capturePort, PcapngWriter, Switch, type Port } from "vbus/net";
+import { capturePort, Switch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
 import type { MacPolicy } from "vbus/state";
+import { UserError } from "../../bench/harness/command-line.js";
 import { NetPeer } from "../../test/support/net-peer.js";
 import type { TcpOptions } from "../../test/support/tcp-connection.js";
+import { CaptureFile } from "./capture-file.js";
 import {
   bringUp,
   CARD_KINDS,
@@ -114,7 +115,7 @@ export class Lab implements CardLab {
     private readonly closers: (() => void | Promise<void>)[],
   ) {}
 
-  /** Starts the guest and brings its cards up. @throws GuestError, Error */
+  /** Starts the guest and brings its cards up. @throws GuestError, Error; UserError for files and drivers that are not there */
   static async open(options: LabOptions): Promise<Lab> {
     const { moved, ...machineOptions } = options;
     const { cards: names = USUAL_CARDS, mtu = 1500, pieces, guest = 0 } = options;
@@ -122,7 +123,7 @@ export class Lab implements CardLab {
     const drivers = busDrivers(options, names);
     const missing = drivers.map(fileOf).filter((driver) => !pieces.drivers.includes(driver));
     if (missing.length > 0)
-      throw new Error(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
+      throw new UserError(`the guest has no ${missing.join(", ")}: give --nics eth0, or the drivers`);
     const closers: (() => void | Promise<void>)[] = [];
     const networks: Networks = moved?.from.networks ?? {
       scheduler: new EventLoopScheduler(),
@@ -184,6 +185,10 @@ export class Lab implements CardLab {
             },
             how,
           );
+        }).catch((error: unknown) => {
+          const usual = error instanceof VbusError || (error as NodeJS.ErrnoException).syscall !== undefined;
+          if (!usual) throw error;
+          throw new UserError(`cannot serve --inspect: ${(error as Error).message}`, { cause: error });
         });
         closers.push(() => server.close());
       }
@@ -335,23 +340,4 @@ const fileOf = (driver: string): string => driver.split(" ", 1)[0]!;
 /** Longest frame of a card. */
 export function frameLimit(mtu: number): number {
   return mtu + HEADERS;
-}
-
-class CaptureFile {
-  readonly writer: PcapngWriter;
-  readonly #stream: WriteStream;
-
-  constructor(file: string) {
-    this.#stream = createWriteStream(file);
-    this.writer = new PcapngWriter({
-      sink: (chunk) => this.#stream.write(chunk),
-      clock: performance,
-    });
-  }
-
-  async close(): Promise<void> {
-    this.writer.close();
-    this.#stream.end();
-    await once(this.#stream, "close");
-  }
 }

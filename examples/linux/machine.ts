@@ -92,7 +92,7 @@ export class Machine implements GuestShell {
     const { pieces, name = "guest", state: policy = "use", optimise = false, moved, macs } = options;
     const began = performance.now();
     const saved = new SavedState(pieces.cache, await ingredients(options));
-    const state = policy === "use" && moved === undefined ? await saved.load() : undefined;
+    const state = policy === "use" && moved === undefined ? await saved.load(options.progress) : undefined;
     const restored = state !== undefined || moved !== undefined;
     const what = restored ? `restoring ${name}` : `booting ${name}`;
     return waiting(what, options.progress, async () => {
@@ -147,7 +147,8 @@ export class Machine implements GuestShell {
  */
 export async function savedStateFile(options: Omit<MachineOptions, "state">): Promise<string> {
   const saved = new SavedState(options.pieces.cache, await ingredients(options));
-  if ((await saved.load()) === undefined) await (await Machine.start({ ...options, state: "renew" })).close();
+  if ((await saved.load(options.progress)) === undefined)
+    await (await Machine.start({ ...options, state: "renew" })).close();
   return saved.file;
 }
 

@@ -1,6 +1,16 @@
 /** `npm run guest`: a Linux guest with virtio-net and venet side by side, with a command line. */
-import { parseArgs } from "node:util";
 import { Terminal } from "vbus/devices/vconsole";
+import {
+  checkFolderOf,
+  checkTogether,
+  checkWritable,
+  isSameFile,
+  parseCommandLine,
+  printHelp,
+  runCommand,
+  UserError,
+  type OptionRule,
+} from "../../bench/harness/command-line.js";
 import { GuestError } from "./console.js";
 import {
   CONSOLE_DRIVER,
@@ -21,34 +31,24 @@ import { runTwoGuests } from "./two-guests.js";
 
 const DEFAULTS = { seconds: 2, rounds: 5, warmUp: 2, mtu: 1500, seed: 1 };
 
-const HELP = `npm run guest -- [options]
+/** From .build/examples/linux. */
+const HELP = new URL("../../../examples/linux/help.txt", import.meta.url);
 
-Boots an unmodified Debian kernel in an unmodified v86, with v86's own virtio-net as eth0 and venet as eth1, and compares
-them: ping, 60-byte frames (pktgen), and TCP in both directions with verified contents, both cards in turn, in one guest.
-
-  --nics <names>      which of eth0,eth1,eth2 (default all)
-  --mtu <n>           68 to 65000 (default ${DEFAULTS.mtu})
-  --seconds <s>       per measurement (default ${DEFAULTS.seconds})
-  --rounds <n>        that count (default ${DEFAULTS.rounds}), after --warm-up rounds that do not (default ${DEFAULTS.warmUp})
-  --seed <n>          of the patterns (default ${DEFAULTS.seed})
-  --capture <file>    writes everything that crosses the cards, as pcapng; slows both down
-  --inspect <socket>  serves what "vbus inspect <socket>" shows: bus, queues, switches, counters
-  --two-guests        two Linux guests on one switch instead, and one written in TypeScript: ping, verified streams, counters
-  --threads           the network in a thread of its own, measured against everything in one; --spin <n> polls before it sleeps
-  --shell             an interactive console instead of the measurements; Ctrl-] ends it
-  --disk <file>       with a shell: an image file as /dev/vblk0; again for /dev/vblk1 ... The guest writes to it
-  --console           the shell is on a vconsole (/dev/hvc0), not on the serial line, and has the window's size
-  --boot              boot even when there is a saved state
-  --json              print the result as JSON on standard output
-  --help              this text
-
-npm start does this, too, where it can; npm start -- --replay does the run with guests written in TypeScript.
-
-Exit code 0: measured, and everything arrived as it was sent. 1: it did not. 2: the command line is wrong.
-`;
-
-/** A wrong command line. */
-class UsageError extends Error {}
+/** What would be ignored is refused. */
+const TOGETHER: readonly OptionRule[] = [
+  ["two-guests", "excludes", "threads", "shell", "console", "disk", "nics", "inspect", "json", "spin"],
+  ["threads", "excludes", "shell", "console", "disk", "nics", "capture", "inspect", "boot"],
+  ["spin", "needs", "threads"],
+  ...["shell", "console", "disk"].map((option): OptionRule => [
+    option,
+    "excludes",
+    "json",
+    "seconds",
+    "rounds",
+    "warm-up",
+    "seed",
+  ]),
+];
 
 function numberOption(
   name: string,
@@ -64,7 +64,7 @@ function numberOption(
     !(value >= min && value <= max) ||
     (name !== "seconds" && !Number.isInteger(value))
   )
-    throw new UsageError(`--${name} ${text}: give a number from ${min} to ${max}`);
+    throw new UserError(`--${name} ${text}: give a number from ${min} to ${max}`);
   return value;
 }
 
@@ -72,7 +72,7 @@ function cardsOption(text: string | undefined): readonly CardName[] {
   if (text === undefined) return CARD_NAMES;
   const names = text.split(",").map((name) => name.trim());
   const unknown = names.find((name) => !CARD_NAMES.some((card) => card === name));
-  if (unknown !== undefined) throw new UsageError(`--nics ${text}: there are ${CARD_NAMES.join(", ")}`);
+  if (unknown !== undefined) throw new UserError(`--nics ${text}: there are ${CARD_NAMES.join(", ")}`);
   return CARD_NAMES.filter((card) => names.includes(card));
 }
 
@@ -98,13 +98,9 @@ function readOptions(argv: string[]) {
     json: flag,
     help: flag,
   };
-  let values;
-  try {
-    ({ values } = parseArgs({ args: argv, options }));
-  } catch (error) {
-    throw new UsageError((error as Error).message);
-  }
+  const { values } = parseCommandLine({ args: argv, options });
   if (values.help === true) return null;
+  checkTogether(values, TOGETHER);
   return {
     cards: cardsOption(values.nics),
     capture: values.capture,
@@ -127,12 +123,27 @@ function readOptions(argv: string[]) {
   };
 }
 
+/** Finds out before a guest boots what is wrong with the files that are to be written. */
+async function checkFiles({
+  capture,
+  inspect,
+  disks,
+}: NonNullable<ReturnType<typeof readOptions>>): Promise<void> {
+  if (capture !== undefined) {
+    await checkWritable("--capture", capture);
+    for (const disk of disks)
+      if (await isSameFile(capture, disk)) throw new UserError(`--capture ${capture} would overwrite a disk`);
+  }
+  if (inspect !== undefined && process.platform !== "win32") await checkFolderOf("--inspect", inspect);
+}
+
 async function main(): Promise<number> {
   const options = readOptions(process.argv.slice(2));
   if (options === null) {
-    process.stdout.write(HELP);
+    printHelp(HELP);
     return 0;
   }
+  await checkFiles(options);
   const progress = (message: string): void => void process.stderr.write(`vbus: ${message}\n`);
   if (options.threads) {
     const threads = { pieces: readPieces(), spin: options.spin, ...options.experiment };
@@ -152,7 +163,7 @@ async function main(): Promise<number> {
   }
   const terminal = new Terminal();
   const devices = await fileDisks(options.disks).catch((error: unknown) => {
-    throw new UsageError(`--disk: ${(error as Error).message}`);
+    throw new UserError(`--disk: ${(error as Error).message}`, { cause: error });
   });
   const drivers = devices.length > 0 ? [DISK_DRIVER] : [];
   if (options.console) {
@@ -175,6 +186,8 @@ async function main(): Promise<number> {
       `guest ${how} in ${(lab.machine.startMs / 1000).toFixed(1)} s: ${lab.cards.map(describe).join(", ")}`,
     );
     if (options.shell) {
+      // a restored guest has the time of day at which it was saved: what it writes would be dated so
+      await lab.machine.check(`date -u -s @${Math.floor(Date.now() / 1000)}`);
       if (options.disks.length > 0) {
         await disksReady(lab.machine, options.disks.length);
         await loadFileSystem(lab.machine);
@@ -205,14 +218,4 @@ function describe({ name, what, guestAddress, peerAddress }: Lab["cards"][number
   return `${name} = ${what} (${guestAddress}, its peer ${peerAddress})`;
 }
 
-try {
-  process.exitCode = await main();
-} catch (error) {
-  const usage = error instanceof UsageError;
-  const text =
-    usage || error instanceof GuestError
-      ? (error as Error).message
-      : ((error as Error).stack ?? String(error));
-  process.stderr.write(`vbus: ${text}\n`);
-  process.exitCode = usage ? 2 : 1;
-}
+await runCommand(main, { expected: [[GuestError, 1]] });

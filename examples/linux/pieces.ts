@@ -1,5 +1,6 @@
 /** What the Linux guest is made of, as `scripts/guest-pieces.mjs` hands it to programs. */
 import { readFile } from "node:fs/promises";
+import { UserError } from "../../bench/harness/command-line.js";
 
 /** Where the pieces are. All file names are absolute. */
 export interface Pieces {
@@ -27,12 +28,12 @@ const VARIABLE = "VBUS_GUEST_PIECES";
 
 /**
  * The pieces that the script which started this program has made.
- * @throws Error when it was started without
+ * @throws UserError when it was started without
  */
 export function readPieces(): Pieces {
   const text = process.env[VARIABLE];
   if (text === undefined || text === "")
-    throw new Error(
+    throw new UserError(
       `${VARIABLE} is not set: start the program with npm run guest, npm start or npm test, which make the guest's ` +
         "pieces, or set it to what node scripts/guest-pieces.mjs prints",
     );

@@ -7,6 +7,24 @@ import { readImage } from "./pieces.js";
 const PREFIX = "state-";
 /** States that are kept; each is as large as the memory that the guest touched, about 30 MB. */
 const KEEP = 6;
+/** What v86's states begin with: this, a version, the length of the state, the length of the JSON that follows. */
+const MAGIC = 0x86768676;
+const HEADER_BYTES = 16;
+
+/** Whether v86 can read it: it says no where nobody can catch that, and the guest never comes up. */
+function isWhole(state: ArrayBuffer): boolean {
+  if (state.byteLength < HEADER_BYTES) return false;
+  const header = new DataView(state, 0, HEADER_BYTES);
+  if (header.getUint32(0, true) !== MAGIC || header.getUint32(8, true) !== state.byteLength) return false;
+  const length = header.getUint32(12, true);
+  if (length > state.byteLength - HEADER_BYTES) return false;
+  try {
+    JSON.parse(new TextDecoder().decode(new Uint8Array(state, HEADER_BYTES, length)));
+    return true;
+  } catch {
+    return false; // a file of the right length with holes
+  }
+}
 
 /** One state, under a key of all that went into it. */
 export class SavedState {
@@ -25,17 +43,26 @@ export class SavedState {
     this.file = join(cache, `${PREFIX}${hash.digest("hex").slice(0, 16)}`);
   }
 
-  /** The state, or undefined when there is none yet. */
-  async load(): Promise<ArrayBuffer | undefined> {
+  /**
+   * The state, or undefined when there is none yet. One that is damaged is thrown away.
+   * @param progress - is told of that
+   */
+  async load(progress?: (message: string) => void): Promise<ArrayBuffer | undefined> {
+    let state: ArrayBuffer;
     try {
-      const state = await readImage(this.file);
-      const now = new Date();
-      await utimes(this.file, now, now).catch(ignoreMissing); // used lately: kept
-      return state;
+      state = await readImage(this.file);
     } catch (error) {
       ignoreMissing(error);
       return undefined;
     }
+    if (!isWhole(state)) {
+      progress?.(`the saved state ${this.file} is damaged: removed, and made anew`);
+      await this.remove();
+      return undefined;
+    }
+    const now = new Date();
+    await utimes(this.file, now, now).catch(ignoreMissing); // used lately: kept
+    return state;
   }
 
   /** Writes it so that it appears at once, and removes those that nobody used for the longest time. */

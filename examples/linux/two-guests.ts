@@ -7,14 +7,13 @@
  *     └──────┬──────────┘   └──────┬──────────┘   └──────┬───────────────┘
  *         ───┴──────── switch ─────┴─────────────────────┴───
  */
-import { createWriteStream } from "node:fs";
-import { once } from "node:events";
 import { Vbus } from "vbus/bus";
 import { venetClass, type VenetStatistics } from "vbus/devices/venet";
 import { attachVbus, type V86Host } from "vbus/emulators/v86";
 import { MemorySpace } from "vbus/memory";
-import { capturePort, PcapngWriter, Switch, type Port } from "vbus/net";
+import { capturePort, Switch, type Port } from "vbus/net";
 import { EventLoopScheduler } from "vbus/scheduler";
+import { CaptureFile } from "./capture-file.js";
 import { Machine, type MachineOptions } from "./machine.js";
 import { TypeScriptGuest } from "./typescript-guest.js";
 
@@ -73,9 +72,10 @@ export class TwoGuests {
     const closers: Closer[] = [];
     const scheduler = new EventLoopScheduler();
     const net = new Switch({ scheduler, space: await MemorySpace.host(), egressBytes: 4 << 20 });
+    const file = capture === undefined ? null : new CaptureFile(capture);
+    if (file !== null) closers.push(() => file.close());
     closers.push(() => net.close());
-    const writer = capture === undefined ? null : captureFile(capture, closers);
-    const wrap = (port: Port): Port => (writer === null ? port : capturePort(port, writer));
+    const wrap = (port: Port): Port => (file === null ? port : capturePort(port, file.writer));
     const vbus = new Vbus({ scheduler });
     closers.push(() => vbus.close());
     vbus.registerClass(venetClass({ port: (nic) => wrap(net.addPort(nic)) }));
@@ -184,17 +184,6 @@ export class TwoGuests {
 
 async function closeAll(closers: Closer[]): Promise<void> {
   for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer();
-}
-
-function captureFile(file: string, closers: Closer[]): PcapngWriter {
-  const stream = createWriteStream(file);
-  const writer = new PcapngWriter({ sink: (chunk) => stream.write(chunk), clock: performance });
-  closers.push(async () => {
-    writer.close();
-    stream.end();
-    await once(stream, "close");
-  });
-  return writer;
 }
 
 async function bringUp({ machine, address }: LinuxGuest, mtu: number): Promise<void> {

@@ -1,44 +1,21 @@
-/** `npm start`: the job in Node, with a command line. */
-import { access, constants, open, readFile } from "node:fs/promises";
+/** `npm start -- --replay`: the job in Node, with a command line. */
+import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { dirname, resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { VbusError } from "vbus";
+import {
+  checkWritable,
+  isSameFile,
+  parseCommandLine,
+  printHelp,
+  runCommand,
+  UserError,
+} from "../../bench/harness/command-line.js";
 import { Job } from "./job.js";
 import { DEFAULT_OPTIONS, type JobOptions } from "./options.js";
 import { formatReport } from "./report.js";
 
-const HELP = `npm start -- [options]
-
-Two guests, each in a thread and a memory of its own, find the bus of a host thread, take a venet NIC each, and replay
-a capture through the host's switch at full speed; every frame is compared byte for byte and in order. A to B, B to A,
-both at once, then one frame outstanding for latency.
-
-  --file <capture>      pcap or pcapng, micro- or nanoseconds, may be gzipped (default: the capture that comes along).
-                        Each frame is sent by the guest that owns its source address: A owns the busiest source, B all
-                        stations that A exchanges frames with. A one-way capture is mirrored for the way back.
-  --repetitions <n>     times each direction is replayed (default ${DEFAULT_OPTIONS.repetitions})
-  --batch <n>           frames handed to the ring at once (default ${DEFAULT_OPTIONS.batch})
-  --rx-ring <n>         descriptors of the RX rings, 1 to 2048 (default ${DEFAULT_OPTIONS.rxRing})
-  --tx-ring <n>         descriptors of the TX rings, 1 to 2048 (default ${DEFAULT_OPTIONS.txRing})
-  --mtu <n>             68 to 65000 (default ${DEFAULT_OPTIONS.mtu})
-  --rounds <n>          rounds of the latency run (default ${DEFAULT_OPTIONS.rounds}; 0: none)
-  --lazy                negotiate lazily written indexes (an extension of IOQ v4)
-  --spin <polls>        poll before sleeping; useful with more cores than threads (default 0)
-  --capture <file>      where to write what crossed the switch, as pcapng (default replay.pcapng)
-  --capture-frames <n>  frames captured per port; more are only counted in the file (default ${DEFAULT_OPTIONS.captureFrames}; 0: no file)
-  --loss <p> --duplicate <p> --reorder <p> --corrupt <p> --delay <p> --delay-ms <ms> --seed <n>
-                        faults between each guest and the switch: probabilities 0 to 1; delayed by 10 ms
-  --json                print the result as JSON on standard output, everything else on standard error
-  --help                this text
-
-Exit code 0: every frame arrived unchanged and in order (or faults were asked for) and the frame equation holds;
-flooded frames that a full port had no room for are told, but no failure: a switch never waits with those.
-1: it did not. 2: the command line, or a file that it names, is wrong.
-`;
-
-/** A wrong command line. */
-class UsageError extends Error {}
+/** From .build/examples/replay. */
+const HELP = new URL("../../../examples/replay/help.txt", import.meta.url);
 
 function numberOption(
   name: string,
@@ -51,7 +28,7 @@ function numberOption(
   if (text === undefined) return fallback;
   const value = Number(text);
   if (text.trim() === "" || !(value >= min && value <= max) || (integer && !Number.isInteger(value))) {
-    throw new UsageError(`--${name} ${text}: give a ${integer ? "whole " : ""}number from ${min} to ${max}`);
+    throw new UserError(`--${name} ${text}: give a ${integer ? "whole " : ""}number from ${min} to ${max}`);
   }
   return value;
 }
@@ -61,36 +38,31 @@ function readOptions(
 ): { options: JobOptions; file: string | undefined; capture: string; json: boolean } | null {
   const text = { type: "string" } as const;
   const flag = { type: "boolean" } as const;
-  let values;
-  try {
-    ({ values } = parseArgs({
-      args: argv,
-      options: {
-        file: text,
-        repetitions: text,
-        batch: text,
-        "rx-ring": text,
-        "tx-ring": text,
-        mtu: text,
-        rounds: text,
-        lazy: flag,
-        spin: text,
-        capture: text,
-        "capture-frames": text,
-        loss: text,
-        duplicate: text,
-        reorder: text,
-        corrupt: text,
-        delay: text,
-        "delay-ms": text,
-        seed: text,
-        json: flag,
-        help: flag,
-      },
-    }));
-  } catch (error) {
-    throw new UsageError((error as Error).message);
-  }
+  const { values } = parseCommandLine({
+    args: argv,
+    options: {
+      file: text,
+      repetitions: text,
+      batch: text,
+      "rx-ring": text,
+      "tx-ring": text,
+      mtu: text,
+      rounds: text,
+      lazy: flag,
+      spin: text,
+      capture: text,
+      "capture-frames": text,
+      loss: text,
+      duplicate: text,
+      reorder: text,
+      corrupt: text,
+      delay: text,
+      "delay-ms": text,
+      seed: text,
+      json: flag,
+      help: flag,
+    },
+  });
   if (values.help === true) return null;
   const d = DEFAULT_OPTIONS;
   const probability = (name: "loss" | "duplicate" | "reorder" | "corrupt" | "delay"): number =>
@@ -124,28 +96,10 @@ function readOptions(
   };
 }
 
-/** Finds out before any thread runs whether the capture can be written; never over the one that is read. */
-async function checkWritable(capture: string, file: string | undefined): Promise<void> {
-  if (file !== undefined && resolve(capture) === resolve(file))
-    throw new UsageError(`--capture ${capture} is the file that is read; give another one`);
-  try {
-    await (await open(capture, "r+")).close();
-    return;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT")
-      throw new UsageError(`cannot write --capture ${capture}: ${(error as Error).message}`);
-  }
-  try {
-    await access(dirname(capture), constants.W_OK); // it is created when the run begins
-  } catch (error) {
-    throw new UsageError(`cannot write --capture ${capture}: ${(error as Error).message}`);
-  }
-}
-
 async function main(): Promise<number> {
   const parsed = readOptions(process.argv.slice(2));
   if (parsed === null) {
-    process.stdout.write(HELP);
+    printHelp(HELP);
     return 0;
   }
   const { options, file, capture, json } = parsed;
@@ -158,9 +112,13 @@ async function main(): Promise<number> {
   try {
     bytes = new Uint8Array(await readFile(path));
   } catch (error) {
-    throw new UsageError(`cannot read the capture: ${(error as Error).message}`);
+    throw new UserError(`cannot read the capture: ${(error as Error).message}`, { cause: error });
   }
-  if (options.captureFrames > 0) await checkWritable(capture, file);
+  if (options.captureFrames > 0) {
+    if (file !== undefined && (await isSameFile(capture, file)))
+      throw new UserError(`--capture ${capture} is the file that is read; give another one`);
+    await checkWritable("--capture", capture);
+  }
   const live = process.stdout.isTTY && !json;
   let width = 0;
   const job = new Job(options, {
@@ -193,14 +151,7 @@ async function main(): Promise<number> {
   }
 }
 
-main().then(
-  (code) => {
-    process.exitCode = code;
-  },
-  (error: unknown) => {
-    const expected = error instanceof UsageError || error instanceof VbusError;
-    if (expected) process.stderr.write(`${error.message} (npm start -- --help explains the options)\n`);
-    else process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
-    process.exitCode = expected ? 2 : 1;
-  },
-);
+await runCommand(main, {
+  expected: [[VbusError, 2]],
+  hint: " (npm start -- --replay --help explains the options)",
+});

@@ -1,28 +1,20 @@
 /** `npm run toy`: boots the toy machine, pings it, has it flood, switches it off. */
 import { readFile, writeFile } from "node:fs/promises";
 import process from "node:process";
-import { parseArgs } from "node:util";
 import { Lab } from "./lab.js";
 import { parseProgram } from "./program.js";
 import { restoreToy, saveToy } from "./saved.js";
 import { StateError } from "vbus/state";
+import {
+  checkWritable,
+  parseCommandLine,
+  printHelp,
+  runCommand,
+  UserError,
+} from "../../bench/harness/command-line.js";
 
-const HELP = `npm run toy -- [options]
-
-A complete tiny machine (one RISC-V hart, RV32IMA, interpreted in TypeScript) boots a bare-metal program that finds a vbus
-behind memory-mapped registers, opens a venet, and answers. A guest written in TypeScript, on the same switch, asks for its
-address, pings it, has it send frames as fast as it can, checks every one of them, and switches it off.
-
-  --pings <n>    pings (default 100)
-  --frames <n>   frames to send (default 5000)
-  --size <n>     bytes of each, 60 to 1514 (default 1514)
-  --save <file>  after the pings, write the state of the machine and its bus to a file, and go on
-  --load <file>  begin with such a state instead of booting
-  --build        compile the guest program (clang and lld) instead, and write it beside its sources
-  --help         this text
-
-Exit code 0: everything arrived as it was sent, the machine switched itself off, and the switch's frame equation holds.
-`;
+/** From .build/examples/toy-emulator. */
+const HELP = new URL("../../../examples/toy-emulator/help.txt", import.meta.url);
 
 interface Options {
   image: string;
@@ -35,7 +27,7 @@ interface Options {
 
 function readOptions(args: string[]): Options | null {
   const text = { type: "string" } as const;
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = parseCommandLine({
     args,
     options: { pings: text, frames: text, size: text, save: text, load: text, help: { type: "boolean" } },
     allowPositionals: true,
@@ -50,11 +42,13 @@ function readOptions(args: string[]): Options | null {
     const given = values[name];
     const value = given === undefined ? fallback : Number(given);
     if (!(Number.isInteger(value) && value >= least && value <= most))
-      throw new TypeError(`--${name} ${String(given)}: give a whole number from ${least} to ${most}`);
+      throw new UserError(`--${name} ${String(given)}: give a whole number from ${least} to ${most}`);
     return value;
   };
   const [image] = positionals;
-  if (image === undefined || positionals.length > 1) throw new TypeError("start this with npm run toy");
+  if (image === undefined) throw new UserError("start this with npm run toy");
+  const others = positionals.slice(1).join(" ");
+  if (others !== "") throw new UserError(`${others}: there are options only; --help explains them`);
   return {
     image,
     pings: whole("pings", 100, 1, 1_000_000),
@@ -78,7 +72,16 @@ function linePrinter(): (byte: number) => void {
   };
 }
 
+/** A state that was saved before. @throws UserError when it cannot be read */
+async function readState(file: string): Promise<Uint8Array> {
+  return readFile(file).catch((error: unknown) => {
+    throw new UserError(`cannot read --load ${file}: ${(error as Error).message}`, { cause: error });
+  });
+}
+
 async function run({ image, pings, frames, size, save, load }: Options): Promise<number> {
+  const loaded = load === undefined ? null : await readState(load);
+  if (save !== undefined) await checkWritable("--save", save);
   const errors: unknown[] = [];
   const lab = await Lab.build({
     program: parseProgram(await readFile(image, "utf8")),
@@ -87,9 +90,9 @@ async function run({ image, pings, frames, size, save, load }: Options): Promise
   });
   const { machine, peer, net, attachment } = lab;
   const began = performance.now();
-  if (load !== undefined) {
+  if (loaded !== null) {
     try {
-      await restoreToy(machine, await readFile(load));
+      await restoreToy(machine, loaded);
     } catch (error) {
       await lab.close();
       throw error;
@@ -130,12 +133,11 @@ async function run({ image, pings, frames, size, save, load }: Options): Promise
   return code === 0 && balanced && errors.length === 0 ? 0 : 1;
 }
 
-try {
+async function main(): Promise<number> {
   const options = readOptions(process.argv.slice(2));
-  if (options === null) process.stdout.write(HELP);
-  else process.exitCode = await run(options);
-} catch (error) {
-  if (!(error instanceof TypeError || error instanceof StateError)) throw error;
-  process.stderr.write(`vbus: ${error.message}\n`);
-  process.exitCode = 2;
+  if (options !== null) return run(options);
+  printHelp(HELP);
+  return 0;
 }
+
+await runCommand(main, { expected: [[StateError, 2]] });

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, truncate } from "node:fs/promises";
+import { mkdtemp, readdir, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -135,25 +135,59 @@ describe("a console", () => {
   });
 });
 
+/** A state as v86 writes them: its header, and what that says of the rest. */
+function stateOf(...bytes: number[]): ArrayBuffer {
+  const info = new TextEncoder().encode("{}");
+  const state = new Uint8Array(16 + info.length + bytes.length);
+  new Uint32Array(state.buffer, 0, 4).set([0x86768676, 6, state.length, info.length]);
+  state.set(info, 16);
+  state.set(bytes, 16 + info.length);
+  return state.buffer;
+}
+
 describe("a saved state", () => {
   it("is there after it was stored, belongs to its ingredients alone, and goes when it is the oldest of many", async () => {
     const folder = await mkdtemp(join(tmpdir(), "vbus-states-"));
     try {
       const state = new SavedState(folder, ["a", "bc"]);
       expect(await state.load()).toBeUndefined();
-      await state.store(new Uint8Array([1, 2, 3]).buffer);
-      expect(new Uint8Array((await state.load())!)).toEqual(new Uint8Array([1, 2, 3]));
+      await state.store(stateOf(1, 2, 3));
+      expect(await state.load()).toEqual(stateOf(1, 2, 3));
       expect(await new SavedState(folder, ["ab", "c"]).load()).toBeUndefined();
       for (let i = 0; i < 8; i++) {
         await new Promise((resolve) => setTimeout(resolve, 20));
-        await new SavedState(folder, [`${i}`]).store(new ArrayBuffer(1));
+        await new SavedState(folder, [`${i}`]).store(stateOf(i));
       }
       expect(await state.load()).toBeUndefined();
       expect(await new SavedState(folder, ["7"]).load()).toBeDefined();
       await new SavedState(folder, ["7"]).remove();
       expect(await new SavedState(folder, ["7"]).load()).toBeUndefined();
-      await truncate(new SavedState(folder, ["6"]).file);
-      expect((await new SavedState(folder, ["6"]).load())!.byteLength).toBe(0);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it.each<{ what: string; damage: (file: string) => Promise<void> }>([
+    { what: "is empty", damage: (file) => truncate(file) },
+    { what: "ends in its header", damage: (file) => truncate(file, 15) },
+    { what: "has lost its end", damage: (file) => truncate(file, 20) },
+    { what: "has grown", damage: (file) => truncate(file, 100) },
+    { what: "is something else", damage: (file) => writeFile(file, "not a state at all") },
+    { what: "has a hole", damage: (file) => writeFile(file, new Uint8Array(stateOf(1)).fill(0, 16)) },
+    {
+      what: "says that it begins with more than it has",
+      damage: (file) => writeFile(file, new Uint8Array(stateOf(1)).fill(255, 12, 16)),
+    },
+  ])("that $what is removed, and that is said", async ({ damage }) => {
+    const folder = await mkdtemp(join(tmpdir(), "vbus-states-"));
+    try {
+      const state = new SavedState(folder, ["a"]);
+      await state.store(stateOf(1, 2, 3));
+      await damage(state.file);
+      const told: string[] = [];
+      expect(await state.load((message) => told.push(message))).toBeUndefined();
+      expect(told).toEqual([`the saved state ${state.file} is damaged: removed, and made anew`]);
+      expect(await readdir(folder)).toEqual([]);
     } finally {
       await rm(folder, { recursive: true });
     }

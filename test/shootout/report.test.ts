@@ -2,13 +2,14 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it, vi } from "vitest";
+import { busyWarning } from "../../bench/harness/machine.js";
 import { summarize } from "../../bench/harness/statistics.js";
 import { shootoutMain } from "../../bench/shootout/main.js";
 import { SHOOTOUT_FORMAT, type Cell, type Setting, type Shootout } from "../../bench/shootout/model.js";
 import { barChart, barsAreLogarithmic, type Bar } from "../../bench/shootout/report/charts.js";
 import { headlines } from "../../bench/shootout/report/headlines.js";
 import { shootoutMarkdown } from "../../bench/shootout/report/markdown.js";
-import { shootoutPage } from "../../bench/shootout/report/page.js";
+import { goalsSentence, shootoutPage } from "../../bench/shootout/report/page.js";
 import { shootoutText } from "../../bench/shootout/report/text.js";
 
 const cell = (contestant: string, median: number, extras: Cell["extras"] = {}): Cell => ({
@@ -201,6 +202,36 @@ describe("the same report for a terminal and as a page", () => {
       expect(shootoutText(REPORT)).toContain("all on (near)");
     },
   );
+
+  it("says why a study has no figures, where its table would be", () => {
+    const reason = "too few samples of one class";
+    const [rings, devices] = REPORT.studies;
+    const empty = {
+      ...devices!,
+      settings: [
+        { ...setting(0, "all on", [], null), absent: [{ contestant: "venet", reason, failed: false }] },
+      ],
+    };
+    const report = { ...REPORT, studies: [rings!, empty] };
+    expect(shootoutText(report)).toContain(`All on, then one off\n  not measured: ${reason}`);
+    expect(shootoutPage(report)).toContain(`Not measured: ${reason}`);
+    expect(shootoutMarkdown(report)).toContain(`**All on, then one off**: not measured: ${reason}`);
+  });
+
+  it("counts what could not be measured as its table does", () => {
+    const unmeasured = REPORT.goals.find(({ figure }) => figure === null)!;
+    const wanted = { ...unmeasured, target: { sense: "at least", value: 2 } as const };
+    const report = { ...REPORT, goals: [...REPORT.goals, wanted] };
+    expect(shootoutText(report).match(/not measured/g)).toHaveLength(2);
+    expect(goalsSentence(report)).toBe(
+      "0 figures reach their goal, 1 miss it, 2 could not be measured (1 of them have a goal).",
+    );
+  });
+
+  it("comes with a warning where the machine has more to do than processors", () => {
+    expect(busyWarning([2, 9, 9], 2)).toBeNull();
+    expect(busyWarning([2.6, 0, 0], 2)).toMatch(/load average 2\.6, 2 processors/);
+  });
 
   it("has bars on one axis from 0, logarithmic only where the short ones would vanish", () => {
     const bar = (value: number): Bar => ({

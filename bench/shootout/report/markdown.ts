@@ -18,7 +18,7 @@ import {
   type Shootout,
   type Study,
 } from "../model.js";
-import { extrasOf, nameOf, spreadOf, takingPart } from "./text.js";
+import { extrasOf, nameOf, spreadOf, takingPart, whyUnmeasured } from "./text.js";
 
 const NONE = "–";
 
@@ -121,9 +121,11 @@ export function shootoutMarkdown(report: Shootout): string {
   const sections = (Object.keys(PARTS) as PartName[]).flatMap((part) => {
     const studies = report.studies.filter((study) => study.part === part);
     if (studies.length === 0) return [];
-    const tables = studies.flatMap((study) =>
-      study.axis === "setting" ? bySetting(report, study) : byContestant(report, study),
-    );
+    const tables = studies.flatMap((study) => {
+      const unmeasured = whyUnmeasured(report, study);
+      if (unmeasured !== null) return [`**${study.title}**: not measured: ${unmeasured}`];
+      return study.axis === "setting" ? bySetting(report, study) : byContestant(report, study);
+    });
     return [`### ${PARTS[part]}`, ...tables];
   });
   return [facts, ...sections, goals(report)].filter((text) => text !== "").join("\n\n");

@@ -15,7 +15,7 @@ import {
 } from "../model.js";
 import { barChart, barsAreLogarithmic, lineChart, type BarGroup, type Series } from "./charts.js";
 import { headlines } from "./headlines.js";
-import { extrasOf, nameOf, spreadOf, studyLines, takingPart } from "./text.js";
+import { extrasOf, nameOf, spreadOf, studyLines, takingPart, whyUnmeasured } from "./text.js";
 
 const STYLE = `
 :root { color-scheme: light dark; --ink: #1b2026; --soft: #59636e; --line: #dbe0e6; --page: #fff; --panel: #f5f7f9;
@@ -143,10 +143,8 @@ function bars(report: Shootout, study: Study, placement: CoreClass | null, ids: 
 /** A line chart for ranges, bars where there is just one setting or the settings are no range. */
 function charts(report: Shootout, study: Study): string {
   const ids = takingPart(report, study);
-  if (ids.length === 0) {
-    const reasons = new Set(study.settings.flatMap(({ absent }) => absent.map(({ reason }) => reason)));
-    return `<p class="missed">Not measured: ${escapeHtml([...reasons].join("; "))}</p>`;
-  }
+  const unmeasured = whyUnmeasured(report, study);
+  if (unmeasured !== null) return `<p class="missed">Not measured: ${escapeHtml(unmeasured)}</p>`;
   const isRange = new Set(study.settings.map(({ at }) => at)).size > 2 && study.axis !== "setting";
   const placements = [...new Set(study.settings.map(({ placement }) => placement))];
   if (!isRange) return placements.map((placement) => bars(report, study, placement, ids)).join("");
@@ -311,9 +309,10 @@ export function goalsSentence(report: Shootout): string {
   const verdicts = report.goals.map((goal) => verdictOf(goal).kind);
   const judged = report.goals.filter(({ target }) => target !== null);
   const count = (kind: string): number => verdicts.filter((verdict) => verdict === kind).length;
-  const unmeasured = judged.filter(({ figure }) => figure === null).length;
   const parts = [`${count("reached")} figures reach their goal`, `${count("missed")} miss it`];
-  if (unmeasured > 0) parts.push(`${unmeasured} could not be measured`);
+  const unmeasured = count("not measured");
+  const asked = judged.filter(({ figure }) => figure === null).length;
+  if (unmeasured > 0) parts.push(`${unmeasured} could not be measured (${asked} of them have a goal)`);
   return `${parts.join(", ")}.`;
 }
 

@@ -23,6 +23,13 @@ export function takingPart(report: Shootout, study: Study): string[] {
   return report.contestants.map(({ id }) => id).filter((id) => present.has(id));
 }
 
+/** Why a study has no figure at all; null when it has any. */
+export function whyUnmeasured(report: Shootout, study: Study): string | null {
+  if (takingPart(report, study).length > 0) return null;
+  const reasons = study.settings.flatMap(({ absent }) => absent.map(({ reason }) => reason));
+  return [...new Set(reasons)].join("; ") || "nobody takes part";
+}
+
 /** Name of a contestant. */
 export function nameOf(report: Shootout, id: string): string {
   return report.contestants.find((one) => one.id === id)?.name ?? id;
@@ -67,6 +74,8 @@ export function studyLines(
 
 /** One study: who, and per setting the median, its spread, and how many times as good as the reference. */
 export function studyTable(report: Shootout, study: Study): string {
+  const unmeasured = whyUnmeasured(report, study);
+  if (unmeasured !== null) return `${study.title}\n  not measured: ${unmeasured}`;
   const lines = studyLines(report, study, ({ cells }, id) => {
     const cell = cells.find(({ contestant }) => contestant === id);
     if (cell === undefined) return "—";
