@@ -1,4 +1,5 @@
 import { VbusError } from "../errors.js";
+import { nameOf } from "../given.js";
 import type { EmulatorHost } from "./host.js";
 import type { MachineOptions } from "./machine.js";
 
@@ -32,20 +33,7 @@ const HOST: Shape = {
 };
 const HOST_OPTIONAL = ["addPciFunction", "onHostWrite", "endSlice"] as const;
 
-function shown(value: unknown): string {
-  switch (typeof value) {
-    case "undefined":
-      return "missing";
-    case "string":
-      return JSON.stringify(value);
-    case "function":
-      return "a function";
-    case "object":
-      return value === null ? "null" : Object.prototype.toString.call(value); // says [object Promise]
-    default:
-      return String(value);
-  }
-}
+const shown = (value: unknown): string => (value === undefined ? "missing" : nameOf(value));
 
 /** @throws VbusError EINVAL: what is there, and `wanted`, what to give instead */
 export function refuse(what: string, value: unknown, wanted: string): never {

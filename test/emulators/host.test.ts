@@ -309,7 +309,7 @@ describe("what cannot be attached is refused with what to give instead, and befo
       refuses(attach, new SimulatedHost(), what, message);
     if ("devices" in options())
       for (const [what, message] of [
-        [{ devices: { name: "e", class: echoClass } }, /devices is \[object Object\]; give an array/],
+        [{ devices: { name: "e", class: echoClass } }, /devices is an Object; give an array/],
         [
           { devices: [{ class: echoClass }] },
           /devices\[0\].name is missing; give an array of \{ name, class/,
@@ -331,9 +331,9 @@ describe("what cannot be attached is refused with what to give instead, and befo
     refuses(attach, undefined, options(), /the host is missing; give an EmulatorHost/);
     refuses(attach, {}, options(), /the host.name is missing; give an EmulatorHost/);
     for (const [members, message] of [
-      [{ memory: new ArrayBuffer(65536) }, /memory is \[object ArrayBuffer\]; give the WebAssembly.Memory/],
+      [{ memory: new ArrayBuffer(65536) }, /memory is an ArrayBuffer; give the WebAssembly.Memory/],
       [{ regions: undefined }, /the host.regions is missing/],
-      [{ regions: {} }, /regions is \[object Object\]; give an array of \{ gpa, length, address \}/],
+      [{ regions: {} }, /regions is an Object; give an array of \{ gpa, length, address \}/],
       [{ regions: [] }, /regions are empty; give an array of \{ gpa, length, address \}/],
       [{ regions: [{ gpa: 0, size: 65536, address: 65536 }] }, /regions\[0\].length is missing/],
       [{ interruptsIn: undefined }, /the host.interruptsIn is missing/],

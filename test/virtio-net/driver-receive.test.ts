@@ -276,6 +276,11 @@ describe("frames of a virtio-net driver lie where shared memory is copied by wor
     await device.nic.send([frame(60), frame(1514)]);
     for (const { gpa } of device.takeSent()) expect((gpa + VIRTIO_NET_HDR_SIZE) % 16).toBe(0);
   });
+
+  it("which are given in arrays", async () => {
+    const { nic } = await DeviceByHand.create(OFFLOADS);
+    await expect(nic.send(frame(60) as never)).rejects.toThrow("EINVAL: frames are sent in an array");
+  });
 });
 
 /** A frame that cannot be, the buffers that it takes, and what is counted of it. */

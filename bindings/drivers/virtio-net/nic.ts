@@ -12,7 +12,13 @@ import type { VirtQueueCounters } from "../../engine/virtqueue.js";
 import { VbusError } from "../../errors.js";
 import type { Batch } from "../../net/batch.js";
 import { FrameFinisher } from "../venet/finish.js";
-import { checkFrame, type ReceivedFrame, type Sendable, type TransmitFrame } from "../venet/frames.js";
+import {
+  checkBurst,
+  checkFrame,
+  type ReceivedFrame,
+  type Sendable,
+  type TransmitFrame,
+} from "../venet/frames.js";
 import { FrameInbox } from "../venet/inbox.js";
 import type { GrantedOffloads } from "../venet/offloads.js";
 import { initializeVirtio } from "../virtio/initialize.js";
@@ -185,13 +191,14 @@ export class VirtioNic {
   #checkFrames(frames: readonly (Uint8Array | TransmitFrame)[]): readonly Sendable[] {
     const reason = this.#reasonUnusable();
     if (reason !== null) throw reason;
+    checkBurst(frames);
     const { frameLimit, mtu } = this;
     return frames.map((frame) => checkFrame(frame, frameLimit, mtu, this.offloads.tx));
   }
 
   /**
    * Sends frames in order (copied at once or while waiting: leave them unchanged until the promise resolves).
-   * Resolves when all are in the ring. @throws VbusError EINVAL (a frame's length, contradictory metadata), EOPNOTSUPP
+   * Resolves when all are in the ring. @throws VbusError EINVAL (no array, a frame's length, contradictory metadata), EOPNOTSUPP
    *   (what {@link VirtioNic.offloads} says the device does not take), ENOTCONN, EPROTO, ENOMEM
    */
   async send(frames: readonly (Uint8Array | TransmitFrame)[]): Promise<void> {
