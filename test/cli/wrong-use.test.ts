@@ -1,5 +1,4 @@
 /** Mistakes on command lines, as users make them: one sentence, exit code 2, no stack, and nothing is begun. */
-import { spawn } from "node:child_process";
 import {
   copyFileSync,
   cpSync,
@@ -14,6 +13,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { environmentWithout, runProgram, type Outcome } from "../support/program.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const GUEST = [".build/examples/linux/main.js"];
@@ -36,33 +36,13 @@ afterAll(() => {
   rmSync(folder, { recursive: true });
 });
 
-interface Outcome {
-  code: number | null;
-  out: string;
-  err: string;
-}
-
-/** Runs a program of the project in the test's folder. One that does not end is killed, which shows as no exit code. */
-function run(program: string, args: string[], variables: Record<string, string> = {}): Promise<Outcome> {
-  const clean = Object.entries(process.env).filter(([name]) => !name.startsWith("VBUS_"));
-  const child = spawn(process.execPath, [program, ...args], {
+/** Runs a program of the project in the test's folder. */
+const run = (program: string, args: string[], variables: Record<string, string> = {}): Promise<Outcome> =>
+  runProgram(program, args, {
     cwd: folder,
-    env: { ...Object.fromEntries(clean), ...variables },
-    stdio: ["ignore", "pipe", "pipe"],
+    env: environmentWithout("VBUS_", variables),
+    timeoutMs: 120_000,
   });
-  let out = "";
-  let err = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (err += text));
-  const timer = setTimeout(() => child.kill("SIGKILL"), 120_000);
-  return new Promise((resolve, reject) => {
-    child.on("error", reject);
-    child.on("close", (code) => {
-      clearTimeout(timer);
-      resolve({ code, out, err });
-    });
-  });
-}
 
 /** As far as these tests get no guest is made of them. */
 const SOME_PIECES = { VBUS_GUEST_PIECES: JSON.stringify({ drivers: ["vbus.ko", "venet.ko"] }) };
@@ -160,8 +140,8 @@ describe("help", () => {
       mkdirSync(dirname(join(checkout, file)), { recursive: true });
       copyFileSync(join(ROOT, file), join(checkout, file));
     }
-    const outcome = await run(join(checkout, "scripts", command), [...args, "--help"]);
-    expect({ ...outcome, out: outcome.out.split("\n")[0] }).toEqual({ code: 0, out: first, err: "" });
+    const { code, out, err } = await run(join(checkout, "scripts", command), [...args, "--help"]);
+    expect({ code, out: out.split("\n")[0], err }).toEqual({ code: 0, out: first, err: "" });
     expect(readdirSync(checkout).sort()).toEqual(["examples", "scripts"]);
   });
 });

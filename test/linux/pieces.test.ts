@@ -1,5 +1,4 @@
 /** The scripts that fetch and build what the guest is made of, as a user meets them. */
-import { spawn } from "node:child_process";
 import {
   copyFileSync,
   existsSync,
@@ -15,6 +14,7 @@ import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readPieces, type Pieces } from "../../examples/linux/pieces.js";
+import { environmentWithout, runProgram, type Outcome } from "../support/program.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const PIECES = join(ROOT, "scripts/guest-pieces.mjs");
@@ -33,31 +33,11 @@ afterEach(() => {
   rmSync(folder, { recursive: true });
 });
 
-interface Outcome {
-  code: number | null;
-  out: string;
-  err: string;
-}
-
-function run(script: string, args: string[], variables: Record<string, string>): Promise<Outcome> {
-  const clean = Object.entries(process.env).filter(([name]) => !name.startsWith("VBUS_GUEST_"));
-  const env = { ...Object.fromEntries(clean), VBUS_CACHE: cache, ...variables };
-  const child = spawn(process.execPath, [script, ...args], {
+const run = (script: string, args: string[], variables: Record<string, string>): Promise<Outcome> =>
+  runProgram(script, args, {
     cwd: folder,
-    env,
-    stdio: ["ignore", "pipe", "pipe"],
+    env: environmentWithout("VBUS_GUEST_", { VBUS_CACHE: cache, ...variables }),
   });
-  let out = "";
-  let err = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (err += text));
-  return new Promise((resolve, reject) => {
-    child.on("error", reject);
-    child.on("close", (code) => {
-      resolve({ code, out, err });
-    });
-  });
-}
 
 /** A folder with a few programs, to be the whole PATH of a system that has no others. */
 function pathWith(...names: string[]): string {

@@ -1,4 +1,4 @@
-import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +8,7 @@ import { readCapture } from "vbus/net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
 import type { JobResult } from "../../examples/replay/job.js";
+import { runProgram, type Outcome } from "../support/program.js";
 import { frame, mac, pcap } from "./replay-captures.js";
 
 const PROGRAM = fileURLToPath(new URL("../../.build/examples/replay/main.js", import.meta.url));
@@ -25,33 +26,9 @@ afterAll(() => {
   rmSync(folder, { recursive: true });
 });
 
-interface Outcome {
-  code: number | null;
-  signal: NodeJS.Signals | null;
-  out: string;
-  err: string;
-}
-
-/** Runs the command in the test's folder. A run that does not end is killed, which shows as a signal. */
-function replay(...args: string[]): Promise<Outcome> {
-  const child = spawn(process.execPath, [PROGRAM, ...args], {
-    cwd: folder,
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let out = "";
-  let err = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (err += text));
-  const timer = setTimeout(() => child.kill("SIGKILL"), 120_000);
-  return new Promise((resolve, reject) => {
-    child.on("error", reject);
-    // when the pipes are closed nobody is left who could have inherited them
-    child.on("close", (code, signal) => {
-      clearTimeout(timer);
-      resolve({ code, signal, out, err });
-    });
-  });
-}
+/** Runs the command in the test's folder. */
+const replay = (...args: string[]): Promise<Outcome> =>
+  runProgram(PROGRAM, args, { cwd: folder, timeoutMs: 120_000 });
 
 function file(name: string, bytes: Uint8Array): string {
   const path = join(folder, name);
