@@ -2,14 +2,11 @@
 import { Terminal } from "vbus/devices/vconsole";
 import {
   checkFolderOf,
-  checkTogether,
   checkWritable,
   isSameFile,
-  parseCommandLine,
   printHelp,
   runCommand,
   UserError,
-  type OptionRule,
 } from "../../bench/harness/command-line.js";
 import { GuestError } from "./console.js";
 import {
@@ -22,113 +19,19 @@ import {
   startShell,
 } from "./disks.js";
 import { runExperiment } from "./experiment.js";
-import { CARD_NAMES, Lab, type CardName } from "./lab.js";
+import { Lab } from "./lab.js";
+import { readOptions, type GuestOptions } from "./options.js";
 import { readPieces } from "./pieces.js";
 import { formatReport, rowsOf } from "./report.js";
 import { runShell, runTerminal } from "./shell.js";
 import { formatThreads, runThreads } from "../threads/compare.js";
 import { runTwoGuests } from "./two-guests.js";
 
-const DEFAULTS = { seconds: 2, rounds: 5, warmUp: 2, mtu: 1500, seed: 1 };
-
 /** From .build/examples/linux. */
 const HELP = new URL("../../../examples/linux/help.txt", import.meta.url);
 
-/** What would be ignored is refused. */
-const TOGETHER: readonly OptionRule[] = [
-  ["two-guests", "excludes", "threads", "shell", "console", "disk", "nics", "inspect", "json", "spin"],
-  ["threads", "excludes", "shell", "console", "disk", "nics", "capture", "inspect", "boot"],
-  ["spin", "needs", "threads"],
-  ...["shell", "console", "disk"].map((option): OptionRule => [
-    option,
-    "excludes",
-    "json",
-    "seconds",
-    "rounds",
-    "warm-up",
-    "seed",
-  ]),
-];
-
-function numberOption(
-  name: string,
-  text: string | undefined,
-  fallback: number,
-  min: number,
-  max: number,
-): number {
-  if (text === undefined) return fallback;
-  const value = Number(text);
-  if (
-    text.trim() === "" ||
-    !(value >= min && value <= max) ||
-    (name !== "seconds" && !Number.isInteger(value))
-  )
-    throw new UserError(`--${name} ${text}: give a number from ${min} to ${max}`);
-  return value;
-}
-
-function cardsOption(text: string | undefined): readonly CardName[] {
-  if (text === undefined) return CARD_NAMES;
-  const names = text.split(",").map((name) => name.trim());
-  const unknown = names.find((name) => !CARD_NAMES.some((card) => card === name));
-  if (unknown !== undefined) throw new UserError(`--nics ${text}: there are ${CARD_NAMES.join(", ")}`);
-  return CARD_NAMES.filter((card) => names.includes(card));
-}
-
-function readOptions(argv: string[]) {
-  const text = { type: "string" } as const;
-  const flag = { type: "boolean" } as const;
-  const options = {
-    nics: text,
-    mtu: text,
-    seconds: text,
-    rounds: text,
-    "warm-up": text,
-    seed: text,
-    capture: text,
-    inspect: text,
-    shell: flag,
-    "two-guests": flag,
-    threads: flag,
-    spin: text,
-    disk: { type: "string", multiple: true } as const,
-    console: flag,
-    boot: flag,
-    json: flag,
-    help: flag,
-  };
-  const { values } = parseCommandLine({ args: argv, options });
-  if (values.help === true) return null;
-  checkTogether(values, TOGETHER);
-  return {
-    cards: cardsOption(values.nics),
-    capture: values.capture,
-    inspect: values.inspect,
-    threads: values.threads ?? false,
-    spin: numberOption("spin", values.spin, 0, 0, 1e6),
-    twoGuests: values["two-guests"] ?? false,
-    shell: (values.shell ?? false) || values.console === true || values.disk !== undefined,
-    disks: values.disk ?? [],
-    console: values.console ?? false,
-    boot: values.boot ?? false,
-    json: values.json ?? false,
-    experiment: {
-      mtu: numberOption("mtu", values.mtu, DEFAULTS.mtu, 68, 65000),
-      seconds: numberOption("seconds", values.seconds, DEFAULTS.seconds, 0.05, 3600),
-      rounds: numberOption("rounds", values.rounds, DEFAULTS.rounds, 1, 1000),
-      warmUp: numberOption("warm-up", values["warm-up"], DEFAULTS.warmUp, 0, 1000),
-      seed: numberOption("seed", values.seed, DEFAULTS.seed, 0, 2 ** 31),
-    },
-  };
-}
-
 /** Finds out before a guest boots what is wrong with the files that are to be written. */
-async function checkFiles({
-  capture,
-  inspect,
-  disks,
-}: NonNullable<ReturnType<typeof readOptions>>): Promise<void> {
+async function checkFiles({ capture, inspect, disks }: GuestOptions): Promise<void> {
   if (capture !== undefined) {
     await checkWritable("--capture", capture);
     for (const disk of disks)

@@ -6,6 +6,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { checkTogether, runCommand, UserError } from "../../bench/harness/command-line.js";
 import { DEFAULT_OPTIONS } from "../../examples/replay/options.js";
 import { CaptureFile } from "../../examples/linux/capture-file.js";
+import { DEFAULTS } from "../../examples/linux/options.js";
 import { readFile } from "node:fs/promises";
 
 describe("how a program ends", () => {
@@ -70,12 +71,22 @@ describe("options", () => {
     }).toThrow("--spin needs --threads or --poll: give that, too, or leave it out");
   });
 
+  /** Expects that a program's help names these defaults. */
+  async function expectDefaults(program: string, defaults: Readonly<Record<string, number>>): Promise<void> {
+    const help = await readFile(new URL(`../../examples/${program}/help.txt`, import.meta.url), "utf8");
+    for (const [name, value] of Object.entries(defaults))
+      expect(help).toMatch(new RegExp(`--${name} .*\\(default ${value}\\b`));
+  }
+
   it("of the replay have the defaults that its help names", async () => {
-    const help = await readFile(new URL("../../examples/replay/help.txt", import.meta.url), "utf8");
     const { repetitions, batch, rxRing, txRing, mtu, rounds, captureFrames, spin } = DEFAULT_OPTIONS;
     const wanted = { repetitions, batch, "rx-ring": rxRing, "tx-ring": txRing, mtu, rounds, spin };
-    for (const [name, value] of Object.entries({ ...wanted, "capture-frames": captureFrames }))
-      expect(help).toMatch(new RegExp(`--${name} .*\\(default ${value}\\b`));
+    await expectDefaults("replay", { ...wanted, "capture-frames": captureFrames });
+  });
+
+  it("of the guest have the defaults that its help names", async () => {
+    const { warmUp, ...defaults } = DEFAULTS;
+    await expectDefaults("linux", { ...defaults, "warm-up": warmUp });
   });
 });
 
